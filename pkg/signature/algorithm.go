@@ -1,0 +1,116 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package signature
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+)
+
+// Format names a signature format as --signature-format takes it.
+type Format string
+
+// Sigstore is a DSSE envelope over an in-toto statement in a Sigstore bundle
+// v0.3, as cosign 3 writes and verifies it.
+const Sigstore Format = "sigstore"
+
+// KeyType names a type of key as Vault Transit does.
+type KeyType string
+
+// The key types that can sign. KeyUnknown is a key whose holder does not say.
+const (
+	KeyUnknown KeyType = ""
+	ECDSAP256  KeyType = "ecdsa-p256"
+	ECDSAP384  KeyType = "ecdsa-p384"
+	ECDSAP521  KeyType = "ecdsa-p521"
+	RSA2048    KeyType = "rsa-2048"
+	RSA3072    KeyType = "rsa-3072"
+	RSA4096    KeyType = "rsa-4096"
+	Ed25519    KeyType = "ed25519"
+)
+
+// Family is the mathematics of an algorithm.
+type Family int
+
+// The families.
+const (
+	ECDSA Family = iota + 1
+	RSAPKCS1v15
+	PureEd25519
+)
+
+// Algorithm is one way to make and encode a primitive signature. ECDSA is ASN.1
+// DER (RFC 3279, section 2.2.3). Hash is zero for Ed25519, which signs the
+// message itself (RFC 8032, "PureEdDSA").
+type Algorithm struct {
+	Family Family
+	Hash   crypto.Hash
+}
+
+// algorithms is the one table that fixes the algorithm for a pair of format and
+// key type. Sigstore's rows are what cosign's --key verifies by default: SHA-256
+// whatever the curve, PKCS #1 v1.5 for RSA, pure Ed25519.
+var algorithms = map[Format]map[KeyType]Algorithm{
+	Sigstore: {
+		ECDSAP256: {ECDSA, crypto.SHA256},
+		ECDSAP384: {ECDSA, crypto.SHA256},
+		ECDSAP521: {ECDSA, crypto.SHA256},
+		RSA2048:   {RSAPKCS1v15, crypto.SHA256},
+		RSA3072:   {RSAPKCS1v15, crypto.SHA256},
+		RSA4096:   {RSAPKCS1v15, crypto.SHA256},
+		Ed25519:   {PureEd25519, 0},
+	},
+}
+
+// Algorithms returns the algorithms that format f allows for a key of type t:
+// exactly one for a known type, none when the pair is not allowed, and for
+// KeyUnknown every distinct row of the format's table.
+func Algorithms(f Format, t KeyType) []Algorithm {
+	rows := algorithms[f]
+	if t != KeyUnknown {
+		if a, ok := rows[t]; ok {
+			return []Algorithm{a}
+		}
+		return nil
+	}
+	var all []Algorithm
+	seen := make(map[Algorithm]bool)
+	for _, kt := range []KeyType{ECDSAP256, ECDSAP384, ECDSAP521, RSA2048, RSA3072, RSA4096, Ed25519} {
+		if a, ok := rows[kt]; ok && !seen[a] {
+			seen[a] = true
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// TypeOf returns the key type of a public key, and false for one that is in no
+// row of the table (other curves, other RSA sizes).
+func TypeOf(pub crypto.PublicKey) (KeyType, bool) {
+	switch k := pub.(type) {
+	case *ecdsa.PublicKey:
+		switch k.Curve.Params().BitSize {
+		case 256:
+			return ECDSAP256, k.Curve.Params().Name == "P-256"
+		case 384:
+			return ECDSAP384, true
+		case 521:
+			return ECDSAP521, true
+		}
+	case *rsa.PublicKey:
+		switch k.N.BitLen() {
+		case 2048:
+			return RSA2048, true
+		case 3072:
+			return RSA3072, true
+		case 4096:
+			return RSA4096, true
+		}
+	case ed25519.PublicKey:
+		return Ed25519, true
+	}
+	return KeyUnknown, false
+}

@@ -1,0 +1,122 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package signature
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// MaxEnvelopeSize bounds one envelope, in bytes.
+const MaxEnvelopeSize = 1 << 20
+
+// Claims are what the key's holder says about a signature, under the signature.
+// They are the holder's own word, signing time included. Zero values are claims
+// that were not made.
+type Claims struct {
+	SignedAt    time.Time         `json:"signedAt,omitzero"`
+	Expires     time.Time         `json:"expires,omitzero"`
+	Repository  string            `json:"repository,omitempty"`
+	Tag         string            `json:"tag,omitempty"`
+	Builder     map[string]string `json:"builder,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// Statement is the content of an envelope that a key has accepted: the subject
+// it names and what is claimed. MediaType and Size are empty and zero in a
+// format that does not carry them.
+type Statement struct {
+	Digest    digest.Digest
+	MediaType string
+	Size      int64
+	Claims    Claims
+}
+
+// Envelope is a parsed and untrusted signature. It has no accessor for what it
+// says: Open is the only door.
+type Envelope struct {
+	format    Format
+	message   []byte
+	primitive []byte
+	hint      int
+	decode    func() (Statement, error)
+}
+
+// NewEnvelope is for the packages that parse formats. message is the exact bytes
+// that were signed, primitive the signature over them, and decode reads the
+// statement out of message; it is called only after a key has accepted.
+func NewEnvelope(f Format, message, primitive []byte, decode func() (Statement, error)) *Envelope {
+	return &Envelope{format: f, message: message, primitive: primitive, decode: decode}
+}
+
+// Format is the envelope's format, told by its media type.
+func (e *Envelope) Format() Format { return e.format }
+
+// WithVersionHint returns a copy that carries the key version which an unsigned
+// hint names. It orders attempts and decides nothing.
+func (e *Envelope) WithVersionHint(version int) *Envelope {
+	c := *e
+	c.hint = version
+	return &c
+}
+
+// SamePrimitive reports whether both envelopes carry the same signature over the
+// same message, so that a copy can be left out.
+func (e *Envelope) SamePrimitive(o *Envelope) bool {
+	return e.format == o.format && string(e.primitive) == string(o.primitive) && string(e.message) == string(o.message)
+}
+
+// Opened is the outcome for one envelope. Statement is set only when Err is nil.
+// Err is ErrInvalid (by errors.Is) when the key refused, a *StatementError when
+// the key accepted and the content is unusable, and anything else when the key
+// could not be asked.
+type Opened struct {
+	Statement  Statement
+	KeyVersion int
+	SPKI       []byte
+	Err        error
+}
+
+// StatementError means that the key did sign the bytes and they are not a
+// signature over a manifest in this format.
+type StatementError struct{ Err error }
+
+func (e *StatementError) Error() string { return "signed content: " + e.Err.Error() }
+func (e *StatementError) Unwrap() error { return e.Err }
+
+var errMiscounted = errors.New("the key answered another number of checks than it was asked")
+
+// Open asks k about every envelope, in one batch, and decodes those it accepts.
+// The results are in the envelopes' order.
+func Open(ctx context.Context, k Key, envs []*Envelope) []Opened {
+	checks := make([]Check, len(envs))
+	for i, e := range envs {
+		checks[i] = Check{Format: e.format, Message: e.message, Signature: e.primitive, VersionHint: e.hint}
+	}
+	opened := make([]Opened, len(envs))
+	verdicts := k.Check(ctx, checks)
+	if len(verdicts) != len(checks) {
+		// A Key that loses count must not turn into acceptances.
+		for i := range opened {
+			opened[i].Err = errMiscounted
+		}
+		return opened
+	}
+	for i, v := range verdicts {
+		opened[i] = Opened{KeyVersion: v.KeyVersion, SPKI: v.SPKI, Err: v.Err}
+		if v.Err != nil {
+			continue
+		}
+		st, err := envs[i].decode()
+		if err != nil {
+			opened[i].Err = &StatementError{Err: err}
+			continue
+		}
+		opened[i].Statement = st
+	}
+	return opened
+}
