@@ -64,10 +64,10 @@ func (e *Envelope) WithVersionHint(version int) *Envelope {
 	return &c
 }
 
-// SamePrimitive reports whether both envelopes carry the same signature over the
-// same message, so that a copy can be left out.
-func (e *Envelope) SamePrimitive(o *Envelope) bool {
-	return e.format == o.format && string(e.primitive) == string(o.primitive) && string(e.message) == string(o.message)
+// Same reports whether both envelopes carry the same signature over the same
+// message and the same hint, so that asking about one answers for both.
+func (e *Envelope) Same(o *Envelope) bool {
+	return e.format == o.format && e.hint == o.hint && string(e.primitive) == string(o.primitive) && string(e.message) == string(o.message)
 }
 
 // Opened is the outcome for one envelope. Statement is set only when Err is nil.

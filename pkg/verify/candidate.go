@@ -1,0 +1,203 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package verify
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/strictjson"
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/sigstore"
+)
+
+// Source offers the referrers of a subject. It must be safe for concurrent use.
+type Source interface {
+	// Referrers yields descriptors in no trusted order. An error ends the
+	// sequence and means that the list is incomplete.
+	Referrers(ctx context.Context, subject signature.Subject) iter.Seq2[ocispec.Descriptor, error]
+	// FetchManifest returns the manifest that desc names, checked against its
+	// digest and size.
+	FetchManifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error)
+	// FetchBlob returns a blob of at most limit bytes, checked likewise.
+	FetchBlob(ctx context.Context, desc ocispec.Descriptor, limit int64) ([]byte, error)
+}
+
+// maxCandidateManifest bounds the manifest of a signature. Real ones have less
+// than 2 KiB; the rest is annotations and room.
+const maxCandidateManifest = 256 << 10
+
+// candidate is one referrer and what became of it. Exactly one of foreign,
+// reason, unfetched and envelope is set once it has been examined.
+type candidate struct {
+	desc          ocispec.Descriptor
+	manifest      []byte
+	envelopeBytes []byte
+	layerType     string
+	annotations   map[string]string
+
+	foreign   bool  // not a signature
+	reason    error // calls itself one and is none
+	unfetched error // could not be had
+	envelope  *signature.Envelope
+}
+
+// rank orders candidates: what looks like our signature first, what says that
+// it is something else last. Only an optimisation.
+func rank(d ocispec.Descriptor) int {
+	switch {
+	case d.ArtifactType == sigstore.MediaType && d.Annotations[sigstore.AnnotationPredicateType] == sigstore.PredicateType:
+		return 0
+	case d.ArtifactType == sigstore.MediaType && d.Annotations[sigstore.AnnotationPredicateType] == "":
+		return 1
+	case d.ArtifactType == "" || d.ArtifactType == ocispec.MediaTypeEmptyJSON:
+		// Index entries written by older tools name no artifact type.
+		return 2
+	case d.ArtifactType == sigstore.MediaType:
+		return 3
+	}
+	return 4
+}
+
+// ordered lists the referrers, the likely signatures first and of those the
+// newest, at most max. more reports that there were others.
+func ordered(ctx context.Context, src Source, s signature.Subject, max int) (list []ocispec.Descriptor, more bool, err error) {
+	seen := make(map[digest.Digest]bool)
+	for d, err := range src.Referrers(ctx, s) {
+		if err != nil {
+			return nil, false, err
+		}
+		if seen[d.Digest] || d.Digest == s.Digest() {
+			continue
+		}
+		seen[d.Digest] = true
+		list = append(list, d)
+	}
+	slices.SortStableFunc(list, func(a, b ocispec.Descriptor) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)),
+			// RFC 3339 in UTC sorts as text.
+			cmp.Compare(b.Annotations[ocispec.AnnotationCreated], a.Annotations[ocispec.AnnotationCreated]))
+	})
+	if len(list) > max {
+		return list[:max], true, nil
+	}
+	return list, false, nil
+}
+
+// examine fetches every descriptor, several at a time.
+func examine(ctx context.Context, src Source, s signature.Subject, descs []ocispec.Descriptor, concurrency int) []*candidate {
+	out := make([]*candidate, len(descs))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, concurrency)
+	for i, d := range descs {
+		wg.Add(1)
+		slots <- struct{}{}
+		go func() {
+			defer func() { <-slots; wg.Done() }()
+			out[i] = fetch(ctx, src, s, d)
+		}()
+	}
+	wg.Wait()
+	return out
+}
+
+// fetch reads one referrer. The listing is not believed: the manifest itself
+// must name the subject, and its own media types say what it is.
+func fetch(ctx context.Context, src Source, s signature.Subject, d ocispec.Descriptor) *candidate {
+	c := &candidate{desc: d}
+	if d.MediaType != ocispec.MediaTypeImageManifest {
+		c.foreign = true
+		return c
+	}
+	if d.Size > maxCandidateManifest {
+		c.foreign = true
+		return c
+	}
+	raw, err := src.FetchManifest(ctx, d)
+	if err != nil {
+		c.unfetched = fmt.Errorf("signature %s: %w", short(d.Digest), err)
+		return c
+	}
+	c.manifest = raw
+	var m ocispec.Manifest
+	if err := strictjson.Unmarshal(raw, &m); err != nil {
+		c.reason = &CandidateError{"its manifest is not usable: " + err.Error()}
+		return c
+	}
+	if !isSignature(m) {
+		c.foreign = true
+		return c
+	}
+	c.annotations = m.Annotations
+	if c.reason = checkManifest(m, s); c.reason != nil {
+		return c
+	}
+	c.layerType = m.Layers[0].MediaType
+	c.envelopeBytes, err = envelopeBytes(ctx, src, m.Layers[0])
+	if err != nil {
+		c.unfetched = fmt.Errorf("signature %s: %w", short(d.Digest), err)
+		return c
+	}
+	c.parse()
+	return c
+}
+
+func isSignature(m ocispec.Manifest) bool {
+	t := m.ArtifactType
+	if t == "" {
+		t = m.Config.MediaType
+	}
+	// A bundle that says it is an attestation of something else is none of ours;
+	// one that says nothing, or lies, is judged by what is signed.
+	pt := m.Annotations[sigstore.AnnotationPredicateType]
+	return t == sigstore.MediaType && (pt == "" || pt == sigstore.PredicateType)
+}
+
+// checkManifest checks the referrer's manifest rather than its listing.
+func checkManifest(m ocispec.Manifest, s signature.Subject) error {
+	want := s.Descriptor()
+	switch {
+	case m.Subject == nil:
+		return &CandidateError{"its manifest names no subject"}
+	case m.Subject.Digest != want.Digest:
+		return &SubjectError{Signed: m.Subject.Digest, Want: want.Digest}
+	case m.Subject.Size != want.Size || m.Subject.MediaType != want.MediaType:
+		return &CandidateError{"its manifest names the subject with another size or media type"}
+	case len(m.Layers) != 1:
+		return &CandidateError{fmt.Sprintf("its manifest has %d layers, not one", len(m.Layers))}
+	case m.Layers[0].MediaType != sigstore.MediaType:
+		return &CandidateError{fmt.Sprintf("its layer is %q", m.Layers[0].MediaType)}
+	case m.Layers[0].Size > signature.MaxEnvelopeSize || m.Layers[0].Size < 0:
+		return &CandidateError{fmt.Sprintf("its envelope has %d bytes, more than %d", m.Layers[0].Size, signature.MaxEnvelopeSize)}
+	}
+	return nil
+}
+
+func envelopeBytes(ctx context.Context, src Source, layer ocispec.Descriptor) ([]byte, error) {
+	if len(layer.Data) > 0 && int64(len(layer.Data)) == layer.Size && digest.FromBytes(layer.Data) == layer.Digest {
+		return bytes.Clone(layer.Data), nil
+	}
+	return src.FetchBlob(ctx, layer, signature.MaxEnvelopeSize)
+}
+
+func (c *candidate) parse() {
+	env, err := sigstore.Parse(c.envelopeBytes)
+	if err != nil {
+		c.reason = err
+		return
+	}
+	if v, err := strconv.Atoi(c.annotations[signature.AnnotationKeyVersion]); err == nil && v > 0 {
+		env = env.WithVersionHint(v)
+	}
+	c.envelope = env
+}
