@@ -152,20 +152,25 @@ func (s *pathSet) addEntry(p string, file bool) error {
 	if s.seen == nil {
 		s.seen = make(map[string]pathEntry)
 	}
-	for i, r := range p {
-		if r != '/' {
-			continue
+	// "/" neither composes nor folds, so the prefixes of the folded path are the
+	// folded prefixes: one pass, however deep the path.
+	folded, at, foldedAt := foldName(p), 0, 0
+	for {
+		next := strings.IndexByte(p[at:], '/')
+		if next < 0 {
+			return s.addOne(p, folded, pathEntry{path: p, file: file})
 		}
-		if err := s.addOne(p, pathEntry{path: p[:i]}); err != nil {
+		at += next
+		foldedAt += strings.IndexByte(folded[foldedAt:], '/')
+		if err := s.addOne(p, folded[:foldedAt], pathEntry{path: p[:at]}); err != nil {
 			return err
 		}
+		at, foldedAt = at+1, foldedAt+1
 	}
-	return s.addOne(p, pathEntry{path: p, file: file})
 }
 
-// addOne adds one entry on the way to whole, the path that is being added.
-func (s *pathSet) addOne(whole string, e pathEntry) error {
-	key := foldName(e.path)
+// addOne adds one entry, under its folded name, on the way to whole.
+func (s *pathSet) addOne(whole, key string, e pathEntry) error {
 	there, ok := s.seen[key]
 	switch {
 	case !ok:
