@@ -20,6 +20,8 @@ type Finding struct {
 	Annotations map[string]string
 	// Accepted is set when a key accepted the signature.
 	Accepted *Accepted
+	// Undecided reports that a key could not be asked.
+	Undecided bool
 	// Errs are the reasons why it is not accepted, one for each key asked, or the
 	// one reason why no key was asked.
 	Errs []error
@@ -42,17 +44,19 @@ func (v *Verifier) Examine(ctx context.Context, subject signature.Subject, src S
 		case c.reason != nil:
 			f.Errs = []error{c.reason}
 		case c.envelope != nil:
-			f.Accepted, f.Errs = v.examineOne(ctx, subject, c, keys)
+			v.examineOne(ctx, subject, c, keys, &f)
 		}
 		findings = append(findings, f)
 	}
 	return findings, more, nil
 }
 
-func (v *Verifier) examineOne(ctx context.Context, subject signature.Subject, c *candidate, keys []signature.Key) (*Accepted, []error) {
+func (v *Verifier) examineOne(ctx context.Context, subject signature.Subject, c *candidate, keys []signature.Key, f *Finding) {
 	j := &judgement{subject: subject, now: v.opts.Now(), keys: localFirst(keys)}
 	if a, ok := j.judge(ctx, []*candidate{c}); ok {
-		return &a, nil
+		f.Accepted = &a
+		return
 	}
-	return nil, append(asErrors(j.reasons), j.causes...)
+	f.Undecided = len(j.causes) > 0
+	f.Errs = append(asErrors(j.reasons), j.causes...)
 }

@@ -1,0 +1,90 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package aegis
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/model"
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
+	"github.com/aegis-oci/aegis-oci/pkg/transfer"
+	"github.com/aegis-oci/aegis-oci/pkg/verify"
+)
+
+// Options of a Client. The zero value is usable.
+type Options struct {
+	// Concurrency bounds the blobs that move at once. Zero means 4.
+	Concurrency int
+	// RetryBudget is how long a blob may make no progress before its transfer is
+	// given up. Zero means 2 minutes.
+	RetryBudget time.Duration
+	// Progress is told about hashing, upload and download. Nil means none.
+	Progress model.Progress
+	// Warn receives one-line warnings. Nil drops them.
+	Warn func(string)
+	// Logger receives debug records. Nil drops them.
+	Logger *slog.Logger
+	// Now is the clock. Nil means time.Now.
+	Now func() time.Time
+	// MaxCandidates bounds the signatures examined; zero means verify's default.
+	MaxCandidates int
+}
+
+// Client runs the workflows against registries.
+type Client struct {
+	registry *registry.Client
+	opts     Options
+}
+
+// New returns a Client that reaches registries through reg.
+func New(reg *registry.Client, o Options) *Client {
+	if o.Concurrency <= 0 {
+		o.Concurrency = 4
+	}
+	if o.RetryBudget <= 0 {
+		o.RetryBudget = 2 * time.Minute
+	}
+	return &Client{registry: reg, opts: o}
+}
+
+func (c *Client) now() func() time.Time {
+	if c.opts.Now != nil {
+		return c.opts.Now
+	}
+	return time.Now
+}
+
+func (c *Client) warn(msg string) {
+	if c.opts.Warn != nil {
+		c.opts.Warn(msg)
+	}
+}
+
+func (c *Client) verifier() *verify.Verifier {
+	return verify.New(verify.Options{MaxCandidates: c.opts.MaxCandidates, Now: c.now()})
+}
+
+// fetcher reads blobs through cuts of the connection.
+type fetcher struct {
+	repo *registry.Repository
+	opts transfer.Options
+}
+
+func (c *Client) fetcher(repo *registry.Repository) *fetcher {
+	return &fetcher{repo: repo, opts: transfer.Options{
+		Budget:    c.opts.RetryBudget,
+		Retryable: registry.Retryable,
+		Logger:    c.opts.Logger,
+	}}
+}
+
+// Fetch opens desc at offset; the bytes are unverified.
+func (f *fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	return transfer.NewReader(ctx, f.repo, desc, offset, f.opts), nil
+}

@@ -1,0 +1,189 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package aegis
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/aegis-oci/aegis-oci/pkg/model"
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
+)
+
+// PushOptions says what to push and how.
+type PushOptions struct {
+	// Ref names the repository and the first tag; Tags are further ones.
+	Ref  registry.Reference
+	Tags []string
+	// Paths is one directory, whose contents are the model, or several files.
+	Paths []string
+	Pack  model.PackOptions
+	// Signing is nil for a push without a signature.
+	Signing *Signing
+}
+
+// LayerLimitError means that a file is larger than the registry takes.
+type LayerLimitError struct {
+	Path     string
+	Size     int64
+	Limit    int64
+	Registry string
+}
+
+func (e *LayerLimitError) Error() string {
+	return fmt.Sprintf("%s has %d bytes and %s takes at most %d for one layer", e.Path, e.Size, e.Registry, e.Limit)
+}
+
+// Push packs, uploads everything by digest, signs if asked to, and moves the tags
+// last: if anything fails before, production sees what it saw.
+func (c *Client) Push(ctx context.Context, o PushOptions) (PushResult, error) {
+	watch := newStopwatch(c.now())
+	repo, err := c.registry.Repository(o.Ref)
+	if err != nil {
+		return PushResult{}, err
+	}
+	packed, err := model.Pack(ctx, o.Paths, c.packOptions(o.Pack))
+	if err != nil {
+		return PushResult{}, err
+	}
+	if err := checkLayerLimits(packed, o.Ref.Registry); err != nil {
+		return PushResult{}, err
+	}
+	watch.lap("pack")
+	uploaded, err := c.upload(ctx, repo, packed)
+	if err != nil {
+		return PushResult{}, err
+	}
+	pinned, err := repo.PushManifest(ctx, packed.MediaType(), packed.Manifest())
+	if err != nil {
+		return PushResult{}, err
+	}
+	watch.lap("upload")
+	tags := allTags(o)
+	made := []SignatureMade{}
+	if o.Signing != nil {
+		if made, err = c.signAndAttach(ctx, repo, pinned, o.Ref.Tag, *o.Signing); err != nil {
+			return PushResult{}, err
+		}
+		watch.lap("sign")
+	}
+	for _, tag := range tags {
+		if err := repo.TagManifest(ctx, pinned, tag); err != nil {
+			return PushResult{}, fmt.Errorf("tag %s: %w", tag, err)
+		}
+	}
+	watch.lap("tag")
+	return PushResult{
+		Reference:     pinned.Reference(),
+		Tags:          tags,
+		Digest:        pinned.Subject().Digest(),
+		MediaType:     packed.MediaType(),
+		ArtifactType:  model.ArtifactType,
+		Size:          packed.TotalSize() + int64(len(packed.Manifest())),
+		Files:         len(packed.Files()),
+		BytesUploaded: uploaded,
+		Signatures:    made,
+		Retries:       repo.Retries(),
+		Durations:     watch.total(),
+	}, nil
+}
+
+func allTags(o PushOptions) []string {
+	tags := []string{}
+	if o.Ref.Tag != "" {
+		tags = append(tags, o.Ref.Tag)
+	}
+	return append(tags, o.Tags...)
+}
+
+func (c *Client) packOptions(p model.PackOptions) model.PackOptions {
+	if p.Progress == nil {
+		p.Progress = c.opts.Progress
+	}
+	return p
+}
+
+func checkLayerLimits(p *model.Packed, host string) error {
+	limit, name := registry.LayerLimit(host)
+	if limit == 0 {
+		return nil
+	}
+	for _, b := range p.Blobs() {
+		if b.Descriptor.Size > limit {
+			return &LayerLimitError{Path: b.Path, Size: b.Descriptor.Size, Limit: limit, Registry: name}
+		}
+	}
+	return nil
+}
+
+// upload pushes every blob that the registry lacks and returns the bytes sent.
+func (c *Client) upload(ctx context.Context, repo *registry.Repository, packed *model.Packed) (int64, error) {
+	var sent atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(c.opts.Concurrency)
+	for _, b := range packed.Blobs() {
+		g.Go(func() error {
+			c.start(b.Path, b.Descriptor.Size)
+			defer c.done(b.Path)
+			m := &meter{name: b.Path, progress: c.opts.Progress}
+			uploaded, err := repo.PushBlob(ctx, b.Descriptor, func() (io.ReadCloser, error) { return m.open(b.Open) })
+			if err != nil {
+				return fmt.Errorf("push %s: %w", b.Path, err)
+			}
+			if uploaded {
+				sent.Add(b.Descriptor.Size)
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	return sent.Load(), err
+}
+
+func (c *Client) start(name string, total int64) {
+	if c.opts.Progress != nil {
+		c.opts.Progress.Start(name, total)
+	}
+}
+
+func (c *Client) done(name string) {
+	if c.opts.Progress != nil {
+		c.opts.Progress.Done(name)
+	}
+}
+
+// meter reports what is read of one blob.
+type meter struct {
+	name     string
+	progress model.Progress
+	counted  int64
+}
+
+// open opens the blob from its start. When it is sent again, what was counted is
+// taken back.
+func (m *meter) open(open func() (io.ReadCloser, error)) (io.ReadCloser, error) {
+	rc, err := open()
+	if err != nil || m.progress == nil {
+		return rc, err
+	}
+	m.progress.Add(m.name, -m.counted)
+	m.counted = 0
+	return &meteredReader{ReadCloser: rc, meter: m}, nil
+}
+
+type meteredReader struct {
+	io.ReadCloser
+	meter *meter
+}
+
+func (r *meteredReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	r.meter.counted += int64(n)
+	r.meter.progress.Add(r.meter.name, int64(n))
+	return n, err
+}

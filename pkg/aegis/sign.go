@@ -1,0 +1,205 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package aegis
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/sigstore"
+)
+
+// Signing says how to sign.
+type Signing struct {
+	// Signer makes the signatures. It has been asked whether it may.
+	Signer signature.Signer
+	// SelfVerify checks each signature before it is attached. Nil means the
+	// signer's own public key where it is known, and no check otherwise.
+	SelfVerify signature.Key
+	// Formats to write; empty means sigstore.
+	Formats []signature.Format
+	// Annotations and Builder are signed claims.
+	Annotations map[string]string
+	Builder     map[string]string
+	// Expiry is how long the signature holds; zero means for ever.
+	Expiry time.Duration
+}
+
+// SelfVerifyError means that a fresh signature does not verify under the key that
+// should have made it. Nothing was attached.
+type SelfVerifyError struct {
+	Key string
+	Err error
+}
+
+func (e *SelfVerifyError) Error() string {
+	return fmt.Sprintf("the new signature does not verify under %s: %v", e.Key, e.Err)
+}
+
+func (e *SelfVerifyError) Unwrap() error { return e.Err }
+
+// FormatError means that a signature format is not known.
+type FormatError struct{ Format signature.Format }
+
+func (e *FormatError) Error() string { return fmt.Sprintf("unknown signature format %q", e.Format) }
+
+// CheckFormats reports the first format that cannot be written.
+func CheckFormats(formats []signature.Format) error {
+	for _, f := range formats {
+		if f != signature.Sigstore {
+			return &FormatError{Format: f}
+		}
+	}
+	return nil
+}
+
+// Sign signs the manifest that ref names, in place: the manifest is resolved
+// once, signed by digest, and the signature attached as a referrer.
+func (c *Client) Sign(ctx context.Context, ref registry.Reference, s Signing) (SignResult, error) {
+	watch := newStopwatch(c.now())
+	repo, err := c.registry.Repository(ref)
+	if err != nil {
+		return SignResult{}, err
+	}
+	pinned, err := repo.Resolve(ctx)
+	if err != nil {
+		return SignResult{}, err
+	}
+	watch.lap("resolve")
+	made, err := c.signAndAttach(ctx, repo, pinned, ref.Tag, s)
+	if err != nil {
+		return SignResult{}, err
+	}
+	watch.lap("sign")
+	return SignResult{
+		Reference:  pinned.Reference(),
+		Digest:     pinned.Subject().Digest(),
+		MediaType:  pinned.Subject().MediaType(),
+		Signatures: made,
+		Durations:  watch.total(),
+	}, nil
+}
+
+func (c *Client) signAndAttach(ctx context.Context, repo *registry.Repository, pinned registry.Pinned, tag string, s Signing) ([]SignatureMade, error) {
+	if s.Signer == nil {
+		return nil, errors.New("aegis: no signer")
+	}
+	if err := CheckFormats(s.Formats); err != nil {
+		return nil, err
+	}
+	draft, err := sigstore.Prepare(pinned.Subject(), c.claims(pinned, tag, s))
+	if err != nil {
+		return nil, err
+	}
+	attachments, err := signature.Sign(ctx, s.Signer, draft)
+	if err != nil {
+		return nil, fmt.Errorf("sign %s: %w", pinned.Subject(), err)
+	}
+	var made []SignatureMade
+	for _, a := range attachments {
+		checked, err := c.selfVerify(ctx, a, pinned.Subject(), s)
+		if err != nil {
+			return nil, err
+		}
+		m, err := attach(ctx, repo, pinned.Subject(), a)
+		if err != nil {
+			return nil, err
+		}
+		m.Key, m.SelfVerified = s.Signer.ID().Name, checked
+		made = append(made, m)
+	}
+	return made, nil
+}
+
+func (c *Client) claims(pinned registry.Pinned, tag string, s Signing) signature.Claims {
+	// Whole seconds: what every format can carry.
+	now := c.now()().UTC().Truncate(time.Second)
+	claims := signature.Claims{
+		SignedAt:    now,
+		Repository:  pinned.Name(),
+		Tag:         tag,
+		Builder:     s.Builder,
+		Annotations: s.Annotations,
+	}
+	if s.Expiry > 0 {
+		claims.Expires = now.Add(s.Expiry)
+	}
+	return claims
+}
+
+// selfVerify checks a signature before anybody else sees it: Transit signs a
+// wrong hash as readily as a right one.
+func (c *Client) selfVerify(ctx context.Context, a signature.Attachment, subject signature.Subject, s Signing) (bool, error) {
+	id := s.Signer.ID()
+	key := s.SelfVerify
+	if key == nil && id.SPKI != nil {
+		block := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: id.SPKI})
+		public, err := signature.ParsePublicKeys(id.Name, block)
+		if err != nil {
+			return false, &SelfVerifyError{Key: id.Name, Err: err}
+		}
+		key = public
+	}
+	if key == nil {
+		c.warn(fmt.Sprintf("the signature by %s was not checked: the token may not read the key or call verify; give --public-key", id.Name))
+		return false, nil
+	}
+	env, err := sigstore.Parse(a.Envelope)
+	if err != nil {
+		return false, &SelfVerifyError{Key: id.Name, Err: err}
+	}
+	opened := signature.Open(ctx, key, []*signature.Envelope{env.WithVersionHint(a.Primitive.KeyVersion)})[0]
+	switch {
+	case opened.Err == nil && opened.Statement.Digest == subject.Digest():
+		return true, nil
+	case opened.Err == nil:
+		return false, &SelfVerifyError{Key: id.Name, Err: errors.New("it names another subject")}
+	case errors.Is(opened.Err, signature.ErrInvalid):
+		return false, &SelfVerifyError{Key: key.ID().Name, Err: opened.Err}
+	}
+	c.warn(fmt.Sprintf("the signature by %s was not checked: %v", id.Name, opened.Err))
+	return false, nil
+}
+
+// attach pushes the envelope and its manifest, and sees it in the listing.
+func attach(ctx context.Context, repo *registry.Repository, subject signature.Subject, a signature.Attachment) (SignatureMade, error) {
+	manifest, err := a.Manifest(subject)
+	if err != nil {
+		return SignatureMade{}, err
+	}
+	if err := pushBytes(ctx, repo, ocispec.DescriptorEmptyJSON, ocispec.DescriptorEmptyJSON.Data); err != nil {
+		return SignatureMade{}, fmt.Errorf("push the signature's config: %w", err)
+	}
+	if err := pushBytes(ctx, repo, a.Layer(), a.Envelope); err != nil {
+		return SignatureMade{}, fmt.Errorf("push the signature: %w", err)
+	}
+	desc, err := repo.Attach(ctx, subject, manifest)
+	if err != nil {
+		return SignatureMade{}, fmt.Errorf("attach the signature: %w", err)
+	}
+	return SignatureMade{
+		Format:         a.Format,
+		Digest:         desc.Digest,
+		MediaType:      a.MediaType,
+		KeyVersion:     a.Primitive.KeyVersion,
+		VaultRequestID: a.Primitive.RequestID,
+		Envelope:       a.Envelope,
+	}, nil
+}
+
+func pushBytes(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor, content []byte) error {
+	_, err := repo.PushBlob(ctx, desc, func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(content)), nil
+	})
+	return err
+}

@@ -1,0 +1,162 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package aegis
+
+import (
+	"context"
+
+	"github.com/aegis-oci/aegis-oci/pkg/model"
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
+	"github.com/aegis-oci/aegis-oci/pkg/verify"
+)
+
+// Verify resolves ref once and judges the signatures attached to what it names.
+func (c *Client) Verify(ctx context.Context, ref registry.Reference, req verify.Requirement) (VerifyResult, error) {
+	watch := newStopwatch(c.now())
+	_, pinned, v, err := c.resolveAndVerify(ctx, ref, req, watch)
+	if err != nil {
+		return VerifyResult{}, err
+	}
+	return VerifyResult{
+		Reference:  pinned.Reference(),
+		Digest:     pinned.Subject().Digest(),
+		Verified:   !v.IsZero(),
+		Policy:     v.Policy(),
+		Signatures: counted(v),
+		Durations:  watch.total(),
+	}, nil
+}
+
+func (c *Client) resolveAndVerify(ctx context.Context, ref registry.Reference, req verify.Requirement, watch *stopwatch) (*registry.Repository, registry.Pinned, verify.Verified, error) {
+	repo, err := c.registry.Repository(ref)
+	if err != nil {
+		return nil, registry.Pinned{}, verify.Verified{}, err
+	}
+	pinned, err := repo.Resolve(ctx)
+	if err != nil {
+		return nil, registry.Pinned{}, verify.Verified{}, err
+	}
+	watch.lap("resolve")
+	v, err := c.verifier().Verify(ctx, pinned.Subject(), repo, req)
+	if err != nil {
+		return nil, pinned, verify.Verified{}, &SubjectRefusal{Reference: pinned.Reference(), Err: err}
+	}
+	watch.lap("verify")
+	return repo, pinned, v, nil
+}
+
+// SubjectRefusal says which manifest a refusal is about.
+type SubjectRefusal struct {
+	// Reference is "registry/repository@digest".
+	Reference string
+	Err       error
+}
+
+func (e *SubjectRefusal) Error() string { return e.Reference + ": " + e.Err.Error() }
+func (e *SubjectRefusal) Unwrap() error { return e.Err }
+
+// PullOptions says where to and how.
+type PullOptions struct {
+	Ref registry.Reference
+	// Dir is the destination.
+	Dir    string
+	Unpack model.UnpackOptions
+}
+
+// IndexError means that a reference names an index, which is no model.
+type IndexError struct{ Reference string }
+
+func (e *IndexError) Error() string {
+	return e.Reference + ": it is an index of several manifests; pull one of them by digest"
+}
+
+// Pull resolves o.Ref once, verifies, and only then fetches and extracts what
+// that one digest names.
+func (c *Client) Pull(ctx context.Context, o PullOptions, req verify.Requirement) (PullResult, error) {
+	watch := newStopwatch(c.now())
+	repo, pinned, v, err := c.resolveAndVerify(ctx, o.Ref, req, watch)
+	if err != nil {
+		return PullResult{}, err
+	}
+	if pinned.Subject().IsIndex() {
+		return PullResult{}, &IndexError{Reference: pinned.Reference()}
+	}
+	m, err := model.Decode(v, pinned.Manifest())
+	if err != nil {
+		return PullResult{}, err
+	}
+	got, err := model.Unpack(ctx, c.fetcher(repo), v, m, o.Dir, c.unpackOptions(o.Unpack))
+	if err != nil {
+		return PullResult{}, err
+	}
+	watch.lap("fetch")
+	r := pullResult(pinned, got, repo, watch)
+	r.Verified, r.Policy, r.Signatures = !v.IsZero(), v.Policy(), counted(v)
+	return r, nil
+}
+
+// PullUnverified extracts what o.Ref names without judging any signature. It
+// writes no receipt, so the result never passes VerifyDir.
+func (c *Client) PullUnverified(ctx context.Context, o PullOptions) (PullResult, error) {
+	watch := newStopwatch(c.now())
+	repo, err := c.registry.Repository(o.Ref)
+	if err != nil {
+		return PullResult{}, err
+	}
+	pinned, err := repo.Resolve(ctx)
+	if err != nil {
+		return PullResult{}, err
+	}
+	watch.lap("resolve")
+	if pinned.Subject().IsIndex() {
+		return PullResult{}, &IndexError{Reference: pinned.Reference()}
+	}
+	m, err := model.DecodeUnverified(pinned.Subject(), pinned.Manifest())
+	if err != nil {
+		return PullResult{}, err
+	}
+	c.warn("extracting " + pinned.Reference() + " without verifying any signature")
+	got, err := model.UnpackUnverified(ctx, c.fetcher(repo), m, o.Dir, c.unpackOptions(o.Unpack))
+	if err != nil {
+		return PullResult{}, err
+	}
+	watch.lap("fetch")
+	r := pullResult(pinned, got, repo, watch)
+	r.Signatures = []SignatureCounted{}
+	return r, nil
+}
+
+func pullResult(pinned registry.Pinned, got model.UnpackResult, repo *registry.Repository, watch *stopwatch) PullResult {
+	return PullResult{
+		Reference:    pinned.Reference(),
+		Digest:       pinned.Subject().Digest(),
+		Path:         got.Path,
+		Files:        got.Files,
+		Size:         got.Size,
+		BytesFetched: got.BytesFetched,
+		BytesReused:  got.BytesReused,
+		AlreadyThere: got.AlreadyThere,
+		Retries:      repo.Retries(),
+		Durations:    watch.total(),
+	}
+}
+
+func (c *Client) unpackOptions(u model.UnpackOptions) model.UnpackOptions {
+	if u.Progress == nil {
+		u.Progress = c.opts.Progress
+	}
+	if u.Concurrency == 0 {
+		u.Concurrency = c.opts.Concurrency
+	}
+	if u.Warn == nil {
+		u.Warn = c.warn
+	}
+	if u.Now == nil {
+		u.Now = c.now()
+	}
+	if u.Logger == nil {
+		u.Logger = c.opts.Logger
+	}
+	return u
+}
