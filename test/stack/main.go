@@ -62,7 +62,8 @@ func main() {
 	if opts.exitOnStdinEOF {
 		ctx = cancelOnEOF(ctx, os.Stdin)
 	}
-	if err := run(ctx, opts, os.Stdout); err != nil {
+	// Being told to end while starting is no failure.
+	if err := run(ctx, opts, os.Stdout); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "aegis-stack: error:", err)
 		os.Exit(1)
 	}
@@ -89,6 +90,14 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	if f.NArg() > 0 {
 		fmt.Fprintf(stderr, "aegis-stack: unexpected argument %q\n", f.Arg(0))
 		return options{}, errors.New("usage")
+	}
+	if o.vaultStorage != "" {
+		abs, err := filepath.Abs(o.vaultStorage)
+		if err != nil {
+			fmt.Fprintln(stderr, "aegis-stack:", err)
+			return options{}, err
+		}
+		o.vaultStorage = abs
 	}
 	return o, nil
 }

@@ -59,7 +59,7 @@ func startVault(ctx context.Context, opts options, dir string, certs *certificat
 	}
 	started := &bao{auditLog: filepath.Join(dir, "audit.log"), url: "http://" + listener.Addr().String()}
 	if opts.vaultStorage != "" {
-		// The stored mount table names this path: it must outlive the work directory.
+		// The stored audit table names this path: it must outlive the work directory.
 		started.auditLog = filepath.Join(opts.vaultStorage, "audit.log")
 	}
 	if certs != nil {
