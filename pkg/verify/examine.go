@@ -36,27 +36,50 @@ func (v *Verifier) Examine(ctx context.Context, subject signature.Subject, src S
 	if err != nil {
 		return nil, false, err
 	}
-	for _, c := range examine(ctx, src, subject, descs, v.opts.Concurrency) {
-		f := Finding{Descriptor: c.desc, Annotations: c.annotations, Signature: !c.foreign && c.unfetched == nil}
-		switch {
-		case c.unfetched != nil:
-			f.Errs = []error{c.unfetched}
-		case c.reason != nil:
-			f.Errs = []error{c.reason}
-		case c.envelope != nil:
-			v.examineOne(ctx, subject, c, keys, &f)
-		}
-		findings = append(findings, f)
+	found := examine(ctx, src, subject, descs, v.opts.Concurrency)
+	findings = make([]Finding, len(found))
+	for i, c := range found {
+		findings[i] = finding(c)
 	}
+	v.judgeEach(ctx, subject, found, findings, keys)
 	return findings, more, nil
 }
 
-func (v *Verifier) examineOne(ctx context.Context, subject signature.Subject, c *candidate, keys []signature.Key, f *Finding) {
-	j := &judgement{subject: subject, now: v.opts.Now(), keys: localFirst(keys)}
-	if a, ok := j.judge(ctx, []*candidate{c}); ok {
-		f.Accepted = &a
-		return
+func finding(c *candidate) Finding {
+	f := Finding{Descriptor: c.desc, Annotations: c.annotations, Signature: !c.foreign && c.unfetched == nil}
+	switch {
+	case c.unfetched != nil:
+		f.Undecided = true
+		f.Errs = []error{c.unfetched}
+	case c.reason != nil:
+		f.Errs = []error{c.reason}
 	}
-	f.Undecided = len(j.causes) > 0
-	f.Errs = append(asErrors(j.reasons), j.causes...)
+	return f
+}
+
+// judgeEach asks every key about all signatures that no key before it accepted,
+// in one call.
+func (v *Verifier) judgeEach(ctx context.Context, subject signature.Subject, found []*candidate, findings []Finding, keys []signature.Key) {
+	for _, k := range localFirst(keys) {
+		var envs []*signature.Envelope
+		var at []int
+		for i, c := range found {
+			if c.envelope != nil && findings[i].Accepted == nil {
+				envs, at = append(envs, c.envelope), append(at, i)
+			}
+		}
+		if len(envs) == 0 {
+			return
+		}
+		for n, o := range signature.Open(ctx, k, envs) {
+			f := &findings[at[n]]
+			j := &judgement{subject: subject, now: v.opts.Now()}
+			if a, ok := j.decide(k, found[at[n]], o); ok {
+				f.Accepted, f.Undecided, f.Errs = &a, false, nil
+				continue
+			}
+			f.Undecided = f.Undecided || len(j.causes) > 0
+			f.Errs = append(append(f.Errs, asErrors(j.reasons)...), j.causes...)
+		}
+	}
 }
