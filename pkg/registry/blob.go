@@ -1,0 +1,184 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func newError(op, about string, kind Kind, format string, args ...any) *Error {
+	return &Error{Op: op, Reference: about, Kind: kind, Detail: fmt.Sprintf(format, args...)}
+}
+
+// checkDescriptor refuses descriptors whose digest cannot be part of a URL or be
+// checked, and impossible sizes.
+func checkDescriptor(op, about string, desc ocispec.Descriptor) error {
+	if reason := checkDigest(desc.Digest.String()); reason != "" {
+		return newError(op, clip(printable(about), 300), Protocol, "%s", reason)
+	}
+	if desc.Size < 0 {
+		return newError(op, about, Protocol, "a size of %d", desc.Size)
+	}
+	return nil
+}
+
+func checkContent(op, about string, desc ocispec.Descriptor, content []byte) error {
+	if int64(len(content)) != desc.Size {
+		return newError(op, about, Corrupt, "%d bytes, its descriptor says %d", len(content), desc.Size)
+	}
+	if actual := digest.FromBytes(content); actual != desc.Digest {
+		return newError(op, about, Corrupt, "the bytes are %s", actual)
+	}
+	return nil
+}
+
+// BlobExists asks whether the repository has a blob. One of another size is an
+// error of Kind Corrupt.
+func (r *Repository) BlobExists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+	const op = "look up blob"
+	about := r.Name() + "@" + desc.Digest.String()
+	if err := checkDescriptor(op, about, desc); err != nil {
+		return false, err
+	}
+	return r.hasBlob(ctx, op, about, desc, false)
+}
+
+func (r *Repository) hasBlob(ctx context.Context, op, about string, desc ocispec.Descriptor, push bool) (bool, error) {
+	got, err := r.do(ctx, call{
+		op: op, about: about, method: http.MethodHead, url: r.path("blobs", desc.Digest.String()),
+		push: push, accept: []int{http.StatusOK},
+	})
+	if isKind(err, NotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if got.length >= 0 && got.length != desc.Size {
+		return false, newError(op, about, Corrupt, "the registry has %d bytes under this digest, not %d", got.length, desc.Size)
+	}
+	return true, nil
+}
+
+// OpenBlob returns a blob's bytes from offset on, unverified: the caller hashes
+// them. The registry may send fewer or more bytes than the descriptor says, and
+// a read error is an *Error that may be retryable. A registry that ignores the
+// range is read up to offset. A redirect to another host gets no credentials.
+func (r *Repository) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	const op = "fetch blob"
+	about := r.Name() + "@" + desc.Digest.String()
+	if err := checkDescriptor(op, about, desc); err != nil {
+		return nil, err
+	}
+	if offset < 0 || offset > desc.Size {
+		return nil, fmt.Errorf("%s %s: offset %d is outside of its %d bytes", op, about, offset, desc.Size)
+	}
+	if offset > 0 && offset == desc.Size {
+		return io.NopCloser(bytes.NewReader(nil)), nil
+	}
+	c := call{
+		op: op, about: about, method: http.MethodGet, url: r.path("blobs", desc.Digest.String()),
+		accept: []int{http.StatusOK}, limit: -1,
+	}
+	if offset > 0 {
+		c.header = http.Header{"Range": {fmt.Sprintf("bytes=%d-", offset)}}
+		c.accept = append(c.accept, http.StatusPartialContent)
+	}
+	got, err := r.do(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.placeAt(c, got, desc, offset); err != nil {
+		got.stream.Close()
+		return nil, err
+	}
+	return got.stream, nil
+}
+
+// placeAt checks that the answer is the range that was asked for, or skips to it.
+func (r *Repository) placeAt(c call, got *answer, desc ocispec.Descriptor, offset int64) error {
+	if got.status == http.StatusPartialContent {
+		// A range that starts elsewhere would be joined to the wrong bytes, and
+		// the whole download thrown away at its end.
+		return checkRange(c, got, desc, offset)
+	}
+	if got.length >= 0 && got.length != desc.Size {
+		return newError(c.op, c.about, Corrupt, "the registry announces %d bytes, its descriptor says %d", got.length, desc.Size)
+	}
+	if offset == 0 {
+		return nil
+	}
+	_, err := io.CopyN(io.Discard, got.stream, offset)
+	if err == io.EOF {
+		return newError(c.op, c.about, Corrupt, "it ends before byte %d", offset)
+	}
+	return err
+}
+
+// contentRange is RFC 9110, section 14.4, for a single byte range.
+var contentRange = regexp.MustCompile(`^bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)$`)
+
+func checkRange(c call, got *answer, desc ocispec.Descriptor, offset int64) error {
+	header := got.header.Get("Content-Range")
+	m := contentRange.FindStringSubmatch(header)
+	if m == nil {
+		return newError(c.op, c.about, Protocol, "asked from byte %d, the Content-Range is %q", offset, clip(printable(header), 80))
+	}
+	first, _ := strconv.ParseInt(m[1], 10, 64)
+	last, _ := strconv.ParseInt(m[2], 10, 64)
+	total := desc.Size
+	if m[3] != "*" {
+		total, _ = strconv.ParseInt(m[3], 10, 64)
+	}
+	switch {
+	case first != offset:
+		return newError(c.op, c.about, Protocol, "asked from byte %d, got byte %d on", offset, first)
+	case total != desc.Size:
+		return newError(c.op, c.about, Corrupt, "the registry announces %d bytes, its descriptor says %d", total, desc.Size)
+	case last < first || last >= desc.Size:
+		return newError(c.op, c.about, Protocol, "the Content-Range is %q", clip(header, 80))
+	case got.length >= 0 && got.length != last-first+1:
+		return newError(c.op, c.about, Protocol, "%d bytes for the Content-Range %q", got.length, clip(header, 80))
+	}
+	return nil
+}
+
+// FetchBlob returns a small blob whole, checked against the descriptor's digest
+// and size. One that is larger than limit bytes is not asked for.
+func (r *Repository) FetchBlob(ctx context.Context, desc ocispec.Descriptor, limit int64) ([]byte, error) {
+	const op = "fetch blob"
+	about := r.Name() + "@" + desc.Digest.String()
+	if err := checkDescriptor(op, about, desc); err != nil {
+		return nil, err
+	}
+	if desc.Size > limit {
+		return nil, newError(op, about, TooLarge, "its descriptor says %d bytes, at most %d are read", desc.Size, limit)
+	}
+	if desc.Size == 0 {
+		return []byte{}, checkContent(op, about, desc, nil)
+	}
+	got, err := r.do(ctx, call{
+		op: op, about: about, method: http.MethodGet, url: r.path("blobs", desc.Digest.String()),
+		accept: []int{http.StatusOK}, limit: desc.Size,
+	})
+	if isKind(err, TooLarge) {
+		return nil, newError(op, about, Corrupt, "more than the %d bytes that its descriptor says", desc.Size)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := checkContent(op, about, desc, got.body); err != nil {
+		return nil, err
+	}
+	return got.body, nil
+}

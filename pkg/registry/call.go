@@ -1,0 +1,227 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+)
+
+// call is one request to a registry, as often as it takes.
+type call struct {
+	op     string
+	about  string // what the operation is about, for errors
+	method string
+	url    url.URL
+	header http.Header
+	push   bool // ask for a token that may push
+	// noScope asks for a token that allows nothing, as a login does.
+	noScope bool
+	accept  []int // statuses that are an answer; others are errors
+	// limit bounds the answer's body, which is read whole; negative leaves it
+	// open, as answer.stream.
+	limit int64
+	// body opens the content to send, of exactly size bytes.
+	body func() (io.ReadCloser, error)
+	size int64
+}
+
+type answer struct {
+	status int
+	header http.Header
+	length int64 // Content-Length, -1 when unknown
+	body   []byte
+	stream io.ReadCloser
+}
+
+// do sends c until it is answered.
+func (r *Repository) do(ctx context.Context, c call) (*answer, error) {
+	var got *answer
+	err := r.try(ctx, func(ctx context.Context) (bool, error) {
+		var err error
+		got, err = r.send(ctx, c)
+		return false, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return got, nil
+}
+
+// watchdog cancels an attempt whose peer is silent for too long.
+type watchdog struct {
+	timer  *time.Timer
+	cancel context.CancelCauseFunc
+}
+
+func watch(ctx context.Context, d time.Duration) (context.Context, *watchdog) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	return ctx, &watchdog{timer: time.AfterFunc(d, func() { cancel(errStalled) }), cancel: cancel}
+}
+
+func (w *watchdog) allow(d time.Duration) { w.timer.Reset(d) }
+
+func (w *watchdog) end() {
+	w.timer.Stop()
+	w.cancel(context.Canceled)
+}
+
+// send sends c once. Errors are those of classify and statusError.
+func (r *Repository) send(ctx context.Context, c call) (*answer, error) {
+	timeout := r.client.options.AnswerTimeout
+	t := &tally{requests: &r.requests}
+	attempt, dog := watch(context.WithValue(ctx, tallyKey{}, t), timeout)
+	got, err := r.exchange(attempt, dog, c)
+	if err != nil {
+		err = classify(attempt, c.op, c.about, err)
+		dog.end()
+		var e *Error
+		if errors.As(err, &e) {
+			e.retryAfter = time.Duration(t.retryAfter.Load())
+		}
+		return nil, err
+	}
+	if got.stream == nil {
+		dog.end()
+	}
+	return got, nil
+}
+
+func (r *Repository) exchange(ctx context.Context, dog *watchdog, c call) (*answer, error) {
+	resp, err := r.roundTrip(ctx, dog, c)
+	if err != nil {
+		return nil, err
+	}
+	dog.allow(r.client.options.AnswerTimeout)
+	if !slices.Contains(c.accept, resp.StatusCode) {
+		defer resp.Body.Close()
+		return nil, statusError(c.op, c.about, r.base.Host, resp)
+	}
+	got := &answer{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength}
+	if c.limit < 0 {
+		dog.timer.Stop()
+		got.stream = &stream{body: resp.Body, dog: dog, ctx: ctx, op: c.op, about: c.about}
+		return got, nil
+	}
+	defer resp.Body.Close()
+	if c.method == http.MethodHead {
+		return got, nil
+	}
+	if c.limit > 0 && resp.ContentLength > c.limit {
+		return nil, tooLarge(c, "%d bytes announced, at most %d are read", resp.ContentLength, c.limit)
+	}
+	got.body, err = io.ReadAll(io.LimitReader(resp.Body, c.limit+1))
+	if err != nil {
+		return nil, &url.Error{Op: c.method, URL: c.url.Path, Err: err}
+	}
+	if c.limit > 0 && int64(len(got.body)) > c.limit {
+		return nil, tooLarge(c, "more than the %d bytes that are read", c.limit)
+	}
+	return got, nil
+}
+
+// roundTrip sends c to the registry with credentials, or to another host, where
+// an upload may be sent, with none.
+func (r *Repository) roundTrip(ctx context.Context, dog *watchdog, c call) (*http.Response, error) {
+	actions := []string{auth.ActionPull}
+	if c.push {
+		actions = append(actions, auth.ActionPush)
+	}
+	if !c.noScope {
+		ctx = auth.WithScopesForHost(ctx, r.base.Host, auth.ScopeRepository(r.ref.Repository, actions...))
+	}
+	req, err := http.NewRequestWithContext(ctx, c.method, c.url.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	for key, values := range c.header {
+		req.Header[key] = slices.Clone(values)
+	}
+	if err := r.setBody(req, dog, c); err != nil {
+		return nil, err
+	}
+	if sameOrigin(&r.base, &c.url) {
+		return r.auth.Do(req)
+	}
+	req.Header.Set("User-Agent", r.client.options.UserAgent)
+	return r.client.http.Do(req)
+}
+
+// setBody makes the request's body one that can be sent again, as a 401 in the
+// middle needs, and that keeps the watchdog awake while it flows.
+func (r *Repository) setBody(req *http.Request, dog *watchdog, c call) error {
+	if c.body == nil {
+		return nil
+	}
+	timeout := r.client.options.AnswerTimeout
+	open := func() (io.ReadCloser, error) {
+		body, err := c.body()
+		if err != nil {
+			return nil, err
+		}
+		return &flowing{ReadCloser: body, dog: dog, each: timeout, last: 10 * timeout, left: c.size}, nil
+	}
+	req.ContentLength = c.size
+	if c.size == 0 {
+		req.Body = http.NoBody
+		return nil
+	}
+	body, err := open()
+	if err != nil {
+		return err
+	}
+	req.Body, req.GetBody = body, open
+	return nil
+}
+
+// flowing resets the watchdog with every read.
+type flowing struct {
+	io.ReadCloser
+	dog        *watchdog
+	each, last time.Duration
+	left       int64
+}
+
+func (f *flowing) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	if f.left -= int64(n); f.left > 0 {
+		f.dog.allow(f.each)
+	} else {
+		f.dog.allow(f.last)
+	}
+	return n, err
+}
+
+// stream is an open answer. Its read errors are *Error, its Close ends the attempt.
+type stream struct {
+	body      io.ReadCloser
+	dog       *watchdog
+	ctx       context.Context
+	op, about string
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.body.Read(p)
+	if err != nil && err != io.EOF {
+		err = classify(s.ctx, s.op, s.about, &url.Error{Op: s.op, Err: err})
+	}
+	return n, err
+}
+
+func (s *stream) Close() error {
+	err := s.body.Close()
+	s.dog.end()
+	return err
+}
+
+func tooLarge(c call, format string, args ...any) *Error {
+	return newError(c.op, c.about, TooLarge, format, args...)
+}

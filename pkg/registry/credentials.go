@@ -1,0 +1,234 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/credentials"
+)
+
+// CredentialOptions say where credentials come from. The first of these that
+// knows the registry wins: what is given here, then ConfigFiles in order, then
+// DockerConfigDir. None means anonymous.
+type CredentialOptions struct {
+	Username, Password string
+	// IdentityToken is an OAuth2 refresh token for the registry's token endpoint.
+	IdentityToken string
+	// ConfigFiles are files in the format of docker's config.json, which is that
+	// of a .dockerconfigjson pull secret too, or folders that hold one of either
+	// name. Each must exist, unless credentials are given above.
+	ConfigFiles []string
+	// DockerConfigDir is the folder of docker's own configuration, "" for none.
+	// It need not exist.
+	DockerConfigDir string
+}
+
+// Credential is what a registry's token endpoint, or basic authentication, takes.
+type Credential struct {
+	Username, Password string
+	IdentityToken      string
+}
+
+// maxConfig bounds a docker configuration file, in bytes.
+const maxConfig = 4 << 20
+
+// dockerConfig is what we read of docker's config.json.
+type dockerConfig struct {
+	path        string
+	Auths       map[string]dockerAuth `json:"auths"`
+	CredsStore  string                `json:"credsStore"`
+	CredHelpers map[string]string     `json:"credHelpers"`
+}
+
+type dockerAuth struct {
+	Auth          string `json:"auth"`
+	Username      string `json:"username"`
+	Password      string `json:"password"`
+	IdentityToken string `json:"identitytoken"`
+	RegistryToken string `json:"registrytoken"`
+}
+
+type credentialChain struct {
+	given   auth.Credential
+	configs []*dockerConfig
+	// deferred is why the default configuration cannot be read; it counts only
+	// when a registry asks for credentials.
+	deferred error
+}
+
+func newCredentialChain(o CredentialOptions) (*credentialChain, error) {
+	chain := &credentialChain{given: auth.Credential{
+		Username: o.Username, Password: o.Password, RefreshToken: o.IdentityToken,
+	}}
+	if chain.given != auth.EmptyCredential {
+		return chain, nil
+	}
+	for _, file := range o.ConfigFiles {
+		config, err := readDockerConfig(file)
+		if err != nil {
+			return nil, err
+		}
+		chain.configs = append(chain.configs, config)
+	}
+	if o.DockerConfigDir != "" {
+		config, err := readDockerConfig(o.DockerConfigDir)
+		switch {
+		case err == nil:
+			chain.configs = append(chain.configs, config)
+		case !errors.Is(err, fs.ErrNotExist):
+			chain.deferred = err
+		}
+	}
+	return chain, nil
+}
+
+// find returns the credential for a repository, empty when nothing knows the
+// registry.
+func (c *credentialChain) find(ctx context.Context, registry, repository string) (auth.Credential, error) {
+	if c.given != auth.EmptyCredential {
+		return c.given, nil
+	}
+	for _, config := range c.configs {
+		cred, err := config.find(ctx, registry, repository)
+		if err != nil || cred != auth.EmptyCredential {
+			return cred, err
+		}
+	}
+	return auth.EmptyCredential, c.deferred
+}
+
+// readDockerConfig reads a file, or the one in a folder. Errors are *ConfigError
+// and never quote the content: it holds secrets.
+func readDockerConfig(path string) (*dockerConfig, error) {
+	fail := func(err error) (*dockerConfig, error) {
+		return nil, &ConfigError{Option: "registry credentials", Path: path, Err: cause(err)}
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		folder := path
+		path = filepath.Join(folder, "config.json")
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			// The name of the key in a Kubernetes pull secret.
+			path = filepath.Join(folder, ".dockerconfigjson")
+		}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fail(err)
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return fail(err)
+	}
+	if len(raw) > maxConfig {
+		return fail(fmt.Errorf("it is larger than %d bytes", maxConfig))
+	}
+	config := &dockerConfig{path: path}
+	if len(strings.TrimSpace(string(raw))) == 0 {
+		return config, nil
+	}
+	if err := json.Unmarshal(raw, config); err != nil {
+		return fail(errors.New("it is not JSON as docker writes its config.json"))
+	}
+	return config, nil
+}
+
+func (d *dockerConfig) find(ctx context.Context, registry, repository string) (auth.Credential, error) {
+	key := credentials.ServerAddressFromRegistry(apiHost(registry))
+	for _, suffix := range []string{d.CredHelpers[key], d.CredHelpers[registry], d.CredsStore} {
+		if suffix == "" {
+			continue
+		}
+		cred, err := askHelper(ctx, suffix, key)
+		if err != nil {
+			return auth.EmptyCredential, &ConfigError{Option: "credential helper docker-credential-" + suffix, Err: scrub(err)}
+		}
+		if cred != auth.EmptyCredential {
+			return cred, nil
+		}
+	}
+	entry, ok := d.entry(registry, repository)
+	if !ok {
+		return auth.EmptyCredential, nil
+	}
+	cred, err := entry.credential()
+	if err != nil {
+		return auth.EmptyCredential, &ConfigError{Option: "registry credentials", Path: d.path, Err: fmt.Errorf("entry for %s: %w", registry, err)}
+	}
+	return cred, nil
+}
+
+// askHelper runs docker-credential-SUFFIX get.
+func askHelper(ctx context.Context, suffix, key string) (auth.Credential, error) {
+	// A suffix is part of a program's name, never a path to another one.
+	if strings.ContainsAny(suffix, `/\`) {
+		return auth.EmptyCredential, errors.New("its name holds a path")
+	}
+	return credentials.NewNativeStore(suffix).Get(ctx, key)
+}
+
+// entry finds the most specific entry: kubelet lets a pull secret name
+// host/path, so that two teams' tokens for one registry can lie side by side.
+func (d *dockerConfig) entry(registry, repository string) (dockerAuth, bool) {
+	byName := make(map[string]dockerAuth, len(d.Auths))
+	for key, entry := range d.Auths {
+		byName[normalizeServer(key)] = entry
+	}
+	host := normalizeServer(credentials.ServerAddressFromRegistry(apiHost(registry)))
+	for path := repository; path != ""; {
+		if entry, ok := byName[host+"/"+path]; ok {
+			return entry, true
+		}
+		i := strings.LastIndexByte(path, '/')
+		path = path[:max(i, 0)]
+	}
+	entry, ok := byName[host]
+	return entry, ok
+}
+
+// normalizeServer drops the scheme and the API version that older files have in
+// their keys: https://index.docker.io/v1/ is index.docker.io.
+func normalizeServer(key string) string {
+	key = strings.TrimPrefix(strings.TrimPrefix(key, "https://"), "http://")
+	key = strings.TrimSuffix(key, "/")
+	key = strings.TrimSuffix(strings.TrimSuffix(key, "/v1"), "/v2")
+	host, path, _ := strings.Cut(key, "/")
+	if path == "" {
+		return strings.ToLower(host)
+	}
+	return strings.ToLower(host) + "/" + path
+}
+
+var errAuthForm = errors.New("its auth field is not the base64 of user:password")
+
+func (a dockerAuth) credential() (auth.Credential, error) {
+	cred := auth.Credential{
+		Username: a.Username, Password: a.Password,
+		RefreshToken: a.IdentityToken, AccessToken: a.RegistryToken,
+	}
+	if a.Auth == "" {
+		return cred, nil
+	}
+	decoded, err := base64.StdEncoding.DecodeString(a.Auth)
+	if err != nil {
+		return auth.EmptyCredential, errAuthForm
+	}
+	user, password, ok := strings.Cut(string(decoded), ":")
+	if !ok {
+		return auth.EmptyCredential, errAuthForm
+	}
+	cred.Username, cred.Password = user, strings.TrimRight(password, "\x00")
+	return cred, nil
+}

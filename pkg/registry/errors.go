@@ -1,0 +1,362 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+	"unicode"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
+)
+
+// Kind says what went wrong with a registry, for a caller that has to act.
+type Kind int
+
+// The kinds.
+const (
+	// NotFound: no such repository, manifest or blob (404); Code tells which.
+	NotFound Kind = iota + 1
+	// Unauthorized: no credentials, or not accepted ones (401).
+	Unauthorized
+	// Denied: the credentials do not allow it (403).
+	Denied
+	// RateLimited: 429 until the retry budget was spent.
+	RateLimited
+	// Unavailable: 408 or 5xx until the retry budget was spent.
+	Unavailable
+	// Unreachable: no connection, or one that broke or stalled.
+	Unreachable
+	// TLS: the handshake failed, such as for an unknown authority.
+	TLS
+	// PlainHTTP: one side speaks TLS and the other plain HTTP.
+	PlainHTTP
+	// Protocol: the answer is not what the distribution spec says.
+	Protocol
+	// Corrupt: bytes that are not those of their digest or size.
+	Corrupt
+	// TooLarge: over a limit of ours, or of the registry's (413).
+	TooLarge
+	// NotListed: a referrer was pushed and never appeared in the list.
+	NotListed
+	// Refused: any other 4xx; Code and Detail hold the registry's reason.
+	Refused
+)
+
+var kindText = map[Kind]string{
+	NotFound:     "not found",
+	Unauthorized: "not authenticated",
+	Denied:       "access denied",
+	RateLimited:  "rate limited",
+	Unavailable:  "the registry is unavailable",
+	Unreachable:  "the registry cannot be reached",
+	TLS:          "TLS failed",
+	PlainHTTP:    "TLS and plain HTTP do not meet",
+	Protocol:     "the registry gave a malformed answer",
+	Corrupt:      "content does not match its digest",
+	TooLarge:     "too large",
+	NotListed:    "pushed, and the registry does not list it",
+	Refused:      "the registry refused the request",
+}
+
+func (k Kind) String() string { return kindText[k] }
+
+// Error is a failed exchange with a registry. It never holds a credential: URLs
+// lose their query and user, and what the server says is bounded and cleaned.
+type Error struct {
+	// Op is what was being done: "resolve", "push blob".
+	Op string
+	// Reference is what it was done to, as far as it is known.
+	Reference string
+	Kind      Kind
+	// Status is the HTTP status, zero when there was no answer.
+	Status int
+	// Code is the registry's error code, such as MANIFEST_UNKNOWN; "" without one.
+	Code string
+	// Detail is the registry's message, or ours when there was none.
+	Detail string
+	Err    error
+
+	retryAfter time.Duration
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s: %s", e.Op, e.Reference, e.Kind)
+	switch {
+	case e.Status != 0 && e.Code != "":
+		fmt.Fprintf(&b, " (%d %s)", e.Status, e.Code)
+	case e.Status != 0:
+		fmt.Fprintf(&b, " (%d)", e.Status)
+	}
+	if e.Detail != "" {
+		b.WriteString(": " + e.Detail)
+	}
+	if e.Err != nil {
+		b.WriteString(": " + e.Err.Error())
+	}
+	return b.String()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Retryable reports whether the same request may succeed later. A host name that
+// does not exist is not worth waiting for.
+func (e *Error) Retryable() bool {
+	switch e.Kind {
+	case RateLimited:
+		return true
+	case Unavailable:
+		return e.Status != http.StatusNotImplemented && e.Status != http.StatusHTTPVersionNotSupported
+	case Unreachable:
+		var dns *net.DNSError
+		return !(errors.As(e.Err, &dns) && dns.IsNotFound)
+	}
+	return false
+}
+
+// ConfigError is an option, or a file that an option names, that cannot be used.
+type ConfigError struct {
+	// Option says which: "CA file", "credentials".
+	Option string
+	Path   string
+	Err    error
+}
+
+func (e *ConfigError) Error() string {
+	if e.Path == "" {
+		return fmt.Sprintf("%s: %v", e.Option, e.Err)
+	}
+	return fmt.Sprintf("%s %s: %v", e.Option, e.Path, e.Err)
+}
+
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// ChangedError means that a file no longer holds the bytes it was hashed with.
+// Nothing was committed to the registry.
+type ChangedError struct{ Reference, Reason string }
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("push blob %s: the file changed while it was sent: %s", e.Reference, e.Reason)
+}
+
+// FallbackError means that the tag sha256-<hex>, which lists referrers on a
+// registry without the API, holds something else. It is neither believed nor
+// overwritten.
+type FallbackError struct{ Tag, Reason string }
+
+func (e *FallbackError) Error() string {
+	return fmt.Sprintf("the tag %s is no list of referrers: %s", e.Tag, e.Reason)
+}
+
+// scrubbed prints a cleaned text in place of a chain whose own text may hold a
+// signed URL, and keeps the chain for errors.Is and errors.As.
+type scrubbed struct {
+	text string
+	err  error
+}
+
+func (s *scrubbed) Error() string { return s.text }
+func (s *scrubbed) Unwrap() error { return s.err }
+
+var (
+	queryPattern = regexp.MustCompile(`\?[^\s"'<>]*`)
+	userPattern  = regexp.MustCompile(`(://)[^\s"'/@]*@`)
+)
+
+func scrub(err error) error {
+	return &scrubbed{text: scrubText(err.Error()), err: err}
+}
+
+func scrubText(s string) string {
+	s = userPattern.ReplaceAllString(s, "$1")
+	return clip(printable(queryPattern.ReplaceAllString(s, "")), 400)
+}
+
+// printable drops what could rewrite a terminal or forge a log line.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return ' '
+		}
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+}
+
+// redirectError is a redirect or location that we do not follow.
+type redirectError struct{ reason string }
+
+func (e *redirectError) Error() string { return e.reason }
+
+// errStalled is the cause of an attempt's context when the peer went silent.
+var errStalled = errors.New("no answer in time")
+
+// classify turns what a client returned instead of an answer into an *Error.
+// Errors of other meaning (a cancelled context, a credential file) pass through.
+func classify(ctx context.Context, op, ref string, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errStalled) {
+		return fmt.Errorf("%s %s: %w", op, ref, cause)
+	}
+	var known *Error
+	var config *ConfigError
+	if errors.As(err, &known) || errors.As(err, &config) {
+		return err
+	}
+	e := &Error{Op: op, Reference: ref}
+	if errors.Is(context.Cause(ctx), errStalled) {
+		e.Kind, e.Err = Unreachable, errStalled
+		return e
+	}
+	var token *errcode.ErrorResponse
+	if errors.As(err, &token) {
+		return tokenError(e, token)
+	}
+	e.Kind, e.Detail = kindOf(err)
+	e.Err = scrub(innermost(err))
+	return e
+}
+
+// tokenError is for an answer of the token endpoint, which oras-go returns as an
+// error.
+func tokenError(e *Error, token *errcode.ErrorResponse) error {
+	e.Kind, e.Status = kindOfStatus(token.StatusCode), token.StatusCode
+	e.Detail = "the token endpoint " + token.URL.Host + " answered"
+	if len(token.Errors) > 0 {
+		e.Code = clip(printable(token.Errors[0].Code), 60)
+		e.Detail += ": " + scrubText(token.Errors[0].Message)
+	}
+	if e.Kind == NotFound || e.Kind == Refused {
+		// 400 and 404 of a token endpoint say nothing about the artifact.
+		e.Kind = Unauthorized
+	}
+	return e
+}
+
+// innermost drops the layer that repeats the whole URL.
+func innermost(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+func kindOf(err error) (Kind, string) {
+	var (
+		redirect *redirectError
+		unknown  x509.UnknownAuthorityError
+		hostname x509.HostnameError
+		invalid  x509.CertificateInvalidError
+		verify   *tls.CertificateVerificationError
+		record   tls.RecordHeaderError
+		alert    tls.AlertError
+		u        *url.Error
+	)
+	text := err.Error()
+	switch {
+	case errors.As(err, &redirect):
+		return Protocol, ""
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return PlainHTTP, "the registry speaks plain HTTP and was asked over TLS"
+	case errors.As(err, &unknown), errors.As(err, &hostname), errors.As(err, &invalid),
+		errors.As(err, &verify), errors.As(err, &record), errors.As(err, &alert),
+		strings.Contains(text, "tls: "):
+		return TLS, ""
+	case strings.Contains(text, `malformed HTTP response "\x15\x03`):
+		return PlainHTTP, "the registry speaks TLS and was asked in plain HTTP"
+	case strings.Contains(text, "malformed HTTP"), strings.Contains(text, "malformed MIME header"):
+		return Protocol, ""
+	case errors.Is(err, auth.ErrBasicCredentialNotFound):
+		return Unauthorized, ""
+	case errors.As(err, &u), isNetwork(err):
+		return Unreachable, ""
+	}
+	// What is left comes from the challenge: a realm that is refused, a token
+	// that cannot be read, half a credential.
+	return Unauthorized, ""
+}
+
+func isNetwork(err error) bool {
+	var n net.Error
+	return errors.As(err, &n) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+func kindOfStatus(status int) Kind {
+	switch {
+	case status == http.StatusNotFound:
+		return NotFound
+	case status == http.StatusUnauthorized:
+		return Unauthorized
+	case status == http.StatusForbidden:
+		return Denied
+	case status == http.StatusTooManyRequests:
+		return RateLimited
+	case status == http.StatusRequestTimeout, status >= 500:
+		return Unavailable
+	case status == http.StatusRequestEntityTooLarge:
+		return TooLarge
+	case status >= 400:
+		return Refused
+	}
+	return Protocol
+}
+
+// maxErrorBody bounds how much of a refusal is read, so that an endless one
+// cannot hold the client.
+const maxErrorBody = 8 << 10
+
+// statusError makes an *Error of an answer with an unwanted status. It reads the
+// body's beginning and does not close it.
+func statusError(op, ref, registryHost string, resp *http.Response) *Error {
+	e := &Error{Op: op, Reference: ref, Kind: kindOfStatus(resp.StatusCode), Status: resp.StatusCode}
+	raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	var body struct {
+		Errors []struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
+	}
+	if json.Unmarshal(raw, &body) == nil && len(body.Errors) > 0 {
+		e.Code = clip(printable(body.Errors[0].Code), 60)
+		e.Detail = scrubText(body.Errors[0].Message)
+	} else if spokeTLS(resp, raw) {
+		e.Kind, e.Detail = PlainHTTP, "the registry speaks TLS and was asked in plain HTTP"
+	} else if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == "text/plain" {
+		e.Detail = clip(scrubText(strings.TrimSpace(string(raw))), 200)
+	}
+	if e.Kind == Protocol {
+		e.Detail = "unexpected status"
+	}
+	if h := resp.Request.URL.Host; h != registryHost {
+		e.Detail = strings.TrimSuffix("from "+h+": "+e.Detail, ": ")
+	}
+	return e
+}
+
+// spokeTLS knows the 400 of Go's, nginx's and Apache's TLS ports to plain HTTP.
+func spokeTLS(resp *http.Response, raw []byte) bool {
+	if resp.StatusCode != http.StatusBadRequest || resp.Request.URL.Scheme != "http" {
+		return false
+	}
+	text := string(raw)
+	return strings.Contains(text, "HTTP request to an HTTPS server") ||
+		strings.Contains(text, "plain HTTP request was sent to HTTPS port") ||
+		strings.Contains(text, "speaking plain HTTP to an SSL-enabled server port")
+}

@@ -1,0 +1,286 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
+)
+
+// PushManifest uploads a manifest under its digest; no tag is touched.
+func (r *Repository) PushManifest(ctx context.Context, mediaType string, manifest []byte) (Pinned, error) {
+	subject, err := signature.SubjectOf(mediaType, manifest)
+	if err != nil {
+		return Pinned{}, fmt.Errorf("push manifest to %s: %w", r.Name(), err)
+	}
+	about := r.Name() + "@" + subject.Digest().String()
+	if err := r.putManifest(ctx, "push manifest", about, subject.Digest().String(), mediaType, manifest); err != nil {
+		return Pinned{}, err
+	}
+	return Pinned{name: r.Name(), subject: subject, manifest: bytes.Clone(manifest)}, nil
+}
+
+// TagManifest uploads p's bytes under a tag, in one request. Tags of the form
+// sha256-<hex> are refused: on registries without the referrers API they hold
+// the lists of referrers.
+func (r *Repository) TagManifest(ctx context.Context, p Pinned, tag string) error {
+	about := r.Name() + ":" + tag
+	if p.subject.IsZero() || p.name != r.Name() {
+		return fmt.Errorf("tag %s: the manifest is not one of this repository", about)
+	}
+	if !tagPattern.MatchString(tag) {
+		return &ReferenceError{Input: clip(about, 200), Reason: "it names no tag"}
+	}
+	if referrersTag.MatchString(tag) {
+		return &ReferenceError{Input: about, Reason: "tags of the form sha256-<hex> are kept for lists of referrers"}
+	}
+	return r.putManifest(ctx, "tag", about, tag, p.subject.MediaType(), p.manifest)
+}
+
+func (r *Repository) putManifest(ctx context.Context, op, about, name, mediaType string, manifest []byte) error {
+	got, err := r.do(ctx, r.manifestPut(op, about, name, mediaType, manifest))
+	if err != nil {
+		return err
+	}
+	return headerAgrees(op, about, got.header, manifest)
+}
+
+func (r *Repository) manifestPut(op, about, name, mediaType string, manifest []byte) call {
+	return call{
+		op: op, about: about, method: http.MethodPut, url: r.path("manifests", name), push: true,
+		header: http.Header{"Content-Type": {mediaType}},
+		accept: []int{http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent},
+		limit:  maxErrorBody,
+		size:   int64(len(manifest)),
+		body:   func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(manifest)), nil },
+	}
+}
+
+// PushBlob uploads a blob unless the repository has it, and reports whether it
+// did. open returns the content from its beginning; it is called again for every
+// try. The content is hashed while it is sent: when it is not what desc says, the
+// request is broken off before its end, nothing is committed, and the error is a
+// *ChangedError. The retry budget does not count time in which bytes flow.
+func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) (uploaded bool, err error) {
+	const op = "push blob"
+	about := r.Name() + "@" + desc.Digest.String()
+	if err := checkDescriptor(op, about, desc); err != nil {
+		return false, err
+	}
+	there, err := r.hasBlob(ctx, op, about, desc, true)
+	if err != nil || there {
+		return false, err
+	}
+	err = r.try(ctx, func(ctx context.Context) (bool, error) {
+		u := &upload{desc: desc, about: about, open: open}
+		err := r.upload(ctx, op, u)
+		return u.flowed(), err
+	})
+	return err == nil, err
+}
+
+// upload sends one POST for a session and one PUT with everything (distribution
+// spec 1.1, "POST then PUT").
+func (r *Repository) upload(ctx context.Context, op string, u *upload) error {
+	session, err := r.send(ctx, call{
+		op: op, about: u.about, method: http.MethodPost, url: r.path("blobs", "uploads", ""), push: true,
+		accept: []int{http.StatusAccepted}, limit: maxErrorBody,
+	})
+	if err != nil {
+		return err
+	}
+	target, err := r.location(op, u.about, session.header.Get("Location"))
+	if err != nil {
+		return err
+	}
+	query := target.Query()
+	query.Set("digest", u.desc.Digest.String())
+	target.RawQuery = query.Encode()
+	if u.desc.Size == 0 {
+		// The transport does not read an empty body; look at it ourselves.
+		if err := u.checkEmpty(); err != nil {
+			return err
+		}
+	}
+	got, err := r.send(ctx, call{
+		op: op, about: u.about, method: http.MethodPut, url: *target, push: true,
+		header: http.Header{"Content-Type": {"application/octet-stream"}},
+		accept: []int{http.StatusCreated, http.StatusOK, http.StatusNoContent}, limit: maxErrorBody,
+		size: u.desc.Size, body: u.body,
+	})
+	if own := u.failure(); own != nil {
+		// The transport's own error only says that the body could not be read.
+		return own
+	}
+	var e *Error
+	if errors.As(err, &e) && e.Kind == NotFound {
+		// The session is gone: a restarted registry, or another replica of it.
+		e.Kind = Unavailable
+	}
+	if err != nil {
+		return err
+	}
+	if says := got.header.Get(digestHeader); says != "" && says != u.desc.Digest.String() {
+		return newError(op, u.about, Corrupt, "the registry stored it as %s", clip(printable(says), 100))
+	}
+	return nil
+}
+
+// location resolves an upload's Location. Another host is followed, without
+// credentials; a step down from TLS is not (GHSA-jxpm-75mh-9fp7).
+func (r *Repository) location(op, about, header string) (*url.URL, error) {
+	if header == "" {
+		return nil, newError(op, about, Protocol, "no Location for the upload")
+	}
+	at, err := url.Parse(header)
+	if err != nil {
+		return nil, newError(op, about, Protocol, "the upload's Location is no URL")
+	}
+	base := r.path("blobs", "uploads", "")
+	at = base.ResolveReference(at)
+	at.User, at.Fragment = nil, ""
+	if at.Host == "" || (at.Scheme != "https" && at.Scheme != "http") {
+		return nil, newError(op, about, Protocol, "the upload's Location is no URL")
+	}
+	if r.base.Scheme == "https" && at.Scheme != "https" {
+		return nil, newError(op, about, Protocol, "the upload's Location leaves TLS, for http://%s", clip(printable(at.Host), 200))
+	}
+	return at, nil
+}
+
+// upload is one try to send a blob; a 401 can open its content more than once.
+type upload struct {
+	desc  ocispec.Descriptor
+	about string
+	open  func() (io.ReadCloser, error)
+
+	mu   sync.Mutex
+	sent int64
+	err  error
+}
+
+func (u *upload) flowed() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.sent > 0
+}
+
+func (u *upload) failure() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.err
+}
+
+func (u *upload) note(n int, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.sent += int64(n)
+	if err != nil && u.err == nil {
+		u.err = err
+	}
+}
+
+func (u *upload) body() (io.ReadCloser, error) {
+	content, err := u.open()
+	if err != nil {
+		err = fmt.Errorf("push blob %s: %w", u.about, err)
+		u.note(0, err)
+		return nil, err
+	}
+	return &checked{ReadCloser: content, upload: u, hash: sha256.New(), left: u.desc.Size}, nil
+}
+
+func (u *upload) checkEmpty() error {
+	body, err := u.body()
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	_, err = io.Copy(io.Discard, body)
+	return err
+}
+
+// checked hashes what is sent and holds the last bytes back until all of them,
+// and nothing after them, are known to be right: a registry that does not check
+// the digest itself must never see a whole body of wrong content.
+type checked struct {
+	io.ReadCloser
+	upload *upload
+	hash   hash.Hash
+	left   int64
+	err    error
+}
+
+func (c *checked) Read(p []byte) (int, error) {
+	if c.err != nil {
+		return 0, c.err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if c.left == 0 {
+		c.err = io.EOF
+		if c.upload.desc.Size == 0 {
+			c.err = c.finish()
+		}
+		return 0, c.err
+	}
+	if int64(len(p)) > c.left {
+		p = p[:c.left]
+	}
+	n, err := c.ReadCloser.Read(p)
+	c.hash.Write(p[:n])
+	c.left -= int64(n)
+	switch {
+	case c.left == 0:
+		if c.err = c.finish(); c.err != io.EOF {
+			return 0, c.err
+		}
+		c.err = nil
+	case err == io.EOF:
+		return 0, c.fail(c.changed("it is %d bytes shorter", c.left))
+	case err != nil:
+		return 0, c.fail(fmt.Errorf("push blob %s: %w", c.upload.about, err))
+	}
+	c.upload.note(n, nil)
+	return n, nil
+}
+
+// finish returns io.EOF when the content is complete and right.
+func (c *checked) finish() error {
+	var one [1]byte
+	switch n, err := io.ReadFull(c.ReadCloser, one[:]); {
+	case n > 0:
+		return c.fail(c.changed("it is longer than %d bytes", c.upload.desc.Size))
+	case err != io.EOF:
+		return c.fail(fmt.Errorf("push blob %s: %w", c.upload.about, err))
+	}
+	if actual := digest.NewDigest(digest.SHA256, c.hash); actual != c.upload.desc.Digest {
+		return c.fail(c.changed("its digest is %s now", actual))
+	}
+	return io.EOF
+}
+
+func (c *checked) changed(format string, args ...any) error {
+	return &ChangedError{Reference: c.upload.about, Reason: fmt.Sprintf(format, args...)}
+}
+
+func (c *checked) fail(err error) error {
+	c.err = err
+	c.upload.note(0, err)
+	return err
+}

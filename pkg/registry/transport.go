@@ -1,0 +1,229 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// newTransport is the one transport of a Client.
+func newTransport(o Options) (http.RoundTripper, error) {
+	config, err := tlsConfig(o)
+	if err != nil {
+		return nil, err
+	}
+	dial, err := dialer(o.Resolve)
+	if err != nil {
+		return nil, err
+	}
+	return &http.Transport{
+		Proxy:                 o.Proxy,
+		DialContext:           dial,
+		TLSClientConfig:       config,
+		TLSHandshakeTimeout:   15 * time.Second,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConns:          4 * o.Concurrency,
+		MaxIdleConnsPerHost:   o.Concurrency,
+		IdleConnTimeout:       90 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		// An endless header must not fill the memory.
+		MaxResponseHeaderBytes: 1 << 20,
+		// Content is hashed as it is stored, never after a decompression that
+		// the transport chose.
+		DisableCompression: true,
+	}, nil
+}
+
+func tlsConfig(o Options) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.InsecureSkipTLS}
+	if o.CAFile != "" {
+		pem, err := os.ReadFile(o.CAFile)
+		if err != nil {
+			return nil, &ConfigError{Option: "CA file", Path: o.CAFile, Err: cause(err)}
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, &ConfigError{Option: "CA file", Path: o.CAFile, Err: errors.New("it holds no PEM certificate")}
+		}
+		config.RootCAs = pool
+	}
+	if (o.CertFile == "") != (o.KeyFile == "") {
+		return nil, &ConfigError{Option: "client certificate", Err: errors.New("a certificate file and a key file belong together")}
+	}
+	if o.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
+		if err != nil {
+			return nil, &ConfigError{Option: "client certificate", Path: o.CertFile, Err: err}
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// cause drops the path that an os error repeats.
+func cause(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// dialer connects to where --resolve points a host and port, as oras and curl
+// have it.
+func dialer(resolve []string) (dialFunc, error) {
+	d := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}
+	if len(resolve) == 0 {
+		return d.DialContext, nil
+	}
+	targets := make(map[string]string)
+	for _, entry := range resolve {
+		from, to, err := parseResolve(entry)
+		if err != nil {
+			return nil, &ConfigError{Option: "resolve", Err: fmt.Errorf("%q: %w", entry, err)}
+		}
+		if _, taken := targets[from]; !taken {
+			targets[from] = to
+		}
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if to, ok := targets[strings.ToLower(address)]; ok {
+			address = to
+		}
+		return d.DialContext(ctx, network, address)
+	}, nil
+}
+
+var errResolveForm = errors.New("it must be host:port:address[:port]")
+
+// parseResolve reads host:port:address[:port]; IPv6 addresses are in brackets.
+func parseResolve(entry string) (from, to string, err error) {
+	var fields []string
+	for rest := entry; ; {
+		var field string
+		if strings.HasPrefix(rest, "[") {
+			inner, after, closed := strings.Cut(rest[1:], "]")
+			if !closed || (after != "" && after[0] != ':') {
+				return "", "", errResolveForm
+			}
+			field, rest = inner, after
+		} else if i := strings.IndexByte(rest, ':'); i >= 0 {
+			field, rest = rest[:i], rest[i:]
+		} else {
+			field, rest = rest, ""
+		}
+		fields = append(fields, field)
+		if rest == "" {
+			break
+		}
+		rest = rest[1:]
+	}
+	if len(fields) != 3 && len(fields) != 4 {
+		return "", "", errResolveForm
+	}
+	host, port, address := fields[0], fields[1], fields[2]
+	target := port
+	if len(fields) == 4 {
+		target = fields[3]
+	}
+	if host == "" || net.ParseIP(address) == nil || !isPort(port) || !isPort(target) {
+		return "", "", errResolveForm
+	}
+	return strings.ToLower(net.JoinHostPort(host, port)), net.JoinHostPort(address, target), nil
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+// maxRedirects bounds a chain of redirects.
+const maxRedirects = 5
+
+// checkRedirect refuses redirects from TLS to plain HTTP, and those that would
+// carry a body to another host. Credentials are dropped on the way to another
+// host by oras-go (GHSA-vh4v-2xq2-g5cg).
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) > maxRedirects {
+		return &redirectError{reason: fmt.Sprintf("more than %d redirects", maxRedirects)}
+	}
+	first := via[0].URL
+	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
+		return &redirectError{reason: "redirected from TLS to plain HTTP at " + clip(printable(req.URL.Host), 200)}
+	}
+	if via[0].Method != http.MethodGet && via[0].Method != http.MethodHead && !sameOrigin(first, req.URL) {
+		return &redirectError{reason: "redirected with a body to " + clip(printable(req.URL.Host), 200)}
+	}
+	return nil
+}
+
+// sameOrigin compares scheme, host and port.
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && portOf(a) == portOf(b)
+}
+
+func portOf(u *url.URL) string {
+	switch {
+	case u.Port() != "":
+		return u.Port()
+	case u.Scheme == "http":
+		return "80"
+	}
+	return "443"
+}
+
+// tally is what the meter keeps for one attempt, through the request's context.
+type tally struct {
+	requests   *atomic.Int64
+	retryAfter atomic.Int64 // nanoseconds
+}
+
+type tallyKey struct{}
+
+// meter counts requests, those for tokens too, and keeps the Retry-After of
+// refusals, which oras-go's errors do not carry.
+type meter struct {
+	next http.RoundTripper
+	log  *slog.Logger
+	now  func() time.Time
+}
+
+func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
+	t, _ := req.Context().Value(tallyKey{}).(*tally)
+	if t != nil {
+		t.requests.Add(1)
+	}
+	resp, err := m.next.RoundTrip(req)
+	// No query and no header: both can hold credentials.
+	attrs := []slog.Attr{slog.String("method", req.Method), slog.String("host", req.URL.Host), slog.String("path", req.URL.Path)}
+	if err != nil {
+		m.log.LogAttrs(req.Context(), slog.LevelDebug, "registry request failed", attrs...)
+		return nil, err
+	}
+	m.log.LogAttrs(req.Context(), slog.LevelDebug, "registry request", append(attrs, slog.Int("status", resp.StatusCode))...)
+	if t != nil {
+		if wait, ok := retryAfter(resp.Header.Get("Retry-After"), m.now()); ok {
+			t.retryAfter.Store(int64(wait))
+		}
+	}
+	return resp, nil
+}
