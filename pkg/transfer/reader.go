@@ -1,0 +1,274 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package transfer moves one blob: NewReader reads it through cut and stalled
+// connections. It knows no registry and verifies nothing; the reader of the bytes
+// hashes them.
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Source opens a blob at an offset. The bytes are unverified, and there may be
+// fewer or more of them than desc says.
+type Source interface {
+	OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
+}
+
+const (
+	defaultBudget = 2 * time.Minute
+	defaultStall  = 30 * time.Second
+	firstBackoff  = 250 * time.Millisecond
+	maxBackoff    = 15 * time.Second
+)
+
+// Options tune a Reader. The zero value is usable.
+type Options struct {
+	// Budget bounds the time without a new byte, tries and waits together; every
+	// byte starts it anew. Zero means two minutes.
+	Budget time.Duration
+	// Stall is how long one read may take before its connection is given up. Time
+	// in which nobody reads does not count. Zero means 30 seconds.
+	Stall time.Duration
+	// Retryable decides about a Source's errors. Nil asks the error itself
+	// (Retryable() bool), and takes network errors and unexpected ends for
+	// retryable.
+	Retryable func(error) bool
+	// OnRetry is told why before each new try. Nil is none.
+	OnRetry func(error)
+	// Logger gets a line for each retry, at debug level. Nil discards.
+	Logger *slog.Logger
+	// Now is the clock, nil means time.Now; Sleep waits, nil means a timer.
+	Now   func() time.Time
+	Sleep func(context.Context, time.Duration) error
+}
+
+// ShortError means that a source ended cleanly before the size its descriptor
+// says, twice at the same place.
+type ShortError struct{ Got, Want int64 }
+
+func (e *ShortError) Error() string {
+	return fmt.Sprintf("the blob ends after %d of %d bytes", e.Got, e.Want)
+}
+
+// errStalled is the cause of a connection's end when no byte came for too long.
+var errStalled = errors.New("the transfer stalled")
+
+// NewReader reads desc from offset on and ends at desc.Size, whatever the source
+// sends. When a connection breaks or stalls it opens another one where it is,
+// after a random wait, until the budget is spent; then the last error is
+// returned. It opens the source at the first Read. The reader is for one
+// goroutine, and must be closed.
+func NewReader(ctx context.Context, src Source, desc ocispec.Descriptor, offset int64, o Options) io.ReadCloser {
+	if o.Budget <= 0 {
+		o.Budget = defaultBudget
+	}
+	if o.Stall <= 0 {
+		o.Stall = defaultStall
+	}
+	if o.Retryable == nil {
+		o.Retryable = retryable
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Sleep == nil {
+		o.Sleep = sleep
+	}
+	r := &reader{ctx: ctx, src: src, desc: desc, offset: offset, o: o}
+	if offset < 0 || offset > desc.Size {
+		r.err = fmt.Errorf("offset %d is outside of the blob's %d bytes", offset, desc.Size)
+	}
+	return r
+}
+
+type reader struct {
+	ctx    context.Context
+	src    Source
+	desc   ocispec.Descriptor
+	o      Options
+	offset int64
+	err    error // final
+
+	conn *connection
+	// since is when the time without progress began, tries the tries in it.
+	since time.Time
+	tries int
+	// ended counts clean early ends at this offset.
+	ended int
+}
+
+// connection is one opened body with the watchdog over its reads.
+type connection struct {
+	body   io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+}
+
+func (c *connection) close() {
+	c.timer.Stop()
+	c.body.Close()
+	c.cancel(context.Canceled)
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	if r.err != nil {
+		return 0, r.err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for r.offset < r.desc.Size {
+		if r.since.IsZero() {
+			r.since = r.o.Now()
+		}
+		n, err := r.once(p)
+		if n > 0 {
+			r.offset += int64(n)
+			r.since, r.tries, r.ended = time.Time{}, 0, 0
+		}
+		if err != nil {
+			r.disconnect()
+		}
+		if n > 0 {
+			return n, nil
+		}
+		if err == nil {
+			continue
+		}
+		if err := r.again(err); err != nil {
+			return 0, r.fail(err)
+		}
+	}
+	r.disconnect()
+	return 0, r.fail(io.EOF)
+}
+
+// once opens a connection if there is none, and reads from it once.
+func (r *reader) once(p []byte) (int, error) {
+	if r.conn == nil {
+		if err := r.open(); err != nil {
+			return 0, err
+		}
+	}
+	c := r.conn
+	if left := r.desc.Size - r.offset; int64(len(p)) > left {
+		p = p[:left]
+	}
+	c.timer.Reset(r.o.Stall)
+	n, err := c.body.Read(p)
+	c.timer.Stop()
+	if err != nil && err != io.EOF && errors.Is(context.Cause(c.ctx), errStalled) {
+		err = errStalled
+	}
+	return n, err
+}
+
+func (r *reader) open() error {
+	ctx, cancel := context.WithCancelCause(r.ctx)
+	body, err := r.src.OpenBlob(ctx, r.desc, r.offset)
+	if err != nil {
+		cancel(context.Canceled)
+		return err
+	}
+	timer := time.AfterFunc(time.Hour, func() { cancel(errStalled) })
+	timer.Stop()
+	r.conn = &connection{body: body, ctx: ctx, cancel: cancel, timer: timer}
+	return nil
+}
+
+// again waits for the next try, or returns the error to end with.
+func (r *reader) again(err error) error {
+	if r.ctx.Err() != nil {
+		return context.Cause(r.ctx)
+	}
+	if err == io.EOF {
+		// A connection that is closed instead of cut also looks like an end.
+		if r.ended++; r.ended > 1 {
+			return &ShortError{Got: r.offset, Want: r.desc.Size}
+		}
+	} else if !errors.Is(err, errStalled) && !r.o.Retryable(err) {
+		return err
+	}
+	wait := backoff(r.tries)
+	if r.o.Now().Sub(r.since)+wait > r.o.Budget {
+		if err == io.EOF {
+			return &ShortError{Got: r.offset, Want: r.desc.Size}
+		}
+		return err
+	}
+	r.tries++
+	r.o.Logger.LogAttrs(r.ctx, slog.LevelDebug, "transfer retry",
+		slog.String("digest", r.desc.Digest.String()), slog.Int64("offset", r.offset),
+		slog.String("reason", err.Error()), slog.Duration("wait", wait))
+	if r.o.OnRetry != nil {
+		r.o.OnRetry(err)
+	}
+	return r.o.Sleep(r.ctx, wait)
+}
+
+func (r *reader) disconnect() {
+	if r.conn != nil {
+		r.conn.close()
+		r.conn = nil
+	}
+}
+
+func (r *reader) fail(err error) error {
+	r.err = err
+	return err
+}
+
+// Close ends the transfer. Reads after it fail.
+func (r *reader) Close() error {
+	r.disconnect()
+	if r.err == nil {
+		r.err = errClosed
+	}
+	return nil
+}
+
+var errClosed = errors.New("the reader is closed")
+
+func retryable(err error) bool {
+	var says interface{ Retryable() bool }
+	if errors.As(err, &says) {
+		return says.Retryable()
+	}
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// backoff is full jitter under a doubling bound.
+func backoff(n int) time.Duration {
+	bound := maxBackoff
+	if n < 10 {
+		bound = min(maxBackoff, firstBackoff<<n)
+	}
+	return rand.N(bound) + time.Millisecond
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
