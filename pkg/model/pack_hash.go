@@ -1,0 +1,129 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// hashBuffer is the size of a read, in bytes; memory is this times Concurrency.
+const hashBuffer = 1 << 20
+
+// hashAll sets the digest of each file. The largest start first, so that no core
+// is left with one of them at the end.
+func hashAll(ctx context.Context, sources []source, files []File, o *PackOptions) error {
+	order := make([]int, len(sources))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(files[b].Size, files[a].Size) })
+	buffers := sync.Pool{New: func() any { b := make([]byte, hashBuffer); return &b }}
+	progress := orNoProgress(o.Progress)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(o.concurrency())
+	for _, i := range order {
+		if ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error {
+			buf := buffers.Get().(*[]byte)
+			defer buffers.Put(buf)
+			dgst, err := sources[i].hash(ctx, *buf, progress)
+			files[i].Digest = dgst
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	// Cancelled before the first file was begun: no file reported it.
+	return ctx.Err()
+}
+
+// hash reads the file once. A *ChangedError means that it was not the same file,
+// of the same length and time, from the first byte to the last.
+func (s *source) hash(ctx context.Context, buf []byte, progress Progress) (digest.Digest, error) {
+	f, err := s.open()
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	progress.Start(s.path, s.info.Size())
+	defer progress.Done(s.path)
+	h := sha256.New()
+	var read int64
+	for {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		n, err := f.Read(buf)
+		h.Write(buf[:n])
+		read += int64(n)
+		progress.Add(s.path, int64(n))
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return "", fmt.Errorf("read %q: %w", s.path, rootCause(err))
+		}
+		// A file that grows as fast as it is read would never end.
+		if read > s.info.Size() {
+			return "", &ChangedError{Path: s.path}
+		}
+	}
+	if read != s.info.Size() {
+		return "", &ChangedError{Path: s.path}
+	}
+	if err := s.unchanged(f); err != nil {
+		return "", err
+	}
+	return digest.NewDigest(digest.SHA256, h), nil
+}
+
+// reader opens the file to be sent.
+func (s *source) reader() (io.ReadCloser, error) {
+	f, err := s.open()
+	if err != nil {
+		return nil, err
+	}
+	return &sourceReader{source: s, file: f}, nil
+}
+
+// sourceReader reads a source and looks once more at the end. It is a courtesy to
+// name the file early: the receiver's digest check is what protects.
+type sourceReader struct {
+	source *source
+	file   *os.File
+	read   int64
+}
+
+func (r *sourceReader) Read(p []byte) (int, error) {
+	n, err := r.file.Read(p)
+	r.read += int64(n)
+	if r.read > r.source.info.Size() {
+		return n, &ChangedError{Path: r.source.path}
+	}
+	if err != io.EOF {
+		return n, err
+	}
+	if r.read != r.source.info.Size() {
+		return n, &ChangedError{Path: r.source.path}
+	}
+	if err := r.source.unchanged(r.file); err != nil {
+		return n, err
+	}
+	return n, io.EOF
+}
+
+func (r *sourceReader) Close() error { return r.file.Close() }
