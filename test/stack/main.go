@@ -57,6 +57,8 @@ func main() {
 	if err != nil {
 		os.Exit(2)
 	}
+	// The parent may be gone, and its end of stderr with it, while this cleans up.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if opts.exitOnStdinEOF {
