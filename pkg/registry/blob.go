@@ -118,7 +118,7 @@ func (r *Repository) placeAt(c call, got *answer, desc ocispec.Descriptor, offse
 	if offset == 0 {
 		return nil
 	}
-	_, err := io.CopyN(io.Discard, got.stream, offset)
+	err := got.stream.skip(offset)
 	if err == io.EOF {
 		return newError(c.op, c.about, Corrupt, "it ends before byte %d", offset)
 	}

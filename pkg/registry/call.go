@@ -26,8 +26,8 @@ type call struct {
 	// noScope asks for a token that allows nothing, as a login does.
 	noScope bool
 	accept  []int // statuses that are an answer; others are errors
-	// limit bounds the answer's body, which is read whole; negative leaves it
-	// open, as answer.stream.
+	// limit bounds the answer's body, which is read whole. Zero leaves the body
+	// out; negative leaves it open, as answer.stream.
 	limit int64
 	// body opens the content to send, of exactly size bytes.
 	body func() (io.ReadCloser, error)
@@ -39,7 +39,7 @@ type answer struct {
 	header http.Header
 	length int64 // Content-Length, -1 when unknown
 	body   []byte
-	stream io.ReadCloser
+	stream *stream
 }
 
 // do sends c until it is answered.
@@ -108,21 +108,24 @@ func (r *Repository) exchange(ctx context.Context, dog *watchdog, c call) (*answ
 	got := &answer{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength}
 	if c.limit < 0 {
 		dog.timer.Stop()
-		got.stream = &stream{body: resp.Body, dog: dog, ctx: ctx, op: c.op, about: c.about}
+		got.stream = &stream{body: resp.Body, dog: dog, ctx: ctx, op: c.op, about: c.about, timeout: r.client.options.AnswerTimeout}
 		return got, nil
 	}
 	defer resp.Body.Close()
-	if c.method == http.MethodHead {
+	if c.limit == 0 {
+		// Read what there is of a short one, so that the connection can be used
+		// again.
+		_, _ = io.CopyN(io.Discard, resp.Body, maxErrorBody)
 		return got, nil
 	}
-	if c.limit > 0 && resp.ContentLength > c.limit {
+	if resp.ContentLength > c.limit {
 		return nil, tooLarge(c, "%d bytes announced, at most %d are read", resp.ContentLength, c.limit)
 	}
 	got.body, err = io.ReadAll(io.LimitReader(resp.Body, c.limit+1))
 	if err != nil {
 		return nil, &url.Error{Op: c.method, URL: c.url.Path, Err: err}
 	}
-	if c.limit > 0 && int64(len(got.body)) > c.limit {
+	if int64(len(got.body)) > c.limit {
 		return nil, tooLarge(c, "more than the %d bytes that are read", c.limit)
 	}
 	return got, nil
@@ -206,6 +209,21 @@ type stream struct {
 	dog       *watchdog
 	ctx       context.Context
 	op, about string
+	timeout   time.Duration
+}
+
+// skip reads n bytes away.
+func (s *stream) skip(n int64) error {
+	defer s.dog.timer.Stop()
+	buf := make([]byte, 64<<10)
+	for n > 0 {
+		s.dog.allow(s.timeout)
+		got, err := s.Read(buf[:min(n, int64(len(buf)))])
+		if n -= int64(got); err != nil && n > 0 {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *stream) Read(p []byte) (int, error) {

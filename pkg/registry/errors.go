@@ -129,6 +129,12 @@ func (e *Error) Retryable() bool {
 	return false
 }
 
+// Retryable reports whether err is, or wraps, an *Error that may pass.
+func Retryable(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Retryable()
+}
+
 // ConfigError is an option, or a file that an option names, that cannot be used.
 type ConfigError struct {
 	// Option says which: "CA file", "credentials".

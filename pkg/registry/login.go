@@ -29,7 +29,7 @@ func (c *Client) Ping(ctx context.Context, registry string) error {
 	}
 	_, err = r.do(ctx, call{
 		op: "log in", about: ref.Registry, method: http.MethodGet, url: r.path("/v2/"),
-		accept: []int{http.StatusOK}, noScope: true, limit: maxErrorBody,
+		accept: []int{http.StatusOK}, noScope: true,
 	})
 	return err
 }

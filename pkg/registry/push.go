@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -64,7 +65,6 @@ func (r *Repository) manifestPut(op, about, name, mediaType string, manifest []b
 		op: op, about: about, method: http.MethodPut, url: r.path("manifests", name), push: true,
 		header: http.Header{"Content-Type": {mediaType}},
 		accept: []int{http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent},
-		limit:  maxErrorBody,
 		size:   int64(len(manifest)),
 		body:   func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(manifest)), nil },
 	}
@@ -98,7 +98,7 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 func (r *Repository) upload(ctx context.Context, op string, u *upload) error {
 	session, err := r.send(ctx, call{
 		op: op, about: u.about, method: http.MethodPost, url: r.path("blobs", "uploads", ""), push: true,
-		accept: []int{http.StatusAccepted}, limit: maxErrorBody,
+		accept: []int{http.StatusAccepted},
 	})
 	if err != nil {
 		return err
@@ -119,8 +119,8 @@ func (r *Repository) upload(ctx context.Context, op string, u *upload) error {
 	got, err := r.send(ctx, call{
 		op: op, about: u.about, method: http.MethodPut, url: *target, push: true,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
-		accept: []int{http.StatusCreated, http.StatusOK, http.StatusNoContent}, limit: maxErrorBody,
-		size: u.desc.Size, body: u.body,
+		accept: []int{http.StatusCreated, http.StatusOK, http.StatusNoContent},
+		size:   u.desc.Size, body: u.body,
 	})
 	if own := u.failure(); own != nil {
 		// The transport's own error only says that the body could not be read.
@@ -223,6 +223,13 @@ type checked struct {
 	hash   hash.Hash
 	left   int64
 	err    error
+	closed atomic.Bool
+}
+
+// Close may come in the middle of a Read, when the registry answers early.
+func (c *checked) Close() error {
+	c.closed.Store(true)
+	return c.ReadCloser.Close()
 }
 
 func (c *checked) Read(p []byte) (int, error) {
@@ -281,6 +288,8 @@ func (c *checked) changed(format string, args ...any) error {
 
 func (c *checked) fail(err error) error {
 	c.err = err
-	c.upload.note(0, err)
+	if !c.closed.Load() {
+		c.upload.note(0, err)
+	}
 	return err
 }

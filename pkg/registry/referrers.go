@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -177,18 +178,18 @@ func (r *Repository) referrersPage(ctx context.Context, about string, at url.URL
 	return &referrersPage{entries: index.Manifests, next: nextLink(got.header.Values("Link"))}, nil
 }
 
-// nextLink returns the target of rel="next" (RFC 8288), "" without one.
+// linkPattern splits a Link header (RFC 8288) into targets and parameters; a
+// target may hold commas.
+var linkPattern = regexp.MustCompile(`<([^>]*)>([^<]*)`)
+
+// nextLink returns the target of rel="next", "" without one.
 func nextLink(headers []string) string {
 	for _, header := range headers {
-		for part := range strings.SplitSeq(header, ",") {
-			target, params, ok := strings.Cut(strings.TrimSpace(part), ">")
-			if !ok || !strings.HasPrefix(target, "<") {
-				continue
-			}
-			for param := range strings.SplitSeq(params, ";") {
+		for _, m := range linkPattern.FindAllStringSubmatch(header, -1) {
+			for param := range strings.FieldsFuncSeq(m[2], func(r rune) bool { return r == ';' || r == ',' }) {
 				key, value, _ := strings.Cut(strings.TrimSpace(param), "=")
-				if strings.EqualFold(key, "rel") && strings.EqualFold(strings.Trim(value, `"`), "next") {
-					return target[1:]
+				if strings.EqualFold(key, "rel") && strings.EqualFold(strings.Trim(value, `" `), "next") {
+					return m[1]
 				}
 			}
 		}
