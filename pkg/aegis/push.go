@@ -27,6 +27,13 @@ type PushOptions struct {
 	Signing *Signing
 }
 
+// PackError means that the model on disk was refused: the fault is the source's,
+// and nothing was sent.
+type PackError struct{ Err error }
+
+func (e *PackError) Error() string { return e.Err.Error() }
+func (e *PackError) Unwrap() error { return e.Err }
+
 // LayerLimitError means that a file is larger than the registry takes.
 type LayerLimitError struct {
 	Path     string
@@ -49,7 +56,7 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (PushResult, error) {
 	}
 	packed, err := model.Pack(ctx, o.Paths, c.packOptions(o.Pack))
 	if err != nil {
-		return PushResult{}, err
+		return PushResult{}, &PackError{Err: err}
 	}
 	if err := checkLayerLimits(packed, o.Ref.Registry); err != nil {
 		return PushResult{}, err

@@ -103,6 +103,19 @@ type FutureError struct{ SignedAt string }
 
 func (e *FutureError) Error() string { return "signed in the future, at " + e.SignedAt }
 
+// AnnotationError means that a required annotation is not signed, or differs.
+type AnnotationError struct {
+	Key, Want, Got string
+	Missing        bool
+}
+
+func (e *AnnotationError) Error() string {
+	if e.Missing {
+		return fmt.Sprintf("annotation %s=%s is not signed", e.Key, e.Want)
+	}
+	return fmt.Sprintf("annotation %s is %q, not %q", e.Key, e.Got, e.Want)
+}
+
 // CandidateError means that a referrer calls itself a signature and is none.
 type CandidateError struct{ Reason string }
 

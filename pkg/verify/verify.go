@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -55,6 +56,8 @@ type Requirement struct {
 	// Name is reported with the result.
 	Name string
 	Keys []signature.Key
+	// Annotations are claims that the signature must carry, with these values.
+	Annotations map[string]string
 }
 
 // Verify judges the signatures of subject and returns evidence that req is met.
@@ -72,7 +75,7 @@ func (v *Verifier) Verify(ctx context.Context, subject signature.Subject, src So
 	if err != nil {
 		return Verified{}, &UndecidedError{Subject: subject.Digest(), Causes: []error{err}}
 	}
-	j := &judgement{subject: subject, now: v.opts.Now(), keys: localFirst(req.Keys)}
+	j := &judgement{subject: subject, now: v.opts.Now(), keys: localFirst(req.Keys), annotations: req.Annotations}
 	if more {
 		j.causes = append(j.causes, fmt.Errorf("%w (%d)", ErrTooMany, v.opts.MaxCandidates))
 	}
@@ -115,10 +118,11 @@ type judgement struct {
 	now     time.Time
 	keys    []signature.Key
 
-	foreign  int
-	reasons  []Rejection
-	causes   []error
-	accepted []Accepted
+	annotations map[string]string
+
+	foreign int
+	reasons []Rejection
+	causes  []error
 }
 
 // judge looks at candidates and returns the first that a key accepts.
@@ -182,6 +186,9 @@ func (j *judgement) decide(k signature.Key, c *candidate, o signature.Opened) (A
 	if err == nil {
 		err = notFromTheFuture(o.Statement.Claims, j.now)
 	}
+	if err == nil {
+		err = annotationsMatch(o.Statement.Claims, j.annotations)
+	}
 	if err != nil {
 		j.reasons = append(j.reasons, Rejection{Manifest: c.desc.Digest, Key: name, Err: err})
 		return Accepted{}, false
@@ -218,6 +225,15 @@ func notExpired(c signature.Claims, now time.Time) error {
 func notFromTheFuture(c signature.Claims, now time.Time) error {
 	if c.SignedAt.After(now.Add(ClockSkew)) {
 		return &FutureError{SignedAt: c.SignedAt.UTC().Format(time.RFC3339)}
+	}
+	return nil
+}
+
+func annotationsMatch(c signature.Claims, want map[string]string) error {
+	for _, k := range slices.Sorted(maps.Keys(want)) {
+		if got, ok := c.Annotations[k]; !ok || got != want[k] {
+			return &AnnotationError{Key: k, Want: want[k], Got: got, Missing: !ok}
+		}
 	}
 	return nil
 }

@@ -1,0 +1,404 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/aegis-oci/aegis-oci/pkg/aegis"
+	"github.com/aegis-oci/aegis-oci/pkg/model"
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/transfer"
+	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
+	"github.com/aegis-oci/aegis-oci/pkg/vault"
+	"github.com/aegis-oci/aegis-oci/pkg/verify"
+)
+
+// The exit codes.
+const (
+	exitOK        = 0
+	exitInternal  = 1
+	exitUsage     = 2
+	exitRejected  = 3
+	exitUndecided = 4
+)
+
+// outcome is what an error means to the caller. docs/errors.md has one row for
+// each code.
+type outcome struct {
+	exit      int
+	code      string
+	message   string
+	hint      string
+	retryable bool
+}
+
+// classify is the one place that turns errors into exit codes, codes and hints.
+// A signal and the command's own time limit come first: what they cut short
+// fails in many ways, all beside the point.
+func classify(ctx context.Context, err error) outcome {
+	o := outcome{exit: exitInternal, code: "internal", message: err.Error()}
+	var sig *signalError
+	var timeout *timeoutError
+	cause := context.Cause(ctx)
+	switch {
+	case errors.As(cause, &sig) || errors.As(err, &sig):
+		o.exit, o.code, o.message = 128+int(sig.sig), "interrupted", "interrupted: "+sig.Error()
+		o.retryable = true
+		return o
+	case errors.As(err, &timeout):
+		o.exit, o.code, o.message, o.retryable = exitUndecided, "timeout", timeout.Error(), true
+		return o
+	}
+	for _, c := range []func(error, *outcome) bool{usage, source, trust, content, destination, fromVault, fromRegistry, fromTransfer, local} {
+		if c(err, &o) {
+			break
+		}
+	}
+	return o
+}
+
+func (o *outcome) set(exit int, code, hint string) bool {
+	o.exit, o.code = exit, code
+	if hint != "" {
+		o.hint = hint
+	}
+	return true
+}
+
+func usage(err error, o *outcome) bool {
+	var (
+		u      *usageError
+		ref    *registry.ReferenceError
+		conf   *registry.ConfigError
+		format *aegis.FormatError
+		option *model.OptionError
+		policy *trustpolicy.ParseError
+		key    *signature.KeyFileError
+	)
+	switch {
+	case errors.As(err, &u):
+		return o.set(exitUsage, "usage", u.hint)
+	case errors.As(err, &ref):
+		return o.set(exitUsage, "reference_invalid", "a reference is REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]")
+	case errors.As(err, &format):
+		return o.set(exitUsage, "format_unknown", "--signature-format sigstore")
+	case errors.As(err, &policy):
+		return o.set(exitUsage, "policy_invalid", "")
+	case errors.As(err, &conf), errors.As(err, &option), errors.As(err, &key):
+		return o.set(exitUsage, "usage", "")
+	}
+	return false
+}
+
+// trust is the verifier's three outcomes, and a policy without a statement.
+func trust(err error, o *outcome) bool {
+	var (
+		none      *verify.NoSignatureError
+		rejected  *verify.RejectedError
+		undecided *verify.UndecidedError
+		noScope   *trustpolicy.NoMatchError
+		self      *aegis.SelfVerifyError
+		subject   *signature.ManifestError
+		digests   *aegis.DigestError
+	)
+	switch {
+	case errors.As(err, &none):
+		return o.set(exitRejected, "unsigned", "sign it first: aegis-oci sign --key hashivault://NAME "+refusedReference(err))
+	case errors.As(err, &rejected):
+		return o.set(exitRejected, rejectedCode(rejected), "aegis-oci inspect --key KEY "+refusedReference(err))
+	case errors.As(err, &noScope):
+		return o.set(exitRejected, "policy_no_match", "add the repository to a statement's scopes; nothing is allowed by default")
+	case errors.As(err, &digests):
+		return o.set(exitRejected, "digest_differs", "")
+	case errors.As(err, &subject):
+		return o.set(exitRejected, "manifest_invalid", "")
+	case errors.As(err, &self):
+		return o.set(exitUndecided, "self_verify", "is --public-key that of this key and version?")
+	case errors.As(err, &undecided):
+		return undecidedOutcome(undecided, o)
+	}
+	return false
+}
+
+// undecidedOutcome takes code and hint from the first cause that is known.
+func undecidedOutcome(u *verify.UndecidedError, o *outcome) bool {
+	message := o.message
+	for _, cause := range u.Causes {
+		if errors.Is(cause, verify.ErrTooMany) {
+			continue
+		}
+		if fromVault(cause, o) || fromRegistry(cause, o) {
+			// Whatever the cause, no judgement was reached.
+			o.exit, o.message = exitUndecided, message
+			return true
+		}
+	}
+	if errors.Is(u, verify.ErrTooMany) {
+		return o.set(exitUndecided, "too_many_signatures", "somebody attaches junk to this digest: remove referrers, or sign again so that yours is the newest")
+	}
+	return o.set(exitUndecided, "undecided", "")
+}
+
+// rejectedCode names the reason when all candidates share one.
+func rejectedCode(r *verify.RejectedError) string {
+	code := ""
+	for _, reason := range r.Reasons {
+		c := "rejected"
+		var (
+			expired    *verify.ExpiredError
+			subject    *verify.SubjectError
+			annotation *verify.AnnotationError
+		)
+		switch {
+		case errors.As(reason.Err, &expired):
+			c = "expired"
+		case errors.As(reason.Err, &subject):
+			c = "subject_differs"
+		case errors.As(reason.Err, &annotation):
+			c = "annotation_differs"
+		}
+		if code != "" && c != code {
+			return "rejected"
+		}
+		code = c
+	}
+	return code
+}
+
+func refusedReference(err error) string {
+	var s *aegis.SubjectRefusal
+	if errors.As(err, &s) {
+		ref, _, _ := strings.Cut(s.Reference, " ")
+		return ref
+	}
+	return "REF"
+}
+
+// content is a judgement about what a registry or a directory holds.
+func content(err error, o *outcome) bool {
+	var (
+		bad      *model.ContentError
+		dir      *model.DirError
+		short    *model.ShortError
+		cut      *transfer.ShortError
+		path     *model.PathError
+		layers   *model.LayerError
+		archive  *model.TarError
+		index    *aegis.IndexError
+		index2   *model.IndexError
+		manifest *model.ManifestError
+	)
+	switch {
+	case errors.As(err, &bad):
+		return o.set(exitRejected, "content_differs", "the registry, a mirror or the disk changed the content: push it again")
+	case errors.As(err, &dir):
+		return o.set(exitRejected, "directory_differs", "fetch it again: aegis-oci pull --replace -o "+dir.Dir+" REF")
+	case errors.As(err, &short), errors.As(err, &cut):
+		return o.set(exitRejected, "content_short", "the registry holds less than the manifest says: push it again")
+	case errors.As(err, &layers):
+		return o.set(exitRejected, "layer_unknown", "--skip-unknown goes on without these layers")
+	case errors.As(err, &archive):
+		return o.set(exitRejected, "archive_invalid", "")
+	case errors.As(err, &index), errors.As(err, &index2):
+		return o.set(exitRejected, "index", "aegis-oci pull ... REPOSITORY@DIGEST of one manifest")
+	case errors.As(err, &manifest):
+		return o.set(exitRejected, "manifest_invalid", "")
+	case errors.As(err, &path):
+		return o.set(exitRejected, "path_refused", "")
+	}
+	return false
+}
+
+// destination is what stands in the way on disk.
+func destination(err error, o *outcome) bool {
+	var (
+		space     *model.SpaceError
+		notEmpty  *model.NotEmptyError
+		installed *model.InstalledError
+		rollback  *model.RollbackError
+		locked    *model.LockedError
+		missing   *model.NotInstalledError
+		uncheck   *model.UncheckableError
+	)
+	switch {
+	case errors.As(err, &space):
+		return o.set(exitInternal, "disk_full", "free space on the destination's volume, or raise the emptyDir's sizeLimit")
+	case errors.As(err, &notEmpty):
+		return o.set(exitUsage, "destination_not_empty", "choose an empty or a new directory")
+	case errors.As(err, &installed):
+		return o.set(exitUsage, "destination_holds_another", "--replace")
+	case errors.As(err, &rollback):
+		return o.set(exitRejected, "rollback", "--allow-rollback if the older model is meant")
+	case errors.As(err, &locked):
+		return o.set(exitInternal, "destination_locked", "")
+	case errors.As(err, &missing):
+		return o.set(exitRejected, "not_installed", "only a directory that a verified pull has filled can be verified")
+	case errors.As(err, &uncheck):
+		return o.set(exitUndecided, "uncheckable", "pull it again to another directory and compare, or push it with raw layers")
+	}
+	return false
+}
+
+// source is what stands in the way of packing.
+func source(err error, o *outcome) bool {
+	var (
+		bad     *model.SourceError
+		clash   *model.CollisionError
+		changed *model.ChangedError
+		sent    *registry.ChangedError
+		empty   *model.EmptyError
+		many    *model.TooManyFilesError
+		limit   *aegis.LayerLimitError
+		pack    *aegis.PackError
+		path    *model.PathError
+	)
+	switch {
+	case errors.As(err, &pack) && errors.As(err, &path):
+		return o.set(exitUsage, "path_refused", "rename it, or leave it out with --exclude or .aegisignore")
+	case errors.As(err, &clash):
+		return o.set(exitUsage, "name_collision", "push their common directory instead")
+	case errors.As(err, &bad):
+		return o.set(exitUsage, "source_refused", "leave it out with --exclude or .aegisignore")
+	case errors.As(err, &empty):
+		return o.set(exitUsage, "source_empty", "")
+	case errors.As(err, &changed), errors.As(err, &sent):
+		return o.set(exitInternal, "source_changed", "run it again when nothing writes to the model")
+	case errors.As(err, &many):
+		return o.set(exitUsage, "too_many_files", "pack small files into an archive")
+	case errors.As(err, &limit):
+		return o.set(exitUsage, "layer_too_large", "split the file into shards below the limit")
+	}
+	return false
+}
+
+func fromVault(err error, o *outcome) bool {
+	var none *noTokenError
+	if errors.As(err, &none) {
+		return o.set(exitUndecided, "vault_no_token", "set VAULT_TOKEN or give --vault-token-file FILE")
+	}
+	var e *vault.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	o.retryable = e.Retryable()
+	code, hint := vaultCode(e)
+	if e.Hint != "" {
+		hint = e.Hint
+	}
+	exit := exitUndecided
+	if e.Kind == vault.BadConfig || e.Kind == vault.Insecure {
+		exit = exitUsage
+	}
+	return o.set(exit, code, hint)
+}
+
+func vaultCode(e *vault.Error) (code, hint string) {
+	switch e.Kind {
+	case vault.Unreachable:
+		return "vault_unreachable", "is $VAULT_ADDR right, and Vault up?"
+	case vault.TLS:
+		return "vault_tls", "--vault-cacert FILE"
+	case vault.Sealed:
+		return "vault_sealed", "unseal Vault"
+	case vault.Standby:
+		return "vault_standby", "point VAULT_ADDR at the active node or the load balancer"
+	case vault.Uninitialized:
+		return "vault_uninitialized", "vault operator init"
+	case vault.Denied:
+		return "vault_denied", fmt.Sprintf("add to the token's policy: path %q { capabilities = [%q] }", e.Path, first(e.Capability, "update"))
+	case vault.TokenInvalid:
+		return "vault_token_invalid", "get a new token"
+	case vault.NoToken:
+		return "vault_no_token", "set VAULT_TOKEN or give --vault-token-file FILE"
+	case vault.KeyNotFound:
+		return "vault_key_not_found", ""
+	case vault.KeyUnsuitable:
+		return "vault_key_unsuitable", ""
+	case vault.RateLimited:
+		return "vault_rate_limited", ""
+	case vault.Insecure:
+		return "vault_insecure", "use https, or --insecure-vault on a network that you trust"
+	case vault.LongLived:
+		return "vault_token_long_lived", "use a token that lives at most --max-token-ttl"
+	case vault.BadRequest:
+		return "vault_bad_request", ""
+	case vault.BadConfig:
+		return "usage", ""
+	case vault.Malformed:
+		return "vault_malformed", "does VAULT_ADDR name a Vault?"
+	}
+	return "vault_unavailable", ""
+}
+
+func fromRegistry(err error, o *outcome) bool {
+	var fallback *registry.FallbackError
+	if errors.As(err, &fallback) {
+		return o.set(exitUndecided, "referrers_tag_invalid", "somebody wrote another manifest under the tag "+fallback.Tag)
+	}
+	var e *registry.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	o.retryable = e.Retryable()
+	code, hint := registryCode(e)
+	exit := exitUndecided
+	if e.Kind == registry.Corrupt {
+		exit = exitRejected
+	}
+	return o.set(exit, code, hint)
+}
+
+func registryCode(e *registry.Error) (code, hint string) {
+	switch e.Kind {
+	case registry.NotFound:
+		return "registry_not_found", "check repository and tag; some registries answer so without credentials too"
+	case registry.Unauthorized:
+		return "registry_unauthorized", "aegis-oci login REGISTRY, or --registry-config FILE"
+	case registry.Denied:
+		return "registry_denied", "the credentials do not allow this on the repository"
+	case registry.RateLimited:
+		return "registry_rate_limited", "log in, or raise --retry-timeout"
+	case registry.Unavailable:
+		return "registry_unavailable", ""
+	case registry.Unreachable:
+		return "registry_unreachable", "is the registry up, and its name right?"
+	case registry.TLS:
+		return "registry_tls", "--ca-file FILE with the registry's certificate authority"
+	case registry.PlainHTTP:
+		return "registry_plain_http", "--plain-http if the registry speaks no TLS, and not otherwise"
+	case registry.Corrupt:
+		return "content_differs", "the registry or a proxy changed the content: push it again"
+	case registry.TooLarge:
+		return "registry_too_large", ""
+	case registry.NotListed:
+		return "registry_not_listed", "run the same command again: signing is safe to repeat"
+	case registry.Refused:
+		return "registry_refused", ""
+	}
+	return "registry_protocol", "is this an OCI registry?"
+}
+
+func fromTransfer(err error, o *outcome) bool {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		o.retryable = true
+		return o.set(exitUndecided, "timeout", "")
+	}
+	return false
+}
+
+func local(err error, o *outcome) bool {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return o.set(exitInternal, "disk_full", "free space on the destination's volume")
+	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return o.set(exitInternal, "local_denied", "")
+	}
+	return o.set(exitInternal, "internal", "")
+}

@@ -1,0 +1,132 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/aegis-oci/aegis-oci/cmd/aegis-oci/internal/display"
+	"github.com/aegis-oci/aegis-oci/pkg/aegis"
+	"github.com/aegis-oci/aegis-oci/pkg/model"
+)
+
+type pullOptions struct {
+	registryFlags
+	vaultFlags
+	trustFlags
+	verify        bool
+	output        string
+	digestFile    string
+	replace       bool
+	allowRollback bool
+	skipUnknown   bool
+	noResume      bool
+}
+
+func (a *app) pullCmd() *cobra.Command {
+	o := &pullOptions{}
+	cmd := &cobra.Command{
+		Use:   "pull [flags] --key KEY | --policy FILE  -o DIR REF",
+		Short: "Verify a model's signature, and only then fetch and extract it",
+		Long: `Resolve REF once, verify the signatures attached to that digest, and only then
+fetch the files, each hashed on its way to a staging place. They get their final
+names when all are whole. Whatever is refused leaves nothing behind.
+
+Example - in an init container, with Vault:
+  aegis-oci pull --verify --key hashivault://aegis-model-sign -o /models/vad registry.example.com/models/vad:v1
+
+Example - with a public key, no Vault:
+  aegis-oci pull --key release.pub -o ./vad registry.example.com/models/vad:v1`,
+		Args: exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runPull(cmd, o, args) },
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.verify, "verify", true, "verify before extracting; --verify=false opens anything")
+	f.StringVarP(&o.output, "output", "o", "", "directory for the model")
+	f.StringVar(&o.digestFile, "digest-file", "", "write the manifest's digest to this file")
+	f.BoolVar(&o.replace, "replace", false, "replace another or a damaged verified model in the directory")
+	f.BoolVar(&o.allowRollback, "allow-rollback", false, "accept a signature older than the installed model's")
+	f.BoolVar(&o.skipUnknown, "skip-unknown", false, "go on without layers of unknown types")
+	f.BoolVar(&o.noResume, "no-resume", false, "keep nothing for a later run when this one fails")
+	o.trustFlags.register(f)
+	o.registryFlags.register(f)
+	o.vaultFlags.register(f)
+	return cmd
+}
+
+// checkVerify makes verification the default, and opening anything an explicit
+// word that a platform can forbid.
+func (o *pullOptions) checkVerify(a *app, cmd *cobra.Command) error {
+	switch {
+	case !o.verify && truthy(a.env[requireVerify]):
+		return &usageError{msg: requireVerify + " forbids --verify=false", hint: "give --key KEY or --policy FILE"}
+	case !o.verify && o.trustFlags.given():
+		return &usageError{msg: "--verify=false conflicts with --key and --policy", hint: "leave --verify=false out"}
+	case o.verify && !o.trustFlags.given():
+		return &usageError{msg: "pull verifies, and needs to know what to trust", hint: trustHint}
+	}
+	return nil
+}
+
+func (a *app) runPull(cmd *cobra.Command, o *pullOptions, args []string) error {
+	ctx := cmd.Context()
+	if err := o.checkVerify(a, cmd); err != nil {
+		return err
+	}
+	if o.output == "" {
+		return &usageError{msg: "pull needs a directory", hint: "aegis-oci pull -o DIR ... " + args[0]}
+	}
+	ref, err := parseRef(args[0])
+	if err != nil {
+		return err
+	}
+	client, err := o.registryFlags.workflows(a, cmd)
+	if err != nil {
+		return err
+	}
+	p := aegis.PullOptions{
+		Ref: ref,
+		Dir: o.output,
+		Unpack: model.UnpackOptions{
+			Replace:       o.replace,
+			AllowRollback: o.allowRollback,
+			SkipUnknown:   o.skipUnknown,
+			NoResume:      o.noResume,
+		},
+	}
+	var r aegis.PullResult
+	if o.verify {
+		req, err := o.trustFlags.requirement(ctx, a, &o.vaultFlags, ref.Name())
+		if err != nil {
+			return err
+		}
+		r, err = client.Pull(ctx, p, req)
+		if err != nil {
+			return err
+		}
+	} else if r, err = client.PullUnverified(ctx, p); err != nil {
+		return err
+	}
+	if err := writeDigest(o.digestFile, r.Digest); err != nil {
+		return err
+	}
+	return a.print(r, func(w io.Writer) error { return pullText(w, r) })
+}
+
+func pullText(w io.Writer, r aegis.PullResult) error {
+	word := "pulled    "
+	if r.AlreadyThere {
+		word = "unchanged "
+	}
+	fmt.Fprintf(w, "%s%s\n", word, r.Reference)
+	fmt.Fprintf(w, "          %d files, %s in %s (%s fetched)\n", r.Files, display.Bytes(r.Size), r.Path, display.Bytes(r.BytesFetched))
+	if !r.Verified {
+		fmt.Fprintln(w, "NOT VERIFIED")
+	}
+	countedText(w, r.Signatures)
+	return nil
+}

@@ -1,0 +1,189 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/aegis-oci/aegis-oci/pkg/aegis"
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
+)
+
+// registryFlags say how to reach a registry. Their names are those of oras.
+type registryFlags struct {
+	plainHTTP   bool
+	insecure    bool
+	caFile      string
+	certFile    string
+	keyFile     string
+	configs     []string
+	username    string
+	password    string
+	passStdin   bool
+	tokenStdin  bool
+	resolve     []string
+	concurrency int
+}
+
+func (r *registryFlags) register(f *flagSet) {
+	f.BoolVar(&r.plainHTTP, "plain-http", false, "speak HTTP to the registry (loopback registries need no flag)")
+	f.BoolVar(&r.insecure, "insecure", false, "do not check the registry's TLS certificate")
+	f.StringVar(&r.caFile, "ca-file", "", "PEM file of certificate authorities to trust besides the system's")
+	f.StringVar(&r.certFile, "cert-file", "", "client certificate for the registry")
+	f.StringVar(&r.keyFile, "key-file", "", "private key of the client certificate")
+	f.StringArrayVar(&r.configs, "registry-config", nil, "docker config file with credentials, or the .dockerconfigjson of a pull secret (repeatable)")
+	f.StringArrayVar(&r.resolve, "resolve", nil, "connect to another address: host:port:address[:port] (repeatable)")
+	f.IntVar(&r.concurrency, "concurrency", 4, "files that move at once")
+	r.registerCredentials(f)
+}
+
+func (r *registryFlags) registerCredentials(f *flagSet) {
+	f.StringVarP(&r.username, "username", "u", "", "user name for the registry")
+	f.StringVarP(&r.password, "password", "p", "", "password for the registry; others on this machine can see it, prefer --password-stdin")
+	f.BoolVar(&r.passStdin, "password-stdin", false, "read the password from standard input")
+	f.BoolVar(&r.tokenStdin, "identity-token-stdin", false, "read an identity token from standard input")
+}
+
+// credentials reads what standard input was promised for.
+func (r *registryFlags) credentials(a *app) (user, pass, token string, err error) {
+	if r.passStdin && r.tokenStdin || (r.password != "" && (r.passStdin || r.tokenStdin)) {
+		return "", "", "", usagef("give one of --password, --password-stdin and --identity-token-stdin")
+	}
+	user, pass = r.username, r.password
+	if r.passStdin || r.tokenStdin {
+		secret, err := readSecret(a.stdin)
+		if err != nil {
+			return "", "", "", err
+		}
+		if r.tokenStdin {
+			return "", "", secret, nil
+		}
+		pass = secret
+	}
+	if user == "" && pass != "" {
+		return "", "", "", usagef("a password needs --username")
+	}
+	return user, pass, "", nil
+}
+
+func readSecret(in io.Reader) (string, error) {
+	const limit = 64 << 10
+	b, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if err != nil {
+		return "", fmt.Errorf("read the secret from standard input: %w", err)
+	}
+	s := strings.TrimRight(string(b), "\r\n")
+	if s == "" || len(b) > limit {
+		return "", usagef("standard input holds no secret")
+	}
+	return s, nil
+}
+
+// client makes the registry client.
+func (r *registryFlags) client(a *app) (*registry.Client, error) {
+	user, pass, token, err := r.credentials(a)
+	if err != nil {
+		return nil, err
+	}
+	return r.clientWith(a, registry.CredentialOptions{
+		Username:        user,
+		Password:        pass,
+		IdentityToken:   token,
+		ConfigFiles:     r.configs,
+		DockerConfigDir: a.dockerConfigDir(),
+	})
+}
+
+func (r *registryFlags) clientWith(a *app, credentials registry.CredentialOptions) (*registry.Client, error) {
+	if (r.certFile == "") != (r.keyFile == "") {
+		return nil, usagef("--cert-file and --key-file go together")
+	}
+	if r.concurrency < 1 || r.concurrency > 256 {
+		return nil, usagef("--concurrency must be between 1 and 256")
+	}
+	if r.insecure {
+		a.warn("--insecure: whoever is between here and the registry can read the credentials; signatures still hold")
+	}
+	c, err := registry.NewClient(registry.Options{
+		PlainHTTP:       r.plainHTTP,
+		InsecureSkipTLS: r.insecure,
+		CAFile:          r.caFile,
+		CertFile:        r.certFile,
+		KeyFile:         r.keyFile,
+		Credentials:     credentials,
+		Resolve:         r.resolve,
+		Proxy:           http.ProxyFromEnvironment,
+		UserAgent:       userAgent(),
+		Concurrency:     r.concurrency,
+		Retry:           registry.RetryPolicy{Budget: a.retryTimeout},
+		Logger:          a.logger,
+	})
+	if err != nil {
+		return nil, &usageError{msg: err.Error()}
+	}
+	return c, nil
+}
+
+// dockerConfigDir follows docker: DOCKER_CONFIG, or .docker in the home
+// directory if there is one.
+func (a *app) dockerConfigDir() string {
+	if d := a.env["DOCKER_CONFIG"]; d != "" {
+		return d
+	}
+	if home := a.home(); home != "" {
+		return filepath.Join(home, ".docker")
+	}
+	return ""
+}
+
+// home is empty where there is none, as in a scratch container.
+func (a *app) home() string {
+	return a.env.first("HOME", "USERPROFILE")
+}
+
+// workflows makes the client for the workflows of package aegis.
+func (r *registryFlags) workflows(a *app, cmd *cobra.Command) (*aegis.Client, error) {
+	reg, err := r.client(a)
+	if err != nil {
+		return nil, err
+	}
+	return aegis.New(reg, aegis.Options{
+		Concurrency: r.concurrency,
+		RetryBudget: a.retryTimeout,
+		Progress:    a.progress(cmd),
+		Warn:        a.warn,
+		Logger:      a.logger,
+	}), nil
+}
+
+func parseRef(s string) (registry.Reference, error) {
+	ref, err := registry.ParseReference(s)
+	if err != nil {
+		return registry.Reference{}, err
+	}
+	return ref, nil
+}
+
+func readFileBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("%s: more than %d bytes", path, limit)
+	}
+	return b, nil
+}

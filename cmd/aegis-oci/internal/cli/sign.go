@@ -1,0 +1,79 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+type signOptions struct {
+	registryFlags
+	vaultFlags
+	signFlags
+	annotationFlag
+	digestFile string
+}
+
+func (a *app) signCmd() *cobra.Command {
+	o := &signOptions{}
+	cmd := &cobra.Command{
+		Use:   "sign [flags] --key KEY REF",
+		Short: "Sign what a reference names and attach the signature",
+		Long: `Resolve REF once, sign the manifest's digest with a Vault Transit key and attach
+the signature as a referrer. Signing again adds a signature and disturbs none.
+
+Example:
+  aegis-oci sign --key hashivault://aegis-model-sign registry.example.com/models/vad@sha256:...`,
+		Args: exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runSign(cmd, o, args) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.digestFile, "digest-file", "", "write the manifest's digest to this file")
+	o.annotationFlag.register(f, "signed claim, key=value (repeatable)")
+	o.signFlags.register(f)
+	o.registryFlags.register(f)
+	o.vaultFlags.register(f)
+	return cmd
+}
+
+func (a *app) runSign(cmd *cobra.Command, o *signOptions, args []string) error {
+	ctx := cmd.Context()
+	ref, err := parseRef(args[0])
+	if err != nil {
+		return err
+	}
+	annotations, err := o.annotationFlag.parse()
+	if err != nil {
+		return err
+	}
+	if err := o.signFlags.check(); err != nil {
+		return err
+	}
+	client, err := o.registryFlags.workflows(a, cmd)
+	if err != nil {
+		return err
+	}
+	signing, err := o.signFlags.signing(ctx, a, &o.vaultFlags, annotations)
+	if err != nil {
+		return err
+	}
+	r, err := client.Sign(ctx, ref, *signing)
+	if err != nil {
+		return err
+	}
+	if err := o.signFlags.write(r.Signatures); err != nil {
+		return err
+	}
+	if err := writeDigest(o.digestFile, r.Digest); err != nil {
+		return err
+	}
+	return a.print(r, func(w io.Writer) error {
+		fmt.Fprintf(w, "subject %s\n", r.Reference)
+		signaturesText(w, r.Signatures)
+		return nil
+	})
+}

@@ -1,0 +1,145 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/aegis-oci/aegis-oci/pkg/aegis"
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
+)
+
+// signFlags say how to sign; push and sign share them.
+type signFlags struct {
+	key          string
+	publicKey    string
+	formats      []string
+	expiry       time.Duration
+	bundle       string
+	signatureDir string
+}
+
+func (s *signFlags) register(f *flagSet) {
+	f.StringVar(&s.key, "key", "", "Transit key to sign with: hashivault://[MOUNT/]NAME[?version=N&namespace=NS]")
+	f.StringVar(&s.publicKey, "public-key", "", "PEM file to check the new signature with, for a token that may only sign")
+	f.StringSliceVar(&s.formats, "signature-format", []string{string(signature.Sigstore)}, "signature format (repeatable or comma separated)")
+	f.DurationVarP(&s.expiry, "expiry", "e", 0, "how long the signature holds (0 = for ever)")
+	f.StringVar(&s.bundle, "bundle", "", "write the signature to this file too")
+	f.StringVar(&s.signatureDir, "signature-dir", "", "write every signature into this directory too")
+}
+
+// used returns the first flag that only makes sense when signing.
+func (s *signFlags) used() string {
+	switch {
+	case s.key != "":
+		return "--key"
+	case s.publicKey != "":
+		return "--public-key"
+	case s.expiry != 0:
+		return "--expiry"
+	case s.bundle != "":
+		return "--bundle"
+	case s.signatureDir != "":
+		return "--signature-dir"
+	}
+	return ""
+}
+
+// check finds what is wrong with the flags before anybody is asked anything.
+func (s *signFlags) check() error {
+	if s.key == "" {
+		return &usageError{msg: "signing needs --key", hint: "--key hashivault://NAME"}
+	}
+	if s.expiry < 0 || (s.expiry > 0 && s.expiry < time.Second) {
+		return usagef("--expiry must be at least one second")
+	}
+	if len(s.formats) == 0 {
+		return usagef("--signature-format is empty")
+	}
+	if s.bundle != "" && len(s.formats) > 1 {
+		return &usageError{msg: "--bundle takes one signature format", hint: "--signature-dir DIR"}
+	}
+	return aegis.CheckFormats(s.parsed())
+}
+
+func (s *signFlags) parsed() []signature.Format {
+	out := make([]signature.Format, len(s.formats))
+	for i, f := range s.formats {
+		out[i] = signature.Format(strings.TrimSpace(f))
+	}
+	return out
+}
+
+// signing opens the key; annotations are signed claims.
+func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotations map[string]string) (*aegis.Signing, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	signer, err := a.signer(ctx, v, s.key)
+	if err != nil {
+		return nil, err
+	}
+	self, err := a.selfVerifyKey(ctx, v, signer, s.key, s.publicKey)
+	if err != nil {
+		return nil, err
+	}
+	return &aegis.Signing{
+		Signer:      signer,
+		SelfVerify:  self,
+		Formats:     s.parsed(),
+		Expiry:      s.expiry,
+		Annotations: annotations,
+	}, nil
+}
+
+// write leaves the signatures as files.
+func (s *signFlags) write(made []aegis.SignatureMade) error {
+	for _, m := range made {
+		if s.bundle != "" {
+			if err := os.WriteFile(s.bundle, m.Envelope, 0o644); err != nil {
+				return err
+			}
+		}
+		if s.signatureDir == "" {
+			continue
+		}
+		if err := os.MkdirAll(s.signatureDir, 0o755); err != nil {
+			return err
+		}
+		name := m.Digest.Encoded() + "." + string(m.Format) + ".json"
+		if err := os.WriteFile(filepath.Join(s.signatureDir, name), m.Envelope, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// annotationFlag is -a k=v, repeatable.
+type annotationFlag struct{ pairs []string }
+
+func (f *annotationFlag) register(fs *flagSet, usage string) {
+	fs.StringArrayVarP(&f.pairs, "annotation", "a", nil, usage)
+}
+
+func (f *annotationFlag) parse() (map[string]string, error) {
+	if len(f.pairs) == 0 {
+		return nil, nil
+	}
+	out := make(map[string]string, len(f.pairs))
+	for _, p := range f.pairs {
+		k, v, ok := strings.Cut(p, "=")
+		if !ok || k == "" {
+			return nil, usagef("-a %q is not of the form key=value", p)
+		}
+		if _, twice := out[k]; twice {
+			return nil, usagef("-a %s is given twice", k)
+		}
+		out[k] = v
+	}
+	return out, nil
+}

@@ -1,0 +1,159 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
+
+	"github.com/aegis-oci/aegis-oci/cmd/aegis-oci/internal/display"
+	"github.com/aegis-oci/aegis-oci/pkg/aegis"
+	"github.com/aegis-oci/aegis-oci/pkg/model"
+)
+
+type verifyOptions struct {
+	registryFlags
+	vaultFlags
+	trustFlags
+	dir        string
+	ref        string
+	digest     string
+	digestFile string
+}
+
+func (a *app) verifyCmd() *cobra.Command {
+	o := &verifyOptions{}
+	cmd := &cobra.Command{
+		Use:   "verify [flags] --key KEY | --policy FILE  REF | --dir DIR",
+		Short: "Verify the signatures of a reference, or of a pulled directory",
+		Long: `Resolve REF once and verify the signatures attached to it. With --dir no registry
+is asked: the signatures that pull kept beside the model are verified again and
+every file is hashed. Nothing that the directory says about itself is trusted.
+
+Example:
+  aegis-oci verify --key hashivault://aegis-model-sign registry.example.com/models/vad:v1
+
+Example - a directory, offline, with a public key:
+  aegis-oci verify --dir /models/vad --key release.pub`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runVerify(cmd, o, args) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.dir, "dir", "", "verify this directory instead of a reference")
+	f.StringVar(&o.ref, "ref", "", "with --dir: the reference that the directory must hold; a policy's scope is chosen by it")
+	f.StringVar(&o.digest, "digest", "", "the only manifest digest that is accepted")
+	f.StringVar(&o.digestFile, "digest-file", "", "write the verified digest to this file")
+	o.trustFlags.register(f)
+	o.registryFlags.register(f)
+	o.vaultFlags.register(f)
+	return cmd
+}
+
+func (a *app) runVerify(cmd *cobra.Command, o *verifyOptions, args []string) error {
+	if !o.trustFlags.given() {
+		return &usageError{msg: "verify needs to know what to trust", hint: "give --key KEY or --policy FILE"}
+	}
+	want, err := parseDigest(o.digest)
+	if err != nil {
+		return err
+	}
+	var r aegis.VerifyResult
+	if o.dir != "" {
+		r, err = a.verifyDir(cmd, o, args, want)
+	} else {
+		r, err = a.verifyRef(cmd, o, args, want)
+	}
+	if err != nil {
+		return err
+	}
+	if err := writeDigest(o.digestFile, r.Digest); err != nil {
+		return err
+	}
+	return a.print(r, func(w io.Writer) error { return verifyText(w, r) })
+}
+
+func parseDigest(s string) (digest.Digest, error) {
+	if s == "" {
+		return "", nil
+	}
+	d, err := digest.Parse(s)
+	if err != nil || d.Algorithm() != digest.SHA256 {
+		return "", usagef("--digest %q is not of the form sha256:<64 hex digits>", s)
+	}
+	return d, nil
+}
+
+func (a *app) verifyRef(cmd *cobra.Command, o *verifyOptions, args []string, want digest.Digest) (aegis.VerifyResult, error) {
+	if len(args) != 1 {
+		return aegis.VerifyResult{}, &usageError{msg: "verify takes one reference, or --dir", hint: cmd.UseLine()}
+	}
+	if o.ref != "" {
+		return aegis.VerifyResult{}, usagef("--ref goes with --dir")
+	}
+	ref, err := parseRef(args[0])
+	if err != nil {
+		return aegis.VerifyResult{}, err
+	}
+	if want != "" {
+		if ref.Digest != "" && ref.Digest != want {
+			return aegis.VerifyResult{}, usagef("--digest differs from the reference's own digest")
+		}
+		ref.Digest = want
+	}
+	client, err := o.registryFlags.workflows(a, cmd)
+	if err != nil {
+		return aegis.VerifyResult{}, err
+	}
+	req, err := o.trustFlags.requirement(cmd.Context(), a, &o.vaultFlags, ref.Name())
+	if err != nil {
+		return aegis.VerifyResult{}, err
+	}
+	return client.Verify(cmd.Context(), ref, req)
+}
+
+func (a *app) verifyDir(cmd *cobra.Command, o *verifyOptions, args []string, want digest.Digest) (aegis.VerifyResult, error) {
+	if len(args) != 0 {
+		return aegis.VerifyResult{}, &usageError{msg: "verify --dir takes no further argument", hint: "name the reference with --ref"}
+	}
+	if o.policy != "" && o.ref == "" {
+		return aegis.VerifyResult{}, &usageError{msg: "verify --dir with a policy needs --ref", hint: "--ref registry.example.com/models/vad: the directory's own word is not trusted"}
+	}
+	var name, shown string
+	if o.ref != "" {
+		ref, err := parseRef(o.ref)
+		if err != nil {
+			return aegis.VerifyResult{}, err
+		}
+		if ref.Digest != "" {
+			if want != "" && want != ref.Digest {
+				return aegis.VerifyResult{}, usagef("--digest differs from the digest in --ref")
+			}
+			want = ref.Digest
+		}
+		name, shown = ref.Name(), ref.String()
+	}
+	req, err := o.trustFlags.requirement(cmd.Context(), a, &o.vaultFlags, name)
+	if err != nil {
+		return aegis.VerifyResult{}, err
+	}
+	return aegis.VerifyDir(cmd.Context(), aegis.VerifyDirOptions{
+		Dir:       o.dir,
+		Digest:    want,
+		Reference: shown,
+		Check:     model.CheckOptions{Progress: a.progress(cmd)},
+	}, req)
+}
+
+func verifyText(w io.Writer, r aegis.VerifyResult) error {
+	if r.Path != "" {
+		fmt.Fprintf(w, "verified  %s\n          %s\n          %d files, %s, every byte hashed\n", r.Path, r.Digest, r.Files, display.Bytes(r.Size))
+	} else {
+		fmt.Fprintf(w, "verified  %s\n", r.Reference)
+	}
+	countedText(w, r.Signatures)
+	return nil
+}
