@@ -1,0 +1,207 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// checkArchives rebuilds every archive from its skeleton and the files on disk
+// and compares the digest, in the manifest's order.
+func (c *checker) checkArchives(ctx context.Context) error {
+	names, err := c.m.newTarNames()
+	if err != nil {
+		return err
+	}
+	for _, l := range c.m.layers {
+		if !l.Archive {
+			continue
+		}
+		if err := c.checkArchive(ctx, l, names); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *checker) checkArchive(ctx context.Context, l Layer, names *tarNames) error {
+	want, _ := c.m.contentDigest(l, c.config)
+	f, _, err := openPlain(c.root, skeletonName(l), os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		c.missing(skeletonName(l))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	c.progress.Start(l.name(), l.Descriptor.Size)
+	defer c.progress.Done(l.name())
+	a := &archiveCheck{
+		checker: c,
+		stream:  &tarRebuilder{skeleton: bufio.NewReader(io.LimitReader(f, maxSkeleton)), sum: sha256.New()},
+	}
+	err = walkTar(a.stream, l.Descriptor.Digest, names, func(e tarEntry, content io.Reader) error {
+		if ctx.Err() != nil {
+			return &contentReadError{context.Cause(ctx)}
+		}
+		return a.entry(e, content)
+	})
+	var own *contentReadError
+	if errors.As(err, &own) {
+		return own.err
+	}
+	if err != nil {
+		// The skeleton is not what we wrote, or a file changed while it was read.
+		c.changed(skeletonName(l))
+		return nil
+	}
+	if !a.differs && a.stream.digest() != want {
+		c.changed(a.suspects(l))
+	}
+	return nil
+}
+
+// archiveCheck is one archive on its way back.
+type archiveCheck struct {
+	*checker
+	stream  *tarRebuilder
+	differs bool // noted already
+	first   string
+	files   int
+}
+
+// suspects names what may have changed when only the whole is known to differ.
+func (a *archiveCheck) suspects(l Layer) string {
+	if a.files <= 1 && a.first != "" {
+		return a.first
+	}
+	return fmt.Sprintf("one of the %d files of %s, the first of which is %q", a.files, l.name(), a.first)
+}
+
+// entry compares one entry with the disk; the content of a file is only hashed
+// into the whole.
+func (a *archiveCheck) entry(e tarEntry, content io.Reader) error {
+	switch e.kind {
+	case tarDir:
+		a.expect(e.path, tarDir)
+		return a.directory(e.path)
+	case tarSymlink:
+		a.expect(e.path, tarSymlink)
+		return a.symlink(e)
+	case tarHardlink:
+		a.expect(e.path, tarFile)
+		return a.hardlink(e)
+	}
+	a.expect(e.path, tarFile)
+	if a.files++; a.first == "" {
+		a.first = e.path
+	}
+	f, err := a.open(e.path, e.size)
+	if err != nil {
+		return &contentReadError{err}
+	}
+	a.stream.content = zeros{}
+	if f == nil {
+		// The rest of the archive is still walked, for its names.
+		a.differs = true
+	} else {
+		defer f.Close()
+		a.stream.content = f
+	}
+	n, err := io.CopyN(io.Discard, content, e.size)
+	a.progress.Add(a.first, 0)
+	a.stream.content = nil
+	if err != nil {
+		return err
+	}
+	if f != nil {
+		a.counted(n)
+	}
+	return nil
+}
+
+func (a *archiveCheck) directory(name string) error {
+	_, err := a.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) || isNotDir(err) {
+		a.missing(name + "/")
+		a.differs = true
+		return nil
+	}
+	if err != nil {
+		return &contentReadError{err}
+	}
+	return nil
+}
+
+func (a *archiveCheck) symlink(e tarEntry) error {
+	target, err := a.root.Readlink(e.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		a.missing(e.path)
+		a.differs = true
+		return nil
+	}
+	if err != nil || target != e.target {
+		a.changed(e.path)
+		a.differs = true
+		return nil
+	}
+	a.counted(0)
+	return nil
+}
+
+// hardlink compares a file with the one that the archive links it to.
+func (a *archiveCheck) hardlink(e tarEntry) error {
+	info, err := a.root.Lstat(e.target)
+	if err != nil {
+		return nil // the target itself is noted as missing
+	}
+	want, err := a.open(e.target, info.Size())
+	if err != nil {
+		return &contentReadError{err}
+	}
+	if want == nil {
+		return nil
+	}
+	defer want.Close()
+	got, err := a.open(e.path, info.Size())
+	if err != nil {
+		return &contentReadError{err}
+	}
+	if got == nil {
+		a.differs = true
+		return nil
+	}
+	defer got.Close()
+	sums := [2]string{}
+	for i, f := range []*os.File{want, got} {
+		sum := sha256.New()
+		if _, err := io.Copy(sum, f); err != nil {
+			return &contentReadError{err}
+		}
+		sums[i] = string(sum.Sum(nil))
+	}
+	if sums[0] != sums[1] {
+		a.changed(e.path)
+		a.differs = true
+		return nil
+	}
+	a.counted(info.Size())
+	return nil
+}
+
+// zeros stands in for a file that is not there.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}

@@ -1,0 +1,209 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/aegis-oci/aegis-oci/pkg/verify"
+)
+
+// checker compares a directory with a manifest.
+type checker struct {
+	root     *os.Root
+	m        Manifest
+	config   []byte
+	progress Progress
+
+	mu    sync.Mutex
+	diff  DirError
+	files int
+	size  int64
+	// expected are the names that the manifest and its archives account for.
+	expected map[string]tarKind
+}
+
+func (i *Installed) check(ctx context.Context, root *os.Root, v verify.Verified, m Manifest, o CheckOptions) (int, int64, error) {
+	if v.IsZero() || m.subject != v.Subject() {
+		return 0, 0, &ContentError{Path: "manifest", Want: v.Subject().Digest(), Got: m.subject.Digest(), Reason: "another manifest was verified"}
+	}
+	c := &checker{root: root, m: m, config: i.config, progress: orNoProgress(o.Progress), expected: make(map[string]tarKind)}
+	c.diff.Dir = i.dir
+	if blind := c.blind(); len(blind) > 0 {
+		return 0, 0, &UncheckableError{Dir: i.dir, Layers: blind}
+	}
+	workers := o.Concurrency
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(workers)
+	for _, l := range m.layers {
+		if !l.Archive {
+			c.expect(l.Path, tarFile)
+			g.Go(func() error { return c.checkFile(ctx, l) })
+		}
+	}
+	g.Go(func() error { return c.checkArchives(ctx) })
+	if err := g.Wait(); err != nil {
+		return 0, 0, err
+	}
+	if err := c.findExtra(); err != nil {
+		return 0, 0, err
+	}
+	if !c.diff.empty() {
+		for _, l := range [][]string{c.diff.Changed, c.diff.Missing, c.diff.Extra, c.diff.Links} {
+			slices.Sort(l)
+		}
+		return 0, 0, &c.diff
+	}
+	return c.files, c.size, nil
+}
+
+// blind lists the archives whose files cannot be judged.
+func (c *checker) blind() []digest.Digest {
+	var all []digest.Digest
+	for _, l := range c.m.layers {
+		if !l.Archive {
+			continue
+		}
+		if _, ok := c.m.contentDigest(l, c.config); !ok {
+			all = append(all, l.Descriptor.Digest)
+		}
+	}
+	return all
+}
+
+// expect accounts for a name and the directories above it.
+func (c *checker) expect(name string, kind tarKind) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expected[name] = kind
+	for d := path.Dir(name); d != "." && c.expected[d] == 0; d = path.Dir(d) {
+		c.expected[d] = tarDir
+	}
+}
+
+func (c *checker) changed(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.diff.add(&c.diff.Changed, name)
+}
+
+func (c *checker) missing(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.diff.add(&c.diff.Missing, name)
+}
+
+func (c *checker) counted(size int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.files++
+	c.size += size
+}
+
+// open opens a file that should be there with size bytes. It returns nil and no
+// error when it noted a difference; what stands in a file's place and is no file
+// is noted by findExtra.
+func (c *checker) open(name string, size int64) (*os.File, error) {
+	info, err := c.root.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || isNotDir(err):
+		c.missing(name)
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, nil
+	case info.Size() != size:
+		c.changed(name)
+		return nil, nil
+	}
+	f, _, err := openPlain(c.root, name, os.O_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("check %s: %w", name, err)
+	}
+	return f, nil
+}
+
+// checkFile hashes the file of a raw layer.
+func (c *checker) checkFile(ctx context.Context, l Layer) error {
+	c.progress.Start(l.Path, l.Descriptor.Size)
+	defer c.progress.Done(l.Path)
+	f, err := c.open(l.Path, l.Descriptor.Size)
+	if f == nil {
+		return err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	n, err := c.hash(ctx, l.Path, io.LimitReader(f, l.Descriptor.Size+1), sum)
+	if err != nil {
+		return fmt.Errorf("check %s: %w", l.Path, err)
+	}
+	if n != l.Descriptor.Size || digest.NewDigest(digest.SHA256, sum) != l.Descriptor.Digest {
+		c.changed(l.Path)
+		return nil
+	}
+	c.counted(n)
+	return nil
+}
+
+func (c *checker) hash(ctx context.Context, name string, r io.Reader, sum io.Writer) (int64, error) {
+	buf := make([]byte, bufferSize)
+	var total int64
+	for {
+		if ctx.Err() != nil {
+			return total, context.Cause(ctx)
+		}
+		n, err := r.Read(buf)
+		sum.Write(buf[:n]) //nolint:errcheck // a hash never fails
+		total += int64(n)
+		c.progress.Add(name, int64(n))
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// findExtra walks the directory for what nothing accounts for.
+func (c *checker) findExtra() error {
+	return walkRoot(c.root, func(name string, d fs.DirEntry) error {
+		if name == evidenceDir && d.IsDir() {
+			return fs.SkipDir
+		}
+		kind := c.expected[name]
+		switch {
+		case d.IsDir():
+			if kind == tarDir {
+				return nil
+			}
+			c.diff.add(&c.diff.Extra, name+"/")
+			return fs.SkipDir
+		case d.Type()&fs.ModeSymlink != 0:
+			if kind != tarSymlink {
+				c.diff.add(&c.diff.Links, name)
+			}
+		case !d.Type().IsRegular(), kind != tarFile:
+			c.diff.add(&c.diff.Extra, name)
+		}
+		return nil
+	})
+}

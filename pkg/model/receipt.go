@@ -1,0 +1,199 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/verify"
+)
+
+// What is kept beside an installed model.
+const (
+	evidenceDir   = reservedName
+	receiptName   = evidenceDir + "/receipt.json"
+	manifestName  = evidenceDir + "/manifest.json"
+	configName    = evidenceDir + "/config.json"
+	signaturesDir = evidenceDir + "/signatures"
+	layersDir     = evidenceDir + "/layers"
+
+	maxReceiptSize  = 1 << 20
+	maxSignatures   = 256
+	receiptVersion  = 1
+	maxEvidenceSize = 4 << 20
+)
+
+// receipt is written last: a directory without one is not a complete model. It
+// is a note for the next run and for people. Nothing in it is trusted.
+type receipt struct {
+	Version     int                `json:"version"`
+	Digest      digest.Digest      `json:"digest"`
+	MediaType   string             `json:"mediaType"`
+	Policy      string             `json:"policy,omitempty"`
+	SignedAt    time.Time          `json:"signedAt,omitzero"`
+	InstalledAt time.Time          `json:"installedAt"`
+	Files       int                `json:"files"`
+	Size        int64              `json:"size"`
+	Signatures  []receiptSignature `json:"signatures"`
+}
+
+type receiptSignature struct {
+	Format            string `json:"format"`
+	Key               string `json:"key,omitempty"`
+	KeyVersion        int    `json:"keyVersion,omitempty"`
+	EnvelopeMediaType string `json:"envelopeMediaType"`
+}
+
+// signedAt is the newest signing time that a counted signature claims.
+func signedAt(v verify.Verified) time.Time {
+	var newest time.Time
+	for _, a := range v.Accepted() {
+		if a.Claims.SignedAt.After(newest) {
+			newest = a.Claims.SignedAt
+		}
+	}
+	return newest
+}
+
+// writeEvidence puts manifest, config, signatures and receipt into the tree.
+func (u *unpacking) writeEvidence(t *tree) error {
+	if err := makeDirs(t.root, signaturesDir, t.dirs); err != nil {
+		return err
+	}
+	if err := t.write(manifestName, u.m.raw); err != nil {
+		return err
+	}
+	if u.config != nil {
+		if err := t.write(configName, u.config); err != nil {
+			return err
+		}
+	}
+	for i, a := range u.verified.Accepted() {
+		if err := t.write(signatureName(i, "manifest.json"), a.ManifestBytes); err != nil {
+			return err
+		}
+		if err := t.write(signatureName(i, "envelope"), a.Envelope); err != nil {
+			return err
+		}
+	}
+	data, err := u.receipt(t.files, t.size)
+	if err != nil {
+		return err
+	}
+	return writeNew(t.root, receiptName, data)
+}
+
+func (t *tree) write(name string, data []byte) error {
+	t.names = append(t.names, name)
+	return writeNew(t.root, name, data)
+}
+
+func signatureName(i int, what string) string {
+	return fmt.Sprintf("%s/%d.%s", signaturesDir, i, what)
+}
+
+func (u *unpacking) receipt(files int, size int64) ([]byte, error) {
+	r := receipt{
+		Version:     receiptVersion,
+		Digest:      u.m.subject.Digest(),
+		MediaType:   u.m.subject.MediaType(),
+		Policy:      u.verified.Policy(),
+		SignedAt:    signedAt(u.verified),
+		InstalledAt: u.o.Now().UTC().Truncate(time.Second),
+		Files:       files,
+		Size:        size,
+	}
+	for _, a := range u.verified.Accepted() {
+		r.Signatures = append(r.Signatures, receiptSignature{
+			Format: string(a.Format), Key: a.Key, KeyVersion: a.KeyVersion, EnvelopeMediaType: a.EnvelopeMediaType,
+		})
+	}
+	data, err := json.MarshalIndent(r, "", "  ")
+	return append(data, '\n'), err
+}
+
+// sameEvidence reports whether exactly the signatures that count now are kept.
+func (u *unpacking) sameEvidence(there *Installed) bool {
+	accepted := u.verified.Accepted()
+	if len(accepted) != len(there.signatures) {
+		return false
+	}
+	for i, a := range accepted {
+		kept := there.signatures[i]
+		if !bytes.Equal(a.ManifestBytes, kept.Manifest) || !bytes.Equal(a.Envelope, kept.Envelope) {
+			return false
+		}
+	}
+	return true
+}
+
+// renewEvidence replaces the signatures beside a model whose files were just
+// checked. The receipt goes first and comes back last.
+func (u *unpacking) renewEvidence(s *site) error {
+	if err := removeName(s.base, receiptName); err != nil {
+		return err
+	}
+	if err := s.base.RemoveAll(signaturesDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := makeDirs(s.base, signaturesDir, map[string]bool{}); err != nil {
+		return err
+	}
+	for i, a := range u.verified.Accepted() {
+		if err := writeNew(s.base, signatureName(i, "manifest.json"), a.ManifestBytes); err != nil {
+			return err
+		}
+		if err := writeNew(s.base, signatureName(i, "envelope"), a.Envelope); err != nil {
+			return err
+		}
+	}
+	if err := syncDir(s.base, signaturesDir); err != nil {
+		return err
+	}
+	data, err := u.receipt(u.res.Files, u.res.Size)
+	if err != nil {
+		return err
+	}
+	return replaceFile(s.base, receiptName, data)
+}
+
+// StoredSignature is a signature as it was kept beside a model. It is as
+// untrusted as one from a registry.
+type StoredSignature struct {
+	Manifest          []byte
+	Envelope          []byte
+	EnvelopeMediaType string
+}
+
+// readSignatures reads the kept signatures, numbered from zero.
+func readSignatures(root *os.Root, r receipt) ([]StoredSignature, error) {
+	var all []StoredSignature
+	for i := range maxSignatures {
+		manifest, err := readSmall(root, signatureName(i, "manifest.json"), maxEvidenceSize)
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		envelope, err := readSmall(root, signatureName(i, "envelope"), maxEvidenceSize)
+		if err != nil {
+			return nil, err
+		}
+		s := StoredSignature{Manifest: manifest, Envelope: envelope}
+		if i < len(r.Signatures) {
+			s.EnvelopeMediaType = r.Signatures[i].EnvelopeMediaType
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}

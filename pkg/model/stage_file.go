@@ -1,0 +1,138 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+)
+
+// openPlain opens a regular file in root without following a link in its last
+// component. The file that was looked at is the one that is opened.
+func openPlain(root *os.Root, name string, flag int) (*os.File, fs.FileInfo, error) {
+	before, err := root.Lstat(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !before.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	f, err := root.OpenFile(name, flag|oNoFollow, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !os.SameFile(before, info) {
+		err = fmt.Errorf("%s was replaced while it was opened", name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+// openStaged opens a staged file for writing and reports how much it holds. A
+// file that is not ours, not regular or has a second name, through which
+// somebody else could write to it after the check, is removed and made anew.
+func openStaged(root *os.Root, name string) (*os.File, int64, error) {
+	f, info, err := openPlain(root, name, os.O_RDWR)
+	if err == nil {
+		if ownedByUs(info) && linkCount(info) == 1 {
+			return f, info.Size(), nil
+		}
+		f.Close()
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		if err := root.RemoveAll(name); err != nil {
+			return nil, 0, err
+		}
+	}
+	f, err = root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	return f, 0, err
+}
+
+// readSmall reads a whole regular file of at most limit bytes.
+func readSmall(root *os.Root, name string, limit int64) ([]byte, error) {
+	f, _, err := openPlain(root, name, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s has more than %d bytes", name, limit)
+	}
+	return data, nil
+}
+
+// writeNew writes a file that does not exist yet, with mode 0644 whatever the
+// umask, and flushes it.
+func writeNew(root *os.Root, name string, data []byte) error {
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, finish(f, false))
+}
+
+// finish sets a written file's mode, flushes it to the disk and closes it.
+func finish(f *os.File, executable bool) error {
+	mode := fs.FileMode(0o644)
+	if executable {
+		mode = 0o755
+	}
+	return errors.Join(f.Chmod(mode), f.Sync(), f.Close())
+}
+
+// replaceFile writes name so that a reader finds the old content or the new one.
+func replaceFile(root *os.Root, name string, data []byte) error {
+	tmp := name + ".tmp"
+	if err := root.RemoveAll(tmp); err != nil {
+		return err
+	}
+	if err := writeNew(root, tmp, data); err != nil {
+		return err
+	}
+	if err := root.Rename(tmp, name); err != nil {
+		return err
+	}
+	return syncDir(root, path.Dir(name))
+}
+
+// makeDirs makes dir and its parents in root, each with mode 0755 and the group
+// bit that a volume hands down. made remembers those already done. A link on the
+// way is refused: nothing is ever written through one.
+func makeDirs(root *os.Root, dir string, made map[string]bool) error {
+	if dir == "." || made[dir] {
+		return nil
+	}
+	if err := makeDirs(root, path.Dir(dir), made); err != nil {
+		return err
+	}
+	err := root.Mkdir(dir, 0o755)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	info, err := root.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return &PathError{Path: dir, Reason: "it is not a directory"}
+	}
+	made[dir] = true
+	if want := info.Mode()&fs.ModeSetgid | 0o755; info.Mode()&(fs.ModePerm|fs.ModeSetgid) != want {
+		return root.Chmod(dir, want)
+	}
+	return nil
+}

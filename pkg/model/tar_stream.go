@@ -1,0 +1,159 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"hash"
+	"io"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// maxSkeleton bounds what an archive may hold besides its files' content:
+	// headers, padding and what follows the end.
+	maxSkeleton = 256 << 20
+	// expansionFactor and expansionBase bound what an archive may expand to where
+	// no limit is given, against archives that are small and expand without end.
+	expansionFactor = 100
+	expansionBase   = 1 << 30
+	// maxZstdWindow bounds the decoder's memory.
+	maxZstdWindow = 128 << 20
+)
+
+// decompress opens the archive in a layer.
+func decompress(l Layer, r io.Reader) (io.ReadCloser, error) {
+	switch l.Compression {
+	case compressionGzip:
+		z, err := gzip.NewReader(r)
+		if err != nil {
+			return nil, &TarError{Layer: l.Descriptor.Digest, Reason: err.Error()}
+		}
+		return z, nil
+	case compressionZstd:
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
+		if err != nil {
+			return nil, &TarError{Layer: l.Descriptor.Digest, Reason: err.Error()}
+		}
+		return z.IOReadCloser(), nil
+	}
+	return io.NopCloser(r), nil
+}
+
+// tarRecorder hands an archive on to archive/tar while it is unpacked. It hashes
+// every byte, bounds them, and writes all that is not a file's content to
+// skeleton. archive/tar reads no further than it must, so that the content of a
+// file is exactly what is read while content is set.
+type tarRecorder struct {
+	r        io.Reader
+	sum      hash.Hash
+	skeleton io.Writer // nil when it is not wanted
+	content  bool
+	literal  int64
+	left     int64
+	tooLong  error // what reading past left gives
+	layer    digest.Digest
+}
+
+func newTarRecorder(r io.Reader, l Layer, skeleton io.Writer) *tarRecorder {
+	return &tarRecorder{r: r, sum: sha256.New(), skeleton: skeleton, layer: l.Descriptor.Digest}
+}
+
+// expandTo bounds the whole archive: to limit bytes by rule, or to the free
+// bytes of the volume where those are fewer.
+func (t *tarRecorder) expandTo(limit, free int64, dir string) {
+	t.left = limit
+	t.tooLong = &TarError{Layer: t.layer, Reason: fmt.Sprintf("it expands to more than %d bytes", limit)}
+	if free < limit {
+		t.left = free
+		t.tooLong = &SpaceError{Dir: dir, Need: limit, Free: free}
+	}
+}
+
+func (t *tarRecorder) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	if t.left -= int64(n); t.left < 0 {
+		return 0, t.tooLong
+	}
+	t.sum.Write(p[:n])
+	if t.content {
+		return n, err
+	}
+	if t.literal += int64(n); t.literal > maxSkeleton {
+		return 0, &TarError{Layer: t.layer, Reason: fmt.Sprintf("more than %d bytes beside the files' content", maxSkeleton)}
+	}
+	if t.skeleton != nil {
+		if _, werr := t.skeleton.Write(p[:n]); werr != nil {
+			return 0, &contentReadError{werr}
+		}
+	}
+	return n, err
+}
+
+func (t *tarRecorder) digest() digest.Digest { return digest.NewDigest(digest.SHA256, t.sum) }
+
+// tarRebuilder is the way back: it yields an archive again from its skeleton
+// and, while content is set, from a file on disk. The skeleton is not trusted.
+// It is read as an archive like any other, the names are taken from it by the
+// same rules, and nothing counts before the whole has the signed digest.
+type tarRebuilder struct {
+	skeleton io.Reader
+	content  io.Reader
+	sum      hash.Hash
+}
+
+func (t *tarRebuilder) Read(p []byte) (n int, err error) {
+	if t.content != nil {
+		n, err = t.content.Read(p)
+	} else {
+		n, err = t.skeleton.Read(p)
+	}
+	t.sum.Write(p[:n])
+	return n, err
+}
+
+func (t *tarRebuilder) digest() digest.Digest { return digest.NewDigest(digest.SHA256, t.sum) }
+
+// contentReadError carries an input or output error of ours through archive/tar.
+type contentReadError struct{ err error }
+
+func (e *contentReadError) Error() string { return e.err.Error() }
+func (e *contentReadError) Unwrap() error { return e.err }
+
+// hasModelConfig reports whether the config blob can say what archives expand to.
+func (m Manifest) hasModelConfig() bool {
+	t := m.config.MediaType
+	return m.config.Size <= maxConfigSize &&
+		(strings.HasPrefix(t, "application/vnd.cncf.model.config.") || strings.HasPrefix(t, "application/vnd.cnai.model.config."))
+}
+
+// contentDigest returns the digest of l's uncompressed archive where the
+// manifest's own digest covers it: the layer's own for a plain tar, else the
+// annotation of oras, else the config's diffIds. config may be nil.
+func (m Manifest) contentDigest(l Layer, config []byte) (digest.Digest, bool) {
+	if l.Compression == compressionNone {
+		return l.Descriptor.Digest, true
+	}
+	if l.ContentDigest != "" {
+		return l.ContentDigest, true
+	}
+	if !m.hasModelConfig() || digest.FromBytes(config) != m.config.Digest {
+		return "", false
+	}
+	ids := m.diffIDs(config)
+	if len(ids) != m.layerCount {
+		return "", false
+	}
+	id := ids[l.index]
+	// Some writers put the compressed layer's digest there: that says nothing.
+	if id.Validate() != nil || id.Algorithm() != digest.SHA256 || id == l.Descriptor.Digest {
+		return "", false
+	}
+	return id, true
+}

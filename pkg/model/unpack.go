@@ -1,0 +1,282 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/verify"
+)
+
+// defaultConcurrency is how many layers are fetched at once.
+const defaultConcurrency = 3
+
+// Fetcher opens layers. What it yields is not trusted.
+type Fetcher interface {
+	// Fetch opens the content of desc at offset, in bytes. The caller closes it.
+	Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
+}
+
+// UnpackOptions says how to unpack. The zero value refuses whatever is in doubt.
+type UnpackOptions struct {
+	// Replace puts the model in the place of another one that was installed at the
+	// destination, or of a damaged copy. Everything in the directory goes.
+	Replace bool
+	// AllowRollback lets Replace install a model whose signature is older than
+	// that of the installed one.
+	AllowRollback bool
+	// SkipUnknown leaves layers of an unknown type out; each is named to Warn.
+	SkipUnknown bool
+	// NoResume neither uses nor keeps what an interrupted run has fetched.
+	NoResume bool
+	// MaxExpansion bounds what one compressed layer may expand to, in bytes. Zero
+	// means a hundred times its size and 1 GiB.
+	MaxExpansion int64
+	// Concurrency is how many layers are fetched at once. Zero means 3.
+	Concurrency int
+	Progress    Progress
+	// Logger hears details. Nil discards them.
+	Logger *slog.Logger
+	// Now dates the receipt. Nil means time.Now.
+	Now func() time.Time
+	// Warn hears what a user should know about and that stops nothing.
+	Warn func(string)
+}
+
+// UnpackResult says what was done. Sizes are in bytes.
+type UnpackResult struct {
+	// Path is the destination.
+	Path  string
+	Files int
+	Size  int64
+	// BytesFetched came from the Fetcher; BytesReused were on the disk already and
+	// hashed again.
+	BytesFetched, BytesReused int64
+	// AlreadyThere means that every file was there and was checked again.
+	AlreadyThere bool
+}
+
+// unpacking is one run.
+type unpacking struct {
+	fetch Fetcher
+	m     Manifest
+	// verified is the zero Verified for UnpackUnverified, which leaves no receipt.
+	verified verify.Verified
+	dst      string
+	o        UnpackOptions
+	progress Progress
+	res      UnpackResult
+	// config is the config blob where it is needed to check archives later.
+	config []byte
+}
+
+// Unpack fetches the layers of m, which Decode made from v, and installs them at
+// dst. Nothing has its final name before every byte of the model was checked
+// against v's digest; the receipt comes last.
+//
+// Rejections are *ContentError, *PathError, *LayerError, *TarError and
+// *IndexError: nothing is left then, staging included. After *ShortError, an
+// error of f or the end of ctx, what was fetched stays staged for the next run.
+// A *SpaceError leaves nothing. The destination's state is told by
+// *NotEmptyError, *InstalledError, *RollbackError, *DirError and *LockedError.
+func Unpack(ctx context.Context, f Fetcher, v verify.Verified, m Manifest, dst string, o UnpackOptions) (UnpackResult, error) {
+	if v.IsZero() {
+		return UnpackResult{}, &signature.ManifestError{Reason: "nothing was verified"}
+	}
+	if m.subject != v.Subject() {
+		return UnpackResult{}, &ContentError{Path: "manifest", Want: v.Subject().Digest(), Got: m.subject.Digest(), Reason: "another manifest was verified"}
+	}
+	return newUnpacking(f, v, m, dst, o).run(ctx)
+}
+
+// UnpackUnverified is Unpack for a manifest that nobody vouched for. The layers
+// are held to the manifest's digests all the same, but no receipt is written, so
+// that the result never passes for an installed model.
+func UnpackUnverified(ctx context.Context, f Fetcher, m Manifest, dst string, o UnpackOptions) (UnpackResult, error) {
+	if m.subject.IsZero() {
+		return UnpackResult{}, &signature.ManifestError{Reason: "nothing was decoded"}
+	}
+	return newUnpacking(f, verify.Verified{}, m, dst, o).run(ctx)
+}
+
+func newUnpacking(f Fetcher, v verify.Verified, m Manifest, dst string, o UnpackOptions) *unpacking {
+	if o.Concurrency <= 0 {
+		o.Concurrency = defaultConcurrency
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	return &unpacking{fetch: f, m: m, verified: v, dst: dst, o: o, progress: orNoProgress(o.Progress)}
+}
+
+func (u *unpacking) run(ctx context.Context) (UnpackResult, error) {
+	if err := u.acceptLayers(); err != nil {
+		return UnpackResult{}, err
+	}
+	s, err := openSite(ctx, u.dst)
+	if err != nil {
+		if isReadOnly(err) && u.readyOnReadOnly(ctx) {
+			return u.res, nil
+		}
+		return UnpackResult{}, err
+	}
+	u.res.Path = s.dst
+	started, err := u.at(ctx, s)
+	if err == nil {
+		s.leave(true)
+		return u.res, nil
+	}
+	if isDiskFull(err) {
+		err = &SpaceError{Dir: s.dst, Err: err}
+	}
+	u.abandon(s, started, err)
+	return UnpackResult{}, err
+}
+
+// abandon leaves the site after an error: with everything fetched still staged
+// when that may help the next run, else with nothing.
+func (u *unpacking) abandon(s *site, started bool, err error) {
+	var space *SpaceError
+	if started && !u.o.NoResume && !rejected(err) && !errors.As(err, &space) {
+		s.leave(false)
+		return
+	}
+	if j := s.readJournal(); j.State == statePlacing {
+		if s.clearPlaced(j) != nil {
+			// The journal is what tells the next run which names to clear.
+			s.leave(false)
+			return
+		}
+	}
+	s.leave(true)
+	s.dropParents()
+}
+
+// acceptLayers decides about layers of unknown types.
+func (u *unpacking) acceptLayers() error {
+	if len(u.m.unknown) > 0 {
+		if !u.o.SkipUnknown {
+			return &LayerError{MediaTypes: u.m.Unknown()}
+		}
+		u.o.Warn("skipping layers of an unknown type: " + strings.Join(u.m.unknown, ", "))
+	}
+	if len(u.m.layers) == 0 {
+		return &signature.ManifestError{Reason: "it has no layer that could be unpacked"}
+	}
+	return nil
+}
+
+// at does the work under the destination's lock. started reports that there may
+// be something staged that is worth keeping.
+func (u *unpacking) at(ctx context.Context, s *site) (started bool, err error) {
+	found, err := u.survey(ctx, s)
+	if err != nil || found == foundSame {
+		return false, err
+	}
+	if u.o.NoResume {
+		if err := s.wipe(); err != nil {
+			return false, err
+		}
+	}
+	if err := s.begin(u.m.subject.Digest()); err != nil {
+		return false, err
+	}
+	blobs := u.blobs()
+	if err := u.checkSpace(s, blobs); err != nil {
+		return true, err
+	}
+	if err := u.fetchAll(ctx, s, blobs); err != nil {
+		return true, err
+	}
+	t, err := u.assemble(ctx, s)
+	if err != nil {
+		return true, err
+	}
+	if err := u.place(s, t, found == foundOther); err != nil {
+		return true, err
+	}
+	u.o.Logger.Debug("unpacked", "digest", u.m.subject.Digest(), "path", s.dst, "files", u.res.Files)
+	return true, nil
+}
+
+// begin makes the staging directory ready for dgst.
+func (s *site) begin(dgst digest.Digest) error {
+	if err := s.writeJournal(journal{Digest: dgst, State: stateFetching}); err != nil {
+		return err
+	}
+	return makeDirs(s.root, blobsDir, map[string]bool{})
+}
+
+// blob is one distinct blob to fetch, and what it is called.
+type blob struct {
+	desc ocispec.Descriptor
+	name string
+}
+
+func (b blob) file() string { return blobFile(b.desc.Digest) }
+
+func blobFile(d digest.Digest) string { return blobsDir + "/" + d.Encoded() }
+
+// blobs returns every layer's blob once, and the config where it says what
+// compressed archives expand to.
+func (u *unpacking) blobs() []blob {
+	var (
+		all  []blob
+		seen = make(map[digest.Digest]bool)
+	)
+	for _, l := range u.m.layers {
+		if !seen[l.Descriptor.Digest] {
+			seen[l.Descriptor.Digest] = true
+			all = append(all, blob{l.Descriptor, l.name()})
+		}
+	}
+	if u.m.compressed() && u.m.hasModelConfig() && !seen[u.m.config.Digest] {
+		all = append(all, blob{u.m.config, "config"})
+	}
+	return all
+}
+
+// checkSpace compares what is still to be written with what is free.
+func (u *unpacking) checkSpace(s *site, blobs []blob) error {
+	var need int64
+	for _, b := range blobs {
+		need += b.desc.Size
+		if info, err := s.root.Lstat(b.file()); err == nil {
+			need -= min(info.Size(), b.desc.Size)
+		}
+	}
+	used := make(map[digest.Digest]bool)
+	for _, l := range u.m.layers {
+		// An archive is unpacked beside its blob; of a blob that is several files
+		// all but the first are copies.
+		if l.Archive || used[l.Descriptor.Digest] {
+			need += l.Descriptor.Size
+		}
+		used[l.Descriptor.Digest] = true
+	}
+	free, err := freeSpace(s.stagingPath())
+	if err != nil {
+		return fmt.Errorf("ask for the free space of %s: %w", s.dst, err)
+	}
+	if need > free {
+		return &SpaceError{Dir: s.dst, Need: need, Free: free}
+	}
+	return nil
+}

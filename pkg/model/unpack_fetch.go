@@ -1,0 +1,215 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// bufferSize and buffers bound the memory of one transfer: one buffer is
+	// filled while another is hashed.
+	bufferSize = 1 << 20
+	buffers    = 3
+)
+
+// fetchAll brings every blob into staging and checks it.
+func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob) error {
+	var fetched, reused atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(u.o.Concurrency)
+	for _, b := range blobs {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			t := &transfer{blob: b, fetch: u.fetch, progress: u.progress}
+			err := t.run(ctx, s.root)
+			fetched.Add(t.fetched)
+			reused.Add(t.reused)
+			return err
+		})
+	}
+	err := g.Wait()
+	u.res.BytesFetched, u.res.BytesReused = fetched.Load(), reused.Load()
+	return err
+}
+
+// transfer brings one blob into its staged file.
+type transfer struct {
+	blob
+	fetch           Fetcher
+	progress        Progress
+	fetched, reused int64
+	shown           int64 // what progress was told
+}
+
+// errMismatch means that a staged file is whole and its content is not wanted.
+var errMismatch = errors.New("the content has another digest")
+
+// run fetches what is missing and checks everything. Content that does not match
+// is fetched once more from the start, because the kept part or one transfer may
+// have been damaged; when it still does not match, it is not what was signed.
+func (t *transfer) run(ctx context.Context, root *os.Root) error {
+	t.progress.Start(t.name, t.desc.Size)
+	defer t.progress.Done(t.name)
+	f, size, err := openStaged(root, t.file())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if size > t.desc.Size {
+		size = 0
+	}
+	got, err := t.fill(ctx, f, size)
+	if errors.Is(err, errMismatch) {
+		t.reused = 0
+		t.show(0)
+		got, err = t.fill(ctx, f, 0)
+	}
+	if errors.Is(err, errMismatch) {
+		return &ContentError{Path: t.name, Want: t.desc.Digest, Got: got, Reason: "fetched twice"}
+	}
+	if err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// fill hashes the first kept bytes of f, appends what is missing and compares.
+// It returns the digest of what it found.
+func (t *transfer) fill(ctx context.Context, f *os.File, kept int64) (digest.Digest, error) {
+	if err := f.Truncate(kept); err != nil {
+		return "", err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	if kept > 0 {
+		n, err := t.pump(ctx, io.LimitReader(f, kept), nil, sum)
+		if err != nil {
+			return "", err
+		}
+		if n != kept {
+			return "", fmt.Errorf("read the kept part of %s: %w", t.name, io.ErrUnexpectedEOF)
+		}
+		t.reused = kept
+	}
+	if kept < t.desc.Size {
+		if err := t.download(ctx, f, kept, sum); err != nil {
+			return "", err
+		}
+	}
+	got := digest.NewDigest(digest.SHA256, sum)
+	if got != t.desc.Digest {
+		return got, errMismatch
+	}
+	return got, nil
+}
+
+// download appends the bytes from offset on. It never writes more than the
+// descriptor says, and asks for one byte more to see that there is none.
+func (t *transfer) download(ctx context.Context, f *os.File, offset int64, sum hash.Hash) error {
+	rc, err := t.fetch.Fetch(ctx, t.desc, offset)
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", t.name, err)
+	}
+	defer rc.Close()
+	// A reader that is blocked in the network does not see ctx by itself.
+	stop := context.AfterFunc(ctx, func() { rc.Close() })
+	defer stop()
+	rest := t.desc.Size - offset
+	n, err := t.pump(ctx, io.LimitReader(rc, rest), f, sum)
+	t.fetched += n
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", t.name, err)
+	}
+	if n < rest {
+		return &ShortError{Path: t.name, Digest: t.desc.Digest, Want: t.desc.Size, Got: offset + n}
+	}
+	var more [1]byte
+	if k, _ := io.ReadFull(rc, more[:]); k > 0 {
+		return &ContentError{Path: t.name, Want: t.desc.Digest, Reason: fmt.Sprintf("it goes on after the %d bytes of its descriptor", t.desc.Size)}
+	}
+	return nil
+}
+
+// pump reads r to its end, writing to w (unless nil) and hashing at the same
+// time, in memory that does not grow. What was read before an error is written.
+func (t *transfer) pump(ctx context.Context, r io.Reader, w io.Writer, sum hash.Hash) (int64, error) {
+	free := make(chan []byte, buffers)
+	for range buffers {
+		free <- make([]byte, bufferSize)
+	}
+	full := make(chan []byte, buffers)
+	hashed := make(chan struct{})
+	go func() {
+		defer close(hashed)
+		for b := range full {
+			sum.Write(b)
+			free <- b[:cap(b)]
+		}
+	}()
+	defer func() {
+		close(full)
+		<-hashed
+	}()
+	var total int64
+	for {
+		if ctx.Err() != nil {
+			return total, context.Cause(ctx)
+		}
+		b := <-free
+		n, err := fillBuffer(r, b)
+		if n > 0 {
+			full <- b[:n]
+			if w != nil {
+				if _, err := w.Write(b[:n]); err != nil {
+					return total, err
+				}
+			}
+			total += int64(n)
+			t.show(t.shown + int64(n))
+		}
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// fillBuffer is io.ReadFull that hands the reader's own error on: a connection
+// that was cut (io.ErrUnexpectedEOF) must not pass for a clean end.
+func fillBuffer(r io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var k int
+		k, err = r.Read(b[n:])
+		n += k
+	}
+	return n, err
+}
+
+// show tells progress that n bytes of the blob are there.
+func (t *transfer) show(n int64) {
+	if n != t.shown {
+		t.progress.Add(t.name, n-t.shown)
+		t.shown = n
+	}
+}

@@ -1,0 +1,287 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+)
+
+// tree is the model as it stands in staging, whole and checked.
+type tree struct {
+	root *os.Root
+	dirs map[string]bool
+	// names are the files and links, in the order they were made.
+	names []string
+	files int
+	size  int64
+}
+
+// assemble builds the model under its final names inside staging.
+func (u *unpacking) assemble(ctx context.Context, s *site) (*tree, error) {
+	if err := makeDirs(s.root, treeDir, map[string]bool{}); err != nil {
+		return nil, err
+	}
+	root, err := s.root.OpenRoot(treeDir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	t := &tree{root: root, dirs: make(map[string]bool)}
+	moved := make(map[string]string) // blob to the first file made of it
+	for _, l := range u.m.layers {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if l.Archive {
+			continue
+		}
+		if err := u.assembleFile(s, t, l, moved); err != nil {
+			return nil, fmt.Errorf("unpack %s: %w", l.Path, err)
+		}
+	}
+	if err := u.assembleArchives(ctx, s, t, moved); err != nil {
+		return nil, err
+	}
+	if !u.verified.IsZero() {
+		if err := u.writeEvidence(t); err != nil {
+			return nil, fmt.Errorf("write the evidence: %w", err)
+		}
+	}
+	for _, dir := range slices.Sorted(maps.Keys(t.dirs)) {
+		if err := syncDir(root, dir); err != nil {
+			return nil, err
+		}
+	}
+	u.res.Files, u.res.Size = t.files, t.size
+	return t, syncDir(root, ".")
+}
+
+// assembleFile gives a checked blob its path in the tree: the first time by a
+// rename, then by a copy, since two names of one file would change together.
+func (u *unpacking) assembleFile(s *site, t *tree, l Layer, moved map[string]string) error {
+	if err := makeDirs(t.root, path.Dir(l.Path), t.dirs); err != nil {
+		return err
+	}
+	from := blobFile(l.Descriptor.Digest)
+	if first, ok := moved[from]; ok {
+		if err := copyFile(t.root, first, l.Path, l.Executable); err != nil {
+			return err
+		}
+	} else {
+		if err := s.root.Rename(from, treeDir+"/"+l.Path); err != nil {
+			return err
+		}
+		moved[from] = l.Path
+		f, _, err := openPlain(t.root, l.Path, os.O_RDWR)
+		if err != nil {
+			return err
+		}
+		if err := finish(f, l.Executable); err != nil {
+			return err
+		}
+	}
+	t.names = append(t.names, l.Path)
+	t.files++
+	t.size += l.Descriptor.Size
+	return nil
+}
+
+func copyFile(root *os.Root, from, to string, executable bool) error {
+	src, _, err := openPlain(root, from, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := root.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(dst, src)
+	return errors.Join(err, finish(dst, executable))
+}
+
+// place gives the model its final name. From here on ctx is not asked: what is
+// left are renames.
+func (u *unpacking) place(s *site, t *tree, replace bool) error {
+	if !s.inside {
+		return u.placeWhole(s)
+	}
+	names := slices.Clone(t.names)
+	if !u.verified.IsZero() {
+		names = append(names, receiptName)
+	}
+	j := journal{Digest: u.m.subject.Digest(), State: statePlacing, New: names}
+	if replace {
+		old, err := s.listTree()
+		if err != nil {
+			return err
+		}
+		j.Old = old
+	}
+	if err := s.writeJournal(j); err != nil {
+		return err
+	}
+	if replace {
+		if err := s.clear(j.Old); err != nil {
+			return fmt.Errorf("remove the model that is replaced: %w", err)
+		}
+	}
+	return u.placeEach(s, t, names)
+}
+
+// placeWhole makes the destination appear by one rename.
+func (u *unpacking) placeWhole(s *site) error {
+	if err := s.root.RemoveAll(blobsDir); err != nil {
+		return err
+	}
+	if err := s.base.Rename(s.staging+"/"+treeDir, s.target); err != nil {
+		return fmt.Errorf("rename the finished model to %s: %w", s.dst, err)
+	}
+	return syncDir(s.base, ".")
+}
+
+// placeEach moves the files one by one, the receipt last and only when all the
+// others are on the disk.
+func (u *unpacking) placeEach(s *site, t *tree, names []string) error {
+	made := make(map[string]bool)
+	for _, dir := range slices.Sorted(maps.Keys(t.dirs)) {
+		if err := makeDirs(s.base, dir, made); err != nil {
+			return err
+		}
+	}
+	for _, name := range names {
+		if name == receiptName {
+			if err := s.syncPlaced(made); err != nil {
+				return err
+			}
+		}
+		if _, err := s.base.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			return &NotEmptyError{Dir: s.dst, Names: []string{name}}
+		}
+		if err := s.base.Rename(s.staging+"/"+treeDir+"/"+name, name); err != nil {
+			return err
+		}
+	}
+	return s.syncPlaced(made)
+}
+
+func (s *site) syncPlaced(dirs map[string]bool) error {
+	for dir := range dirs {
+		if err := syncDir(s.base, dir); err != nil {
+			return err
+		}
+	}
+	return syncDir(s.base, ".")
+}
+
+// clearPlaced removes the names that an interrupted run had in motion, and no
+// others.
+func (s *site) clearPlaced(j journal) error {
+	if err := s.clear(j.New); err != nil {
+		return err
+	}
+	return s.clear(j.Old)
+}
+
+// clear removes files, links and (names that end in a slash) directories, the
+// receipt first: what is left can never pass for a complete model. Directories
+// that something else is in stay.
+func (s *site) clear(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	if err := removeName(s.base, receiptName); err != nil {
+		return err
+	}
+	if err := syncDir(s.base, evidenceDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dirs := make(map[string]bool)
+	for _, name := range names {
+		file, isDir := strings.CutSuffix(name, "/")
+		if top, _, _ := strings.Cut(file, "/"); isFurniture(top) {
+			continue
+		}
+		for d := path.Dir(name); d != "."; d = path.Dir(d) {
+			dirs[d] = true
+		}
+		if !isDir {
+			if err := removeName(s.base, file); err != nil {
+				return err
+			}
+		}
+	}
+	sorted := slices.Sorted(maps.Keys(dirs))
+	for _, d := range slices.Backward(sorted) {
+		s.base.Remove(d) //nolint:errcheck // not empty: somebody else's file is in it
+	}
+	return nil
+}
+
+// removeName removes one name, if it is there and no directory.
+func removeName(root *os.Root, name string) error {
+	info, err := root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) || isNotDir(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return nil
+	}
+	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// listTree lists everything at the destination, directories with a slash at the
+// end. Links are listed and not followed.
+func (s *site) listTree() ([]string, error) {
+	var names []string
+	err := walkRoot(s.base, func(name string, d fs.DirEntry) error {
+		if len(names) > maxListed {
+			return fmt.Errorf("%s holds more than %d files", s.dst, maxListed)
+		}
+		if d.IsDir() {
+			name += "/"
+		}
+		names = append(names, name)
+		return nil
+	})
+	return names, err
+}
+
+// maxListed bounds the names in a journal.
+const maxListed = 1_000_000
+
+// walkRoot calls fn for everything under root but the furniture of a volume,
+// parents first, following no link.
+func walkRoot(root *os.Root, fn func(name string, d fs.DirEntry) error) error {
+	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if name == "." {
+			return err
+		}
+		if !strings.Contains(name, "/") && isFurniture(name) {
+			if d != nil && d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return fn(name, d)
+	})
+}

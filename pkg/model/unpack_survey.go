@@ -1,0 +1,210 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+)
+
+// finding is what a destination holds.
+type finding int
+
+const (
+	foundNothing finding = iota
+	// foundSame is the wanted model, every file checked.
+	foundSame
+	// foundOther is a model that may be replaced.
+	foundOther
+)
+
+// survey looks at what is at the destination and in staging. It finishes or
+// clears what an interrupted run left, and returns an error for a destination
+// that must not be touched.
+func (u *unpacking) survey(ctx context.Context, s *site) (finding, error) {
+	j := s.readJournal()
+	same := j.Digest == u.m.subject.Digest()
+	if j.State == statePlacing && s.inside {
+		if same && !u.o.NoResume {
+			u.reclaim(s, j)
+		}
+		if err := s.clearPlaced(j); err != nil {
+			return foundNothing, fmt.Errorf("clear what an interrupted run left: %w", err)
+		}
+		if err := s.writeJournal(journal{Digest: j.Digest, State: stateFetching}); err != nil {
+			return foundNothing, err
+		}
+	}
+	if same {
+		u.reclaimTree(s)
+		if err := s.root.RemoveAll(treeDir); err != nil {
+			return foundNothing, err
+		}
+	} else if err := s.wipe(); err != nil {
+		return foundNothing, err
+	}
+	if !s.inside {
+		return foundNothing, nil
+	}
+	names, err := s.contents()
+	if err != nil || len(names) == 0 {
+		return foundNothing, err
+	}
+	return u.judge(ctx, s, names)
+}
+
+// contents lists the destination without what a volume brings along.
+func (s *site) contents() ([]string, error) {
+	names, err := listDir(s.base, ".")
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(names, isFurniture), nil
+}
+
+// isFurniture knows the top-level names that are no content of a destination.
+func isFurniture(name string) bool {
+	return name == stagingName || name == "lost+found" || name == ".snapshot"
+}
+
+// judge decides about a destination that holds something.
+func (u *unpacking) judge(ctx context.Context, s *site, names []string) (finding, error) {
+	there, err := readInstalled(s.base, s.dst)
+	if err != nil {
+		if len(names) > 5 {
+			names = append(names[:5], "...")
+		}
+		return foundNothing, &NotEmptyError{Dir: s.dst, Names: names}
+	}
+	if u.verified.IsZero() || there.digest() != u.m.subject.Digest() {
+		return u.judgeOther(s, there)
+	}
+	err = u.checkSame(ctx, s, there)
+	if err == nil {
+		return foundSame, nil
+	}
+	var (
+		damaged     *DirError
+		uncheckable *UncheckableError
+	)
+	switch {
+	case errors.As(err, &uncheckable):
+		u.o.Warn(err.Error() + "; fetching it again")
+		return foundOther, nil
+	case errors.As(err, &damaged) && u.o.Replace:
+		u.o.Warn("replacing " + err.Error())
+		return foundOther, nil
+	}
+	return foundNothing, err
+}
+
+// checkSame hashes every file of the model that is there, and brings the kept
+// evidence up to date: a model that was signed again stays checkable.
+func (u *unpacking) checkSame(ctx context.Context, s *site, there *Installed) error {
+	files, size, err := there.check(ctx, s.base, u.verified, u.m, CheckOptions{Progress: u.o.Progress})
+	if err != nil {
+		return err
+	}
+	u.res.Files, u.res.Size, u.res.BytesReused, u.res.AlreadyThere = files, size, size, true
+	if there.complete && (u.sameEvidence(there) || signedAt(u.verified).Before(there.signedAt)) {
+		return nil
+	}
+	if err := u.renewEvidence(s); err != nil {
+		u.o.Warn("keeping the older evidence beside the model: " + err.Error())
+	}
+	return nil
+}
+
+// judgeOther decides about another model at the destination.
+func (u *unpacking) judgeOther(s *site, there *Installed) (finding, error) {
+	wanted := u.m.subject.Digest()
+	if !u.o.Replace {
+		return foundNothing, &InstalledError{Dir: s.dst, Installed: there.digest(), Wanted: wanted}
+	}
+	// The stored time is a guard against accidents and replays, and no more: who
+	// can write the volume can change it.
+	at := signedAt(u.verified)
+	if !u.verified.IsZero() && !u.o.AllowRollback && at.Before(there.signedAt) {
+		return foundNothing, &RollbackError{
+			Dir: s.dst, Installed: there.digest(), Wanted: wanted,
+			InstalledAt: showTime(there.signedAt), WantedAt: showTime(at),
+		}
+	}
+	return foundOther, nil
+}
+
+func showTime(t time.Time) string {
+	if t.IsZero() {
+		return "an unknown time"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// reclaim moves files that an interrupted run of the same manifest has placed
+// back to staging, where they are hashed again like everything kept.
+func (u *unpacking) reclaim(s *site, j journal) {
+	u.reclaimTree(s)
+	placed := make(map[string]bool, len(j.New))
+	for _, name := range j.New {
+		placed[name] = true
+	}
+	for _, l := range u.m.layers {
+		if !l.Archive && placed[l.Path] {
+			u.moveBack(s, l.Path, l)
+		}
+	}
+}
+
+func (u *unpacking) reclaimTree(s *site) {
+	if _, err := s.root.Lstat(treeDir); err != nil {
+		return
+	}
+	for _, l := range u.m.layers {
+		if !l.Archive {
+			u.moveBack(s, s.staging+"/"+treeDir+"/"+l.Path, l)
+		}
+	}
+}
+
+// moveBack makes a file the staged file of its layer's blob unless there is one.
+// It may fail: then the layer is fetched.
+func (u *unpacking) moveBack(s *site, name string, l Layer) {
+	to := s.staging + "/" + blobFile(l.Descriptor.Digest)
+	if _, err := s.base.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if info, err := s.base.Lstat(name); err != nil || !info.Mode().IsRegular() {
+		return
+	}
+	if err := makeDirs(s.root, blobsDir, map[string]bool{}); err != nil {
+		return
+	}
+	if err := s.base.Rename(name, to); err != nil {
+		u.o.Logger.Debug("cannot reuse a placed file", "path", name, "err", err)
+	}
+}
+
+// readyOnReadOnly reports whether a destination that cannot be written holds the
+// wanted model already: a volume that another pod filled, mounted read-only.
+func (u *unpacking) readyOnReadOnly(ctx context.Context) bool {
+	if u.verified.IsZero() {
+		return false
+	}
+	there, err := OpenInstalled(u.dst)
+	if err != nil || there.digest() != u.m.subject.Digest() || !there.complete {
+		return false
+	}
+	files, size, err := there.Check(ctx, u.verified, CheckOptions{Progress: u.o.Progress})
+	if err != nil {
+		u.o.Warn(err.Error())
+		return false
+	}
+	u.res = UnpackResult{Path: there.dir, Files: files, Size: size, BytesReused: size, AlreadyThere: true}
+	return true
+}
