@@ -30,16 +30,16 @@ func hashAll(ctx context.Context, sources []source, files []File, o *PackOptions
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(files[b].Size, files[a].Size) })
 	buffers := sync.Pool{New: func() any { b := make([]byte, hashBuffer); return &b }}
 	progress := orNoProgress(o.Progress)
-	group, ctx := errgroup.WithContext(ctx)
+	group, hashing := errgroup.WithContext(ctx)
 	group.SetLimit(o.concurrency())
 	for _, i := range order {
-		if ctx.Err() != nil {
+		if hashing.Err() != nil {
 			break
 		}
 		group.Go(func() error {
 			buf := buffers.Get().(*[]byte)
 			defer buffers.Put(buf)
-			dgst, err := sources[i].hash(ctx, *buf, progress)
+			dgst, err := sources[i].hash(hashing, *buf, progress)
 			files[i].Digest = dgst
 			return err
 		})
