@@ -260,6 +260,8 @@ func TestParseRefusesJSON(t *testing.T) {
 		{"version 1.0", `"version": 1,`, `"version": 1.0,`, 2, "expected the number 1"},
 		{"version 1e0", `"version": 1,`, `"version": 1e0,`, 2, "expected the number 1"},
 		{"line break in a string", `"rest"`, "\"re\nst\"", 12, "not JSON"},
+		{"escaped slash", `"rest"`, `"re\/st"`, 12, "unknown escape"},
+		{"surrogate pair", `"rest"`, `"\ud83d\ude00"`, 12, "escape"},
 		{"cut short", "\n}\n", "", 13, "not JSON"},
 		{"too deep", `"version": 1,`, `"x": ` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + ",", 2, "nested deeper"},
 	}
