@@ -9,6 +9,7 @@ import (
 	"io"
 	"sync/atomic"
 
+	modelspec "github.com/modelpack/model-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/aegis-oci/aegis-oci/pkg/model"
@@ -90,7 +91,7 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (PushResult, error) {
 		Tags:          tags,
 		Digest:        pinned.Subject().Digest(),
 		MediaType:     packed.MediaType(),
-		ArtifactType:  model.ArtifactType,
+		ArtifactType:  modelspec.ArtifactTypeModelManifest,
 		Size:          packed.TotalSize() + int64(len(packed.Manifest())),
 		Files:         len(packed.Files()),
 		BytesUploaded: uploaded,

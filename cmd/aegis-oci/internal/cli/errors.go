@@ -184,16 +184,15 @@ func refusedReference(err error) string {
 // content is a judgement about what a registry or a directory holds.
 func content(err error, o *outcome) bool {
 	var (
-		bad      *model.ContentError
-		dir      *model.DirError
-		short    *model.ShortError
-		cut      *transfer.ShortError
-		path     *model.PathError
-		layers   *model.LayerError
-		archive  *model.TarError
-		index    *aegis.IndexError
-		index2   *model.IndexError
-		manifest *model.ManifestError
+		bad     *model.ContentError
+		dir     *model.DirError
+		short   *model.ShortError
+		cut     *transfer.ShortError
+		path    *model.PathError
+		layers  *model.LayerError
+		archive *model.TarError
+		index   *aegis.IndexError
+		index2  *model.IndexError
 	)
 	switch {
 	case errors.As(err, &bad):
@@ -208,8 +207,6 @@ func content(err error, o *outcome) bool {
 		return o.set(exitRejected, "archive_invalid", "")
 	case errors.As(err, &index), errors.As(err, &index2):
 		return o.set(exitRejected, "index", "aegis-oci pull ... REPOSITORY@DIGEST of one manifest")
-	case errors.As(err, &manifest):
-		return o.set(exitRejected, "manifest_invalid", "")
 	case errors.As(err, &path):
 		return o.set(exitRejected, "path_refused", "")
 	}
