@@ -18,6 +18,7 @@ const (
 	// format allows 100 MB; real headers are far below.
 	maxTensorHeader = 32 << 20
 	maxDimensions   = 16
+	maxNesting      = 16 // of JSON in values that are skipped
 )
 
 var errMalformed = errors.New("malformed header")
@@ -169,7 +170,10 @@ func skipValue(dec *json.Decoder) error {
 		}
 		switch t {
 		case json.Delim('{'), json.Delim('['):
-			depth++
+			// The decoder keeps a word for each level.
+			if depth++; depth > maxNesting {
+				return errMalformed
+			}
 		case json.Delim('}'), json.Delim(']'):
 			depth--
 		}

@@ -124,6 +124,7 @@ func TestConfigSaysNothingThatItDoesNotKnow(t *testing.T) {
 		"a shard that is cut":     {"a.safetensors": packSafetensors(`{"a":{"dtype":"F16","shape":[1000,1000]}}`), "b.safetensors": "\xff\x00\x00\x00\x00\x00\x00\x00{"},
 		"packed in four bits":     {"a.safetensors": packSafetensors(`{"a":{"dtype":"I32","shape":[1000,1000]}}`), "config.json": `{"quantization_config":{"quant_method":"gptq"}}`},
 		"dimensions overflow":     {"a.safetensors": packSafetensors(`{"a":{"dtype":"F16","shape":[9000000000,9000000000]}}`)},
+		"nested without end":      {"a.safetensors": packSafetensors(`{"a":{"dtype":"F16","shape":[1000,1000]},"__metadata__":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `}`)},
 		"a negative dimension":    {"a.safetensors": packSafetensors(`{"a":{"dtype":"F16","shape":[-1000,-1000]}}`)},
 		"no header worth reading": {"a.safetensors": "short", "config.json": `["not an object"]`},
 	} {

@@ -83,7 +83,12 @@ func (f *finder) entry(s walkStep) error {
 	if err != nil {
 		return err
 	}
-	if info, err = to.root.Lstat(to.rel); err != nil {
+	if to.root == nil {
+		info, err = os.Lstat(to.real())
+	} else {
+		info, err = to.root.Lstat(to.rel)
+	}
+	if err != nil {
 		return fmt.Errorf("stat %q: %w", to.real(), rootCause(err))
 	}
 	if info.IsDir() {
@@ -145,7 +150,8 @@ func (f *finder) follow(s walkStep) (walkStep, error) {
 	}
 	for _, p := range slices.Concat(f.places, f.outside) {
 		if rel, ok := p.within(real); ok {
-			return walkStep{place: p, rel: rel, path: s.path, state: s.state, above: s.above}, nil
+			s.place, s.rel = p, rel
+			return s, nil
 		}
 	}
 	if !f.followOutside {
@@ -154,17 +160,26 @@ func (f *finder) follow(s walkStep) (walkStep, error) {
 	return f.followOut(s, real)
 }
 
+// followOut is the step to real, outside. A directory is walked through a root of
+// its own. A file has none, which would hold a descriptor open for each: where
+// any target is allowed there is nothing to keep it from.
 func (f *finder) followOut(s walkStep, real string) (walkStep, error) {
-	dir, rel := filepath.Split(real)
-	if info, err := os.Lstat(real); err == nil && info.IsDir() {
-		dir, rel = real, "."
-	}
-	p, err := openPlace(dir)
+	out := walkStep{path: s.path, state: s.state, above: s.above}
+	info, err := os.Lstat(real)
 	if err != nil {
-		return s, fmt.Errorf("open %q: %w", dir, rootCause(err))
+		return s, fmt.Errorf("stat %q: %w", real, rootCause(err))
+	}
+	if !info.IsDir() {
+		out.place.base, out.rel = filepath.Split(real)
+		return out, nil
+	}
+	p, err := openPlace(real)
+	if err != nil {
+		return s, fmt.Errorf("open %q: %w", real, rootCause(err))
 	}
 	f.outside = append(f.outside, p)
-	return walkStep{place: p, rel: rel, path: s.path, state: s.state, above: s.above}, nil
+	out.place, out.rel = p, "."
+	return out, nil
 }
 
 // checkSourcePath is checkPath with a reason that helps where a model that was
