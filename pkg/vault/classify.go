@@ -35,6 +35,7 @@ func (c *Client) refused(cl call, resp *api.Response, r *api.ResponseError) (ans
 	}
 	switch e.Kind {
 	case Denied:
+		e.vague = !strings.Contains(text, "occurred")
 		e.Capability, e.Detail = cl.capability, ""
 	case Sealed, Standby:
 		e.Detail = ""

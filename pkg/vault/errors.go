@@ -114,6 +114,7 @@ type Error struct {
 	Err error
 
 	retryAfter time.Duration
+	vague      bool // a refusal that may be about the token itself
 }
 
 func (e *Error) Error() string {

@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
@@ -35,7 +36,7 @@ type keyInfo struct {
 // keyType is KeyUnknown for a type that no format has a row for.
 func (i *keyInfo) keyType() signature.KeyType {
 	t := signature.KeyType(i.typ)
-	if signature.WellFormed(nil, t) || len(signature.Algorithms(signature.Sigstore, t)) == 0 {
+	if len(signature.Algorithms(signature.Sigstore, t)) == 0 {
 		return signature.KeyUnknown
 	}
 	return t
@@ -167,8 +168,7 @@ func (s *Session) PublicKeys(ctx context.Context, ref KeyRef) (map[int][]byte, e
 		return nil, err
 	}
 	if info == nil {
-		return nil, s.explain(ctx, call{op: op, path: ref.path("keys"), token: s.currentToken().value},
-			&Error{Op: op, Path: ref.path("keys"), Kind: Denied, Status: 403, Capability: "read"})
+		return nil, &Error{Op: op, Path: ref.path("keys"), Kind: Denied, Status: http.StatusForbidden, Capability: "read"}
 	}
 	keys := make(map[int][]byte, len(info.spki))
 	for v, spki := range info.spki {
@@ -190,16 +190,21 @@ func noVersion(op string, ref KeyRef, info *keyInfo) error {
 		Detail: fmt.Sprintf("version %d is not there; the latest is %d", ref.Version, info.latest)}
 }
 
-// missingKey adds the command that makes the key.
+// missingKey says which part of the reference is not there, and the command that
+// makes it.
 func missingKey(ref KeyRef, err error) error {
 	var e *Error
-	if errors.As(err, &e) && e.Kind == KeyNotFound {
-		if e.Detail == "" {
-			e.Detail = "there is no key " + ref.Name + " in " + ref.Mount
-		}
-		e.Hint = createCommand(ref, ref.Name)
+	if !errors.As(err, &e) || e.Kind != KeyNotFound {
+		return err
 	}
-	return err
+	m := *e
+	switch {
+	case strings.Contains(e.Detail, "no handler for route"):
+		m.Detail, m.Hint = "nothing is mounted at "+ref.Mount+"/", "vault secrets enable -path="+ref.Mount+" transit"
+	case e.Detail == "", strings.Contains(e.Detail, "key not found"):
+		m.Detail, m.Hint = "there is no key "+ref.Name+" in "+ref.Mount+"/", createCommand(ref, ref.Name)
+	}
+	return &m
 }
 
 // createCommand makes a key of the type that every format takes. Without a type

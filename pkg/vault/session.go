@@ -18,7 +18,6 @@ type Session struct {
 
 	mu    sync.Mutex
 	token Token
-	valid bool // a diagnosis found the token valid
 	infos map[string]*infoEntry
 }
 
@@ -92,6 +91,8 @@ func (s *Session) do(ctx context.Context, cl call) (answer, error) {
 	return answer{}, s.explain(ctx, cl, err)
 }
 
+const lookupSelf = "auth/token/lookup-self"
+
 func isRefusal(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && (e.Kind == Denied || e.Kind == TokenInvalid)
@@ -107,37 +108,32 @@ func (s *Session) reread(ctx context.Context, old Token) (Token, bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.token, s.valid = fresh, false
+	s.token = fresh
 	return fresh, true
 }
 
 // explain tells a token that is not valid from one that lacks a capability.
-// Vault says "invalid token" and OpenBao says "permission denied" to both, and
-// lookup-self is denied to a token without the default policy. resultant-acl
-// answers every valid token whatever its policies are; it is an internal API, so
-// it serves a diagnosis only.
+// Vault says "invalid token" to the first. OpenBao says "permission denied" to
+// both, to the second within "1 error occurred", as Vault does. Where the words
+// leave it open, lookup-self decides: it knows every valid token, and what it
+// says to one whose policies deny it is not vague.
 func (s *Session) explain(ctx context.Context, cl call, err error) error {
 	var e *Error
-	if !errors.As(err, &e) || e.Kind != Denied {
+	if !errors.As(err, &e) || e.Kind != Denied || !e.vague {
 		return err
 	}
-	s.mu.Lock()
-	valid := s.valid
-	s.mu.Unlock()
-	if valid {
-		return e
-	}
-	_, _, probe := s.client.send(ctx, call{op: cl.op, path: "sys/internal/ui/resultant-acl", namespace: s.cfg.Namespace, token: cl.token})
+	_, _, probe := s.client.send(ctx, call{op: cl.op, path: lookupSelf, namespace: s.cfg.Namespace, token: cl.token})
 	switch {
-	case probe == nil:
-		s.mu.Lock()
-		s.valid = true
-		s.mu.Unlock()
-	case probe.Kind == Denied || probe.Kind == TokenInvalid:
-		e.Kind, e.Capability = TokenInvalid, ""
-		e.Detail = "the one from " + s.TokenOrigin() + " is unknown, expired, revoked, or bound to another address"
+	case probe == nil, probe.Kind == Denied && !probe.vague:
+	case probe.Kind == Denied, probe.Kind == TokenInvalid:
+		return s.invalidToken(e)
 	default:
 		e.Detail = "or its token is not valid, which could not be told"
 	}
 	return e
+}
+
+func (s *Session) invalidToken(e *Error) *Error {
+	return &Error{Op: e.Op, Path: e.Path, Kind: TokenInvalid, Status: e.Status,
+		Detail: "the one from " + s.TokenOrigin() + " is unknown, expired, revoked or bound to another address"}
 }

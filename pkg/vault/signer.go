@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
 
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
@@ -69,7 +70,7 @@ func (g *Signer) mayI(ctx context.Context, op string) error {
 	_, err := g.s.do(ctx, call{op: op, path: g.ref.path("sign"), namespace: g.s.namespace(g.ref), capability: "update",
 		body: batchRequest{params: sets[0], Items: []batchItem{}, Version: g.version}})
 	var e *Error
-	if errors.As(err, &e) && e.Kind == BadRequest && e.Status == 400 {
+	if errors.As(err, &e) && e.Kind == BadRequest && e.Status == http.StatusBadRequest {
 		return nil
 	}
 	return explainKey(g.ref, err)

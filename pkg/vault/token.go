@@ -120,8 +120,11 @@ func (s *Session) inspect(ctx context.Context) error {
 	if t.Obtained {
 		return s.judge(op, t, lookup{TTL: int64(t.TTL / time.Second)})
 	}
-	a, err := s.do(ctx, call{op: op, path: "auth/token/lookup-self", namespace: s.cfg.Namespace, capability: "read", optional: true})
+	a, err := s.do(ctx, call{op: op, path: lookupSelf, namespace: s.cfg.Namespace, capability: "read", optional: true})
 	if e := (*Error)(nil); errors.As(err, &e) && (e.Kind == Denied || e.Kind == KeyNotFound) {
+		if e.vague {
+			return s.invalidToken(e)
+		}
 		if s.cfg.RequireShortLived {
 			return &Error{Op: op, Kind: LongLived, Detail: "its lifetime is unknown, since it may not look itself up; grant \"read\" on auth/token/lookup-self or log in with a method"}
 		}
@@ -132,7 +135,7 @@ func (s *Session) inspect(ctx context.Context) error {
 	}
 	var l lookup
 	if json.Unmarshal(a.Data, &l) != nil {
-		return &Error{Op: op, Path: "auth/token/lookup-self", Kind: Malformed, Detail: "the token's description is not of the API's form"}
+		return &Error{Op: op, Path: lookupSelf, Kind: Malformed, Detail: "the token's description is not of the API's form"}
 	}
 	return s.judge(op, t, l)
 }
