@@ -83,7 +83,7 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.registryDir, "registry-dir", "", "keep the registry's data in this directory (default: in memory)")
 	f.BoolVar(&o.noVault, "no-vault", false, "start the registry only")
 	f.BoolVar(&o.noRegistry, "no-registry", false, "start OpenBao only")
-	f.BoolVar(&o.noReferrers, "no-referrers", false, "switch the registry's referrers API off")
+	f.BoolVar(&o.noReferrers, "no-referrers", false, "switch the registry's referrers API off: olareg then answers 405")
 	f.BoolVar(&o.tls, "tls", false, "serve HTTPS with a certificate of a new private CA")
 	f.BoolVar(&o.exitOnStdinEOF, "exit-on-stdin-eof", false, "end when stdin is closed, so that the program cannot outlive its parent")
 	if err := f.Parse(args); err != nil {
