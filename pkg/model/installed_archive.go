@@ -47,6 +47,7 @@ func (c *checker) checkArchive(ctx context.Context, l Layer, names *tarNames) er
 	defer c.progress.Done(l.name())
 	a := &archiveCheck{
 		checker: c,
+		layer:   l.name(),
 		stream:  &tarRebuilder{skeleton: bufio.NewReader(io.LimitReader(f, maxSkeleton)), sum: sha256.New()},
 	}
 	err = walkTar(a.stream, l.Descriptor.Digest, names, func(e tarEntry, content io.Reader) error {
@@ -73,6 +74,7 @@ func (c *checker) checkArchive(ctx context.Context, l Layer, names *tarNames) er
 // archiveCheck is one archive on its way back.
 type archiveCheck struct {
 	*checker
+	layer   string
 	stream  *tarRebuilder
 	differs bool // noted already
 	first   string
@@ -118,7 +120,7 @@ func (a *archiveCheck) entry(e tarEntry, content io.Reader) error {
 		a.stream.content = f
 	}
 	n, err := io.CopyN(io.Discard, content, e.size)
-	a.progress.Add(a.first, 0)
+	a.progress.Add(a.layer, n)
 	a.stream.content = nil
 	if err != nil {
 		return err
@@ -130,8 +132,8 @@ func (a *archiveCheck) entry(e tarEntry, content io.Reader) error {
 }
 
 func (a *archiveCheck) directory(name string) error {
-	_, err := a.root.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) || isNotDir(err) {
+	_, err := a.lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
 		a.missing(name + "/")
 		a.differs = true
 		return nil
@@ -143,12 +145,16 @@ func (a *archiveCheck) directory(name string) error {
 }
 
 func (a *archiveCheck) symlink(e tarEntry) error {
-	target, err := a.root.Readlink(e.path)
+	_, err := a.lstat(e.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		a.missing(e.path)
 		a.differs = true
 		return nil
 	}
+	if err != nil {
+		return &contentReadError{err}
+	}
+	target, err := a.root.Readlink(e.path)
 	if err != nil || target != e.target {
 		a.changed(e.path)
 		a.differs = true
@@ -160,9 +166,12 @@ func (a *archiveCheck) symlink(e tarEntry) error {
 
 // hardlink compares a file with the one that the archive links it to.
 func (a *archiveCheck) hardlink(e tarEntry) error {
-	info, err := a.root.Lstat(e.target)
+	info, err := a.lstat(e.target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // noted as missing by itself
+	}
 	if err != nil {
-		return nil // the target itself is noted as missing
+		return &contentReadError{err}
 	}
 	want, err := a.open(e.target, info.Size())
 	if err != nil {

@@ -121,9 +121,9 @@ func (c *checker) counted(size int64) {
 // error when it noted a difference; what stands in a file's place and is no file
 // is noted by findExtra.
 func (c *checker) open(name string, size int64) (*os.File, error) {
-	info, err := c.root.Lstat(name)
+	info, err := c.lstat(name)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) || isNotDir(err):
+	case errors.Is(err, fs.ErrNotExist):
 		c.missing(name)
 		return nil, nil
 	case err != nil:
@@ -139,6 +139,24 @@ func (c *checker) open(name string, size int64) (*os.File, error) {
 		return nil, fmt.Errorf("check %s: %w", name, err)
 	}
 	return f, nil
+}
+
+// lstat is Lstat for a name below real directories. Below a link that stands in
+// a directory's place nothing of the model is there, wherever the link leads.
+func (c *checker) lstat(name string) (fs.FileInfo, error) {
+	for i, r := range name {
+		if r != '/' {
+			continue
+		}
+		info, err := c.root.Lstat(name[:i])
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
+			return nil, fs.ErrNotExist
+		}
+	}
+	return c.root.Lstat(name)
 }
 
 // checkFile hashes the file of a raw layer.
