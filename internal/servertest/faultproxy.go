@@ -47,6 +47,8 @@ type Fault struct {
 	CutAfter int64
 }
 
+var errCut = errors.New("cut by a fault")
+
 // Request is one that the proxy has received.
 type Request struct {
 	Method string
@@ -92,6 +94,7 @@ func FaultProxy(t testing.TB, target string) *Proxy {
 		Transport:      &http.Transport{DisableCompression: true},
 		FlushInterval:  -1,
 		ModifyResponse: spoil,
+		ErrorHandler:   failed,
 		ErrorLog:       log.New(io.Discard, "", 0),
 	}
 	if err := p.listen("127.0.0.1:0"); err != nil {
@@ -252,10 +255,21 @@ func spoil(resp *http.Response) error {
 		resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		resp.Header.Set("Content-Length", strconv.Itoa(len(body)))
 	}
+	if fault.Cut && fault.CutAfter == 0 {
+		return errCut
+	}
 	if fault.Cut {
 		resp.Body = &cutBody{ReadCloser: resp.Body, left: fault.CutAfter}
 	}
 	return nil
+}
+
+// failed answers when there is nothing of the server's to pass on.
+func failed(w http.ResponseWriter, _ *http.Request, err error) {
+	if errors.Is(err, errCut) {
+		panic(http.ErrAbortHandler)
+	}
+	w.WriteHeader(http.StatusBadGateway)
 }
 
 // cutBody fails after some bytes, at which the reverse proxy breaks the client's
@@ -267,7 +281,7 @@ type cutBody struct {
 
 func (c *cutBody) Read(p []byte) (int, error) {
 	if c.left <= 0 {
-		return 0, errors.New("cut by a fault")
+		return 0, errCut
 	}
 	n, err := c.ReadCloser.Read(p[:min(int64(len(p)), c.left)])
 	c.left -= int64(n)
