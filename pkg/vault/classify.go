@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -31,7 +32,7 @@ func (c *Client) refused(cl call, resp *api.Response, r *api.ResponseError) (ans
 	text := strings.Join(r.Errors, "; ")
 	e := &Error{
 		Op: cl.op, Path: cl.path, Kind: kindOf(r.StatusCode, strings.ToLower(text)), Status: r.StatusCode,
-		Detail: c.public(cl, text), RequestID: clip(a.RequestID, 64), retryAfter: c.retryAfter(resp.Header),
+		Detail: c.public(cl, text), RequestID: requestID(a.RequestID), retryAfter: c.retryAfter(resp.Header),
 	}
 	switch e.Kind {
 	case Denied:
@@ -131,11 +132,23 @@ func (c *Client) broken(cl call, err error) *Error {
 
 // public makes a server's text fit to be shown: one line, bounded, and without
 // the token, which a hostile server could send back.
-func (c *Client) public(cl call, text string) string {
-	if cl.token != "" {
-		text = strings.ReplaceAll(text, cl.token, "[token]")
+func (c *Client) public(cl call, text string) string { return public(text, cl.token) }
+
+func public(text, token string) string {
+	if token != "" {
+		text = strings.ReplaceAll(text, token, "[token]")
 	}
 	return clip(text, 300)
+}
+
+var uuid = regexp.MustCompile(`^[0-9a-fA-F-]{1,64}$`)
+
+// requestID is id if it has the form of one, which no token has.
+func requestID(id string) string {
+	if !uuid.MatchString(id) {
+		return ""
+	}
+	return id
 }
 
 // retryAfter reads the header of RFC 9110, section 10.2.3: seconds or a date.

@@ -208,6 +208,6 @@ func (c *Client) decode(cl call, status int, body []byte) (answer, *Error) {
 		// The text of the error is ours; the body may hold anything.
 		return answer{}, &Error{Op: cl.op, Path: cl.path, Kind: Malformed, Status: status, Detail: "it is not JSON of the API's form; is this address a Vault server?"}
 	}
-	a.RequestID, a.raw = clip(a.RequestID, 64), body
+	a.RequestID, a.raw = requestID(a.RequestID), body
 	return a, nil
 }

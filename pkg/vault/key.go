@@ -303,17 +303,18 @@ func (a *asking) take(it item, r batchResult) {
 			a.end = it.version
 		}
 	case failed:
-		v.Err = itemError(a.op, a.k.ref, r.Error)
+		v.Err = a.unanswered(r.Error)
 	}
 }
 
-// itemError is the answer to a question that the server did not judge.
-func itemError(op string, ref KeyRef, text string) error {
-	e := &Error{Op: op, Path: ref.path("verify"), Kind: itemKind(text), Detail: clip(text, 300)}
-	if e.Kind == Denied {
+// unanswered is for an item that the server did not judge.
+func (a *asking) unanswered(text string) error {
+	ref := a.k.ref
+	e := &Error{Op: a.op, Path: ref.path("verify"), Kind: itemKind(text), Detail: a.k.s.public(text)}
+	switch e.Kind {
+	case Denied:
 		e.Capability, e.Detail = "update", ""
-	}
-	if e.Kind == KeyUnsuitable {
+	case KeyUnsuitable:
 		e.Hint = createCommand(ref, ref.Name+"-signing")
 	}
 	return e

@@ -113,15 +113,15 @@ func decodeInfo(data json.RawMessage) (*keyInfo, error) {
 		MinSign   int                        `json:"min_encryption_version"`
 		Keys      map[string]json.RawMessage `json:"keys"`
 	}
-	if err := json.Unmarshal(data, &d); err != nil || d.Type == "" || d.Latest < 1 || d.Latest > maxKeyVersion {
+	if err := json.Unmarshal(data, &d); err != nil || !typeName.MatchString(d.Type) || d.Latest < 1 || d.Latest > maxKeyVersion {
 		return nil, errors.New("the key's description is not of the API's form")
 	}
-	info := &keyInfo{typ: clip(d.Type, 64), derived: d.Derived, deleted: d.Deleted, latest: d.Latest,
+	info := &keyInfo{typ: d.Type, derived: d.Derived, deleted: d.Deleted, latest: d.Latest,
 		minVerify: max(1, d.MinVerify), minSign: max(1, d.MinSign), spki: make(map[int][]byte)}
 	for v, raw := range d.Keys {
 		version, err := strconv.Atoi(v)
 		if err != nil {
-			return nil, fmt.Errorf("key version %q is no number", clip(v, 20))
+			return nil, errors.New("a key version is no number")
 		}
 		var k struct {
 			PublicKey string `json:"public_key"`
@@ -229,7 +229,10 @@ func unsuitable(op string, ref KeyRef, typ string) *Error {
 		Hint:   createCommand(ref, ref.Name+"-signing")}
 }
 
-var typeInText = regexp.MustCompile(`key type (\S+) does not support`)
+var (
+	typeName   = regexp.MustCompile(`^[a-z0-9_-]{1,40}$`)
+	typeInText = regexp.MustCompile(`key type ([a-z0-9_-]{1,40}) does not support`)
+)
 
 // suitable says why the key cannot be used here at all, nil if it can.
 func (i *keyInfo) suitable(op string, ref KeyRef) error {

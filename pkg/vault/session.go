@@ -69,6 +69,9 @@ func (s *Session) currentToken() Token {
 	return s.token
 }
 
+// public makes what a server said inside an answer fit to be shown.
+func (s *Session) public(text string) string { return public(text, s.currentToken().value) }
+
 // do sends cl with the session's token. When the token is refused and its source
 // may hold a newer one, that one is tried once; what stays refused is explained,
 // unless cl is optional.

@@ -154,7 +154,7 @@ func (g *Signer) ask(ctx context.Context, op string, req batchRequest) ([]signat
 	prims := make([]signature.Primitive, len(results))
 	for i, r := range results {
 		if r.Error != "" {
-			return fail(itemKind(r.Error), clip(r.Error, 300))
+			return fail(itemKind(r.Error), g.s.public(r.Error))
 		}
 		sig, version, err := parseSignature(r.Signature, r.KeyVersion)
 		if err != nil {

@@ -93,7 +93,7 @@ func decodeBatch(data json.RawMessage, n int) ([]batchResult, error) {
 	for i, r := range d.Results {
 		// Releases before references leave the field empty.
 		if r.Reference != "" && r.Reference != strconv.Itoa(i) {
-			return nil, fmt.Errorf("result %d answers item %q", i, clip(r.Reference, 20))
+			return nil, fmt.Errorf("result %d answers another item", i)
 		}
 	}
 	return d.Results, nil
