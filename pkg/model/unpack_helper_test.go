@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -282,14 +283,9 @@ func wantOnly(t testing.TB, dir string, want ...string) {
 	}
 }
 
+// random returns n bytes that are the same in every process.
 func random(n int) []byte {
 	b := make([]byte, n)
-	x := uint32(n)*2654435761 + 1
-	for i := range b {
-		x ^= x << 13
-		x ^= x >> 17
-		x ^= x << 5
-		b[i] = byte(x)
-	}
+	rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16)}).Read(b) //nolint:errcheck // never fails
 	return b
 }

@@ -24,10 +24,10 @@ import (
 // sample is a model with a file in every situation that raw layers have.
 func sample() *artifact {
 	a := newArtifact()
-	a.file("model.onnx", random(3<<20+17))
+	a.file("model.onnx", random(2<<20+17))
 	a.file("sub dir/späße.txt", []byte("hello"))
 	a.file("sub dir/empty", nil)
-	a.file("copy.onnx", random(3<<20+17))
+	a.file("copy.onnx", random(2<<20+17))
 	a.layer(modelspec.MediaTypeModelCodeRaw, []byte("#!/bin/sh\n"), map[string]string{
 		modelspec.AnnotationFilepath: "run.sh", modelspec.AnnotationFileMetadata: `{"name":"run.sh","mode":493,"size":10,"typeflag":0}`,
 	})
@@ -36,7 +36,7 @@ func sample() *artifact {
 
 func sampleNames() map[string]string {
 	return map[string]string{
-		"model.onnx": string(random(3<<20 + 17)), "copy.onnx": string(random(3<<20 + 17)),
+		"model.onnx": string(random(2<<20 + 17)), "copy.onnx": string(random(2<<20 + 17)),
 		"sub dir/": "dir", "sub dir/späße.txt": "hello", "sub dir/empty": "", "run.sh": "#!/bin/sh\n",
 	}
 }
@@ -71,7 +71,7 @@ func TestUnpackInstallsAllFilesAndTheEvidence(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := UnpackResult{Path: dst, Files: 5, Size: 2*(3<<20+17) + 15, BytesFetched: 3<<20 + 17 + 15}
+			want := UnpackResult{Path: dst, Files: 5, Size: 2*(2<<20+17) + 15, BytesFetched: 2<<20 + 17 + 15}
 			if res != want {
 				t.Errorf("result %+v, want %+v", res, want)
 			}

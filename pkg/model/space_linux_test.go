@@ -1,0 +1,257 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
+)
+
+// ownNamespace runs the calling test again as root of a user namespace where it
+// is not root, since mounting needs that, and reports that it did.
+func ownNamespace(t *testing.T) bool {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return false
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("in a user namespace: %v\n%s", err, out)
+	}
+	return true
+}
+
+// mountTmpfs mounts a small file system, to fill it or make it read-only.
+func mountTmpfs(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Fatalf("mount a small tmpfs (needs CAP_SYS_ADMIN): %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+	return dir
+}
+
+func remountReadOnly(t *testing.T, dir string) {
+	t.Helper()
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUnpackRefusesWhatDoesNotFitBeforeTheFirstByte(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	a := newArtifact().file("a", random(900<<10)).file("b", random(300<<10))
+	v, m := a.decode(t)
+	volume := mountTmpfs(t, "1m")
+	for _, dst := range []string{volume, filepath.Join(volume, "m")} {
+		f := a.fetcher()
+		_, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{})
+		var space *SpaceError
+		if !errors.As(err, &space) || space.Need != 1200<<10 || space.Free <= 0 || space.Free > 1<<20 {
+			t.Fatalf("error %v, want a SpaceError with the figures", err)
+		}
+		if len(f.calls) != 0 {
+			t.Error("something was fetched")
+		}
+		wantOnly(t, volume)
+	}
+}
+
+// Somebody else fills the volume while a model is fetched: nothing of it stays,
+// so that what filled the disk is not us.
+func TestUnpackLeavesNothingOnAFullDisk(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	a := newArtifact().file("a", random(700<<10))
+	v, m := a.decode(t)
+	volume := mountTmpfs(t, "1m")
+	for _, dst := range []string{volume, filepath.Join(volume, "m")} {
+		f := a.fetcher()
+		filler := filepath.Join(volume, "lost+found", "filler")
+		mkdir(t, filepath.Dir(filler))
+		f.serve = func(_ ocispec.Descriptor, content []byte, offset int64) (io.ReadCloser, error) {
+			if err := os.WriteFile(filler, make([]byte, 600<<10), 0o644); err != nil {
+				return nil, err
+			}
+			return io.NopCloser(strings.NewReader(string(content[offset:]))), nil
+		}
+		_, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{})
+		var space *SpaceError
+		if !errors.As(err, &space) || !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("error %v, want a SpaceError for ENOSPC", err)
+		}
+		must(t, os.RemoveAll(filepath.Dir(filler)))
+		wantOnly(t, volume)
+	}
+}
+
+func TestUnpackCountsKeptBytesAgainstTheSpaceNeeded(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	a := newArtifact().file("a", random(700<<10))
+	v, m := a.decode(t)
+	volume := mountTmpfs(t, "1m")
+	f := a.fetcher()
+	f.serve = cutAfter(600 << 10)
+	if _, err := Unpack(t.Context(), f, v, m, volume, UnpackOptions{}); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	f.serve = nil
+	if _, err := Unpack(t.Context(), f, v, m, volume, UnpackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	checkInstalled(t, volume, v, 1)
+}
+
+func TestUnpackFromAReadOnlyVolumeThatIsReady(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	a := sample()
+	dst := mountTmpfs(t, "16m")
+	install(t, a, dst)
+	remountReadOnly(t, dst)
+	v, m := a.decode(t)
+	f := a.fetcher()
+	res, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{})
+	if err != nil || !res.AlreadyThere || len(f.calls) != 0 {
+		t.Errorf("%+v, %v after %d fetches", res, err, len(f.calls))
+	}
+}
+
+const killedDir = "AEGIS_TEST_KILLED_DIR"
+
+// TestMain runs this binary as the process that is killed.
+func TestMain(m *testing.M) {
+	if dst := os.Getenv(killedDir); dst != "" {
+		unpackUntilKilled(dst)
+	}
+	os.Exit(m.Run())
+}
+
+// killedArtifact is the same in both processes.
+func killedArtifact() *artifact {
+	return newArtifact().file("a", random(100)).file("dir/b", random(8<<20))
+}
+
+// unpackUntilKilled prints how far it is and stops in the middle of a layer.
+func unpackUntilKilled(dst string) {
+	a := killedArtifact()
+	raw, err := json.Marshal(a.manifest)
+	if err != nil {
+		panic(err)
+	}
+	s, err := signature.SubjectOf(ocispec.MediaTypeImageManifest, raw)
+	if err != nil {
+		panic(err)
+	}
+	m, err := DecodeUnverified(s, raw)
+	if err != nil {
+		panic(err)
+	}
+	f := a.fetcher()
+	f.serve = func(_ ocispec.Descriptor, content []byte, offset int64) (io.ReadCloser, error) {
+		end := min(int64(len(content)), offset+(3<<20))
+		stop := reader(func([]byte) (int, error) {
+			fmt.Println("stopped")
+			select {}
+		})
+		if end == int64(len(content)) {
+			return io.NopCloser(strings.NewReader(string(content[offset:]))), nil
+		}
+		return io.NopCloser(io.MultiReader(strings.NewReader(string(content[offset:end])), stop)), nil
+	}
+	_, err = UnpackUnverified(context.Background(), f, m, dst, UnpackOptions{Concurrency: 1})
+	fmt.Println(err)
+	os.Exit(1)
+}
+
+type reader func([]byte) (int, error)
+
+func (r reader) Read(p []byte) (int, error) { return r(p) }
+
+func TestUnpackResumesAfterAKill(t *testing.T) {
+	for _, inside := range []bool{false, true} {
+		parent := t.TempDir()
+		dst := filepath.Join(parent, "m")
+		if inside {
+			mkdir(t, dst)
+		}
+		killChild(t, dst)
+		if !inside && exists(dst) || inside && exists(filepath.Join(dst, "a")) {
+			t.Error("a final name exists after the kill")
+		}
+		a := killedArtifact()
+		v, m := a.decode(t)
+		res, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.BytesReused != 100+3<<20 || res.BytesFetched != 5<<20 {
+			t.Errorf("inside %v: %+v", inside, res)
+		}
+		wantOnly(t, parent, "m")
+		checkInstalled(t, dst, v, 2)
+	}
+}
+
+// killChild starts this binary on dst and kills it when it says that it is in
+// the middle.
+func killChild(t *testing.T, dst string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), killedDir+"="+dst)
+	out, err := cmd.StdoutPipe()
+	must(t, err, cmd.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || line != "stopped\n" {
+		t.Errorf("the child said %q, %v", line, err)
+	}
+	must(t, cmd.Process.Kill())
+	cmd.Wait() //nolint:errcheck // it was killed
+}
+
+func TestFreeSpaceIsPlausible(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	free, err := freeSpace(mountTmpfs(t, "1m"))
+	if err != nil || free != 1<<20 {
+		t.Errorf("%d, %v", free, err)
+	}
+	free, err = freeSpace(t.TempDir())
+	if err != nil || free <= 0 || free == math.MaxInt64 {
+		t.Errorf("%d, %v", free, err)
+	}
+}

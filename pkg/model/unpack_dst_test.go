@@ -1,0 +1,415 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+func TestUnpackChecksWhatIsAlreadyThere(t *testing.T) {
+	a := sample()
+	dst := filepath.Join(t.TempDir(), "m")
+	first := install(t, a, dst)
+	v, m := a.decode(t)
+	f := a.fetcher()
+	res, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !res.AlreadyThere || res.BytesReused != first.Size || res.Files != first.Files || len(f.calls) != 0 {
+		t.Errorf("result %+v after %d fetches", res, len(f.calls))
+	}
+	wantOnly(t, dst, ".aegis", "copy.onnx", "model.onnx", "run.sh", "sub dir")
+	// The newer signature is what is kept now.
+	checkInstalled(t, dst, v, 5)
+}
+
+func TestUnpackSaysWhatIsDamagedAndReplacesOnRequest(t *testing.T) {
+	for name, c := range map[string]struct {
+		damage func(t *testing.T, dst string)
+		list   func(*DirError) []string
+		want   string
+	}{
+		"changed": {
+			func(t *testing.T, dst string) { writeFile(t, filepath.Join(dst, "sub dir/späße.txt"), "hellO") },
+			func(e *DirError) []string { return e.Changed }, "sub dir/späße.txt",
+		},
+		"truncated": {
+			func(t *testing.T, dst string) { must(t, os.Truncate(filepath.Join(dst, "model.onnx"), 5)) },
+			func(e *DirError) []string { return e.Changed }, "model.onnx",
+		},
+		"missing": {
+			func(t *testing.T, dst string) { must(t, os.Remove(filepath.Join(dst, "run.sh"))) },
+			func(e *DirError) []string { return e.Missing }, "run.sh",
+		},
+		"extra": {
+			func(t *testing.T, dst string) { writeFile(t, filepath.Join(dst, "sub dir/sitecustomize.py"), "x") },
+			func(e *DirError) []string { return e.Extra }, "sub dir/sitecustomize.py",
+		},
+		"extra directory": {
+			func(t *testing.T, dst string) { mkdir(t, filepath.Join(dst, "x/y")) },
+			func(e *DirError) []string { return e.Extra }, "x/",
+		},
+		"link for a file": {
+			func(t *testing.T, dst string) {
+				p := filepath.Join(dst, "copy.onnx")
+				must(t, os.Remove(p), os.Symlink("model.onnx", p))
+			},
+			func(e *DirError) []string { return e.Links }, "copy.onnx",
+		},
+		"link for a directory": {
+			func(t *testing.T, dst string) {
+				p := filepath.Join(dst, "sub dir")
+				must(t, os.Rename(p, filepath.Join(filepath.Dir(dst), "out")), os.Symlink("../out", p))
+			},
+			func(e *DirError) []string { return e.Links }, "sub dir",
+		},
+		"directory for a file": {
+			func(t *testing.T, dst string) {
+				p := filepath.Join(dst, "run.sh")
+				must(t, os.Remove(p), os.Mkdir(p, 0o755))
+			},
+			func(e *DirError) []string { return e.Extra }, "run.sh/",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := sample()
+			dst := filepath.Join(t.TempDir(), "m")
+			install(t, a, dst)
+			c.damage(t, dst)
+			v, m := a.decode(t)
+			_, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{})
+			var diff *DirError
+			if !errors.As(err, &diff) || len(c.list(diff)) != 1 || c.list(diff)[0] != c.want {
+				t.Fatalf("error %v, want a DirError about %q", err, c.want)
+			}
+			if exists(filepath.Join(dst, stagingName)) {
+				t.Error("staging is left")
+			}
+			i, err := OpenInstalled(dst)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := i.Check(t.Context(), v, CheckOptions{}); !errors.As(err, &diff) {
+				t.Errorf("Check: %v, want a DirError", err)
+			}
+			if _, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{Replace: true}); err != nil {
+				t.Fatal(err)
+			}
+			wantOnly(t, dst, ".aegis", "copy.onnx", "model.onnx", "run.sh", "sub dir")
+			checkInstalled(t, dst, v, 5)
+		})
+	}
+}
+
+func TestUnpackRefusesADirectoryWithOtherContent(t *testing.T) {
+	a := sample()
+	v, m := a.decode(t)
+	for _, o := range []UnpackOptions{{}, {Replace: true, AllowRollback: true}} {
+		dst := t.TempDir()
+		writeFile(t, filepath.Join(dst, "thesis.tex"), "mine")
+		_, err := Unpack(t.Context(), a.fetcher(), v, m, dst, o)
+		var full *NotEmptyError
+		if !errors.As(err, &full) || full.Names[0] != "thesis.tex" {
+			t.Errorf("error %v, want a NotEmptyError", err)
+		}
+		wantOnly(t, dst, "thesis.tex")
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	writeFile(t, file, "mine")
+	dangling := filepath.Join(t.TempDir(), "link")
+	must(t, os.Symlink("nowhere", dangling))
+	for _, dst := range []string{file, dangling} {
+		var full *NotEmptyError
+		if _, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{}); !errors.As(err, &full) {
+			t.Errorf("%s: error %v, want a NotEmptyError", dst, err)
+		}
+	}
+}
+
+func TestUnpackReplacesAnOlderModelOnlyOnRequest(t *testing.T) {
+	dst := filepath.Join(t.TempDir(), "m")
+	old := sample()
+	install(t, old, dst)
+	next := newArtifact().file("new", []byte("new")).file("model.onnx", []byte("other")).file("run.sh/now-a-directory", []byte("x"))
+	v, m := next.decodeSignedAt(t, testNow.Add(time.Minute))
+	_, err := Unpack(t.Context(), next.fetcher(), v, m, dst, UnpackOptions{})
+	var there *InstalledError
+	_, oldSubject := old.raw(t)
+	if !errors.As(err, &there) || there.Installed != oldSubject.Digest() || there.Wanted != m.subject.Digest() {
+		t.Fatalf("error %v, want an InstalledError", err)
+	}
+	if _, err := Unpack(t.Context(), next.fetcher(), v, m, dst, UnpackOptions{Replace: true}); err != nil {
+		t.Fatal(err)
+	}
+	wantOnly(t, dst, ".aegis", "model.onnx", "new", "run.sh")
+	checkInstalled(t, dst, v, 3)
+
+	// Back again: the signature is older now.
+	v, m = old.decode(t)
+	_, err = Unpack(t.Context(), old.fetcher(), v, m, dst, UnpackOptions{Replace: true})
+	var rollback *RollbackError
+	if !errors.As(err, &rollback) {
+		t.Fatalf("error %v, want a RollbackError", err)
+	}
+	wantOnly(t, dst, ".aegis", "model.onnx", "new", "run.sh")
+	if _, err := Unpack(t.Context(), old.fetcher(), v, m, dst, UnpackOptions{Replace: true, AllowRollback: true}); err != nil {
+		t.Fatal(err)
+	}
+	checkInstalled(t, dst, v, 5)
+}
+
+// A tampered replacement must not cost the model that is there.
+func TestUnpackKeepsTheOldModelWhenTheNewIsRejected(t *testing.T) {
+	dst := filepath.Join(t.TempDir(), "m")
+	old := sample()
+	install(t, old, dst)
+	before := snapshot(t, dst)
+	next := newArtifact().file("new", []byte("new"))
+	v, m := next.decodeSignedAt(t, testNow.Add(time.Minute))
+	f := next.fetcher()
+	f.serve = serveAs(func(b []byte) []byte { b[0] ^= 1; return b })
+	_, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{Replace: true})
+	var content *ContentError
+	if !errors.As(err, &content) {
+		t.Fatalf("error %v, want a ContentError", err)
+	}
+	after := snapshot(t, dst)
+	if len(before) != len(after) {
+		t.Errorf("before %q, after %q", keys(before), keys(after))
+	}
+	for name, content := range before {
+		if after[name] != content {
+			t.Errorf("%s changed", name)
+		}
+	}
+}
+
+// halfPlaced leaves dst as a run does that is killed after n renames.
+func halfPlaced(t *testing.T, a *artifact, dst string, n int, replace bool) {
+	t.Helper()
+	v, m := a.decodeSignedAt(t, testNow.Add(time.Minute))
+	u := newUnpacking(a.fetcher(), v, m, dst, UnpackOptions{Replace: replace})
+	s, err := openSite(t.Context(), dst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := u.survey(t.Context(), s)
+	must(t, err, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs()))
+	tr, err := u.assemble(t.Context(), s)
+	must(t, err)
+	names := append(append([]string(nil), tr.names...), receiptName)
+	j := journal{Digest: m.subject.Digest(), State: statePlacing, New: names}
+	if found == foundOther {
+		j.Old, err = s.listTree()
+		must(t, err)
+	}
+	must(t, s.writeJournal(j))
+	if n < 0 { // killed while the old files were removed
+		must(t, removeName(s.base, receiptName), removeName(s.base, "run.sh"))
+	} else {
+		must(t, s.clear(j.Old))
+		for _, dir := range keysOf(tr.dirs) {
+			must(t, makeDirs(s.base, dir, map[string]bool{}))
+		}
+		for _, name := range names[:n] {
+			must(t, s.base.Rename(s.staging+"/"+treeDir+"/"+name, name))
+		}
+	}
+	s.leave(false)
+}
+
+func keysOf(m map[string]bool) (all []string) {
+	for k := range m {
+		all = append(all, k)
+	}
+	return all
+}
+
+// Whatever rename a run is killed after, the directory does not pass for a
+// complete model, a run of the same digest finishes without fetching the raw
+// layers again, and a run of another digest clears what is there.
+func TestUnpackFinishesOrClearsAHalfDoneList(t *testing.T) {
+	other := newArtifact().file("other", []byte("other"))
+	for n := -1; n <= 9; n++ {
+		for _, replace := range []bool{false, true} {
+			if n < 0 && !replace {
+				continue
+			}
+			for _, same := range []bool{true, false} {
+				dst := t.TempDir()
+				if replace {
+					install(t, newArtifact().file("run.sh", []byte("old")).file("old dir/old", []byte("old")), dst)
+				} else {
+					must(t, os.RemoveAll(filepath.Join(dst, evidenceDir)))
+				}
+				a := sample()
+				halfPlaced(t, a, dst, n, replace)
+				if n < 9 { // the ninth is the receipt
+					if _, err := OpenInstalled(dst); err == nil {
+						t.Fatalf("%d renames, replace %v: it passes for a complete model", n, replace)
+					}
+				}
+				if !same {
+					a = other
+				}
+				v, m := a.decodeSignedAt(t, testNow.Add(time.Hour/2))
+				f := a.fetcher()
+				if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{}); err != nil {
+					t.Fatalf("%d renames, replace %v, same %v: %v", n, replace, same, err)
+				}
+				if same && f.bytes > 0 && n >= 0 {
+					t.Errorf("%d renames, replace %v: %d bytes were fetched again", n, replace, f.bytes)
+				}
+				if same {
+					checkInstalled(t, dst, v, 5)
+				} else {
+					wantOnly(t, dst, ".aegis", "other")
+				}
+			}
+		}
+	}
+}
+
+func TestUnpackClearsOnlyTheList(t *testing.T) {
+	dst := t.TempDir()
+	halfPlaced(t, sample(), dst, 3, false)
+	writeFile(t, filepath.Join(dst, "sub dir", "mine"), "mine")
+	other := newArtifact().file("other", []byte("other"))
+	v, m := other.decode(t)
+	_, err := Unpack(t.Context(), other.fetcher(), v, m, dst, UnpackOptions{})
+	var full *NotEmptyError
+	if !errors.As(err, &full) {
+		t.Fatalf("error %v, want a NotEmptyError", err)
+	}
+	if got := names(t, dst); len(got) != 2 || got["sub dir/mine"] != "mine" {
+		t.Errorf("left: %q", keys(got))
+	}
+}
+
+func TestUnpackManyAtOnceFetchOnce(t *testing.T) {
+	for _, inside := range []bool{false, true} {
+		parent := t.TempDir()
+		dst := filepath.Join(parent, "m")
+		if inside {
+			mkdir(t, dst)
+		}
+		a := sample()
+		v, m := a.decode(t)
+		f := a.fetcher()
+		var (
+			g     errgroup.Group
+			mu    sync.Mutex
+			first int
+		)
+		for range 8 {
+			g.Go(func() error {
+				res, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{})
+				mu.Lock()
+				defer mu.Unlock()
+				if !res.AlreadyThere {
+					first++
+				}
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if first != 1 || len(f.calls) != 3 {
+			t.Errorf("inside %v: %d runs fetched, with %d calls", inside, first, len(f.calls))
+		}
+		wantOnly(t, parent, "m")
+		checkInstalled(t, dst, v, 5)
+	}
+}
+
+func TestUnpackIgnoresTheUmaskAndKeepsTheGroupBit(t *testing.T) {
+	dst := t.TempDir()
+	must(t, os.Chmod(dst, 0o775|fs.ModeSetgid))
+	install(t, sample(), dst)
+	info, err := os.Stat(filepath.Join(dst, "sub dir"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode()&(fs.ModePerm|fs.ModeSetgid) != 0o755|fs.ModeSetgid {
+		t.Errorf("the directory has mode %v", info.Mode())
+	}
+}
+
+func TestOpenInstalledTrustsNothing(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, dir string){
+		"a link for .aegis": func(t *testing.T, dir string) {
+			p := filepath.Join(dir, evidenceDir)
+			must(t, os.Rename(p, p+"x"), os.Symlink(".aegisx", p))
+		},
+		"a link for the manifest": func(t *testing.T, dir string) {
+			p := filepath.Join(dir, manifestName)
+			must(t, os.Rename(p, p+"x"), os.Symlink("manifest.jsonx", p))
+		},
+		"a huge manifest": func(t *testing.T, dir string) {
+			must(t, os.Truncate(filepath.Join(dir, manifestName), 5<<20))
+		},
+		"a huge receipt": func(t *testing.T, dir string) {
+			must(t, os.Truncate(filepath.Join(dir, receiptName), 1<<40))
+		},
+		"no receipt":          func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, receiptName))) },
+		"a malformed receipt": func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, receiptName), "{") },
+		"another manifest":    func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, manifestName), "{}") },
+		"an unfinished signature": func(t *testing.T, dir string) {
+			must(t, os.Remove(filepath.Join(dir, signatureName(0, "envelope"))))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dst := filepath.Join(t.TempDir(), "m")
+			install(t, sample(), dst)
+			spoil(t, dst)
+			var not *NotInstalledError
+			if _, err := OpenInstalled(dst); !errors.As(err, &not) {
+				t.Errorf("error %v, want a NotInstalledError", err)
+			}
+		})
+	}
+}
+
+// A receipt that was rewritten to fit another manifest does not help it.
+func TestCheckHoldsTheKeptManifestToTheVerifiedOne(t *testing.T) {
+	dst := filepath.Join(t.TempDir(), "m")
+	install(t, sample(), dst)
+	v, _ := newArtifact().file("a", []byte("x")).decode(t)
+	i, err := OpenInstalled(dst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var content *ContentError
+	if _, _, err := i.Check(t.Context(), v, CheckOptions{}); !errors.As(err, &content) {
+		t.Errorf("error %v, want a ContentError", err)
+	}
+}
+
+func TestDirErrorIsBounded(t *testing.T) {
+	dst := filepath.Join(t.TempDir(), "m")
+	a := sample()
+	install(t, a, dst)
+	for i := range 500 {
+		writeFile(t, filepath.Join(dst, strings.Repeat("x", i%200+1)+string(rune('a'+i/200))), "x")
+	}
+	v, _ := a.decode(t)
+	i, err := OpenInstalled(dst)
+	must(t, err)
+	_, _, err = i.Check(t.Context(), v, CheckOptions{})
+	var diff *DirError
+	if !errors.As(err, &diff) || len(diff.Extra) != maxDirNames || diff.More != 400 {
+		t.Errorf("%v", err)
+	}
+}
