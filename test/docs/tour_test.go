@@ -128,3 +128,17 @@ func TestREADMETourRuns(t *testing.T) {
 		})
 	}
 }
+
+// TestTourUsesTheSmallestPolicies ties the policies that the README recommends to
+// those that the tour proves to be enough.
+func TestTourUsesTheSmallestPolicies(t *testing.T) {
+	said := regexp.MustCompile(`(?m)^path .*"update".*$`).FindAllString(section(t, page(t, "README.md"), "## The smallest Vault policies"), -1)
+	if len(said) != 2 {
+		t.Fatalf("the README names %d policies, want 2", len(said))
+	}
+	for _, policy := range said {
+		if escaped := strings.ReplaceAll(policy, `"`, `\"`); !strings.Contains(tour(t), escaped) {
+			t.Errorf("the tour does not use %s", policy)
+		}
+	}
+}
