@@ -1,0 +1,27 @@
+#!/bin/sh
+# Copyright The aegis-oci Authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# Holds aegis-oci against cosign and oras, as programs, on two real registries.
+# Builds what is missing first: from an empty build cache that takes about ten
+# minutes, afterwards a few seconds. The tests take about a minute, and the
+# concurrent signers of one round three seconds more:
+#
+#   AEGIS_STRESS_ROUNDS   rounds of eight signers at once, 100 if it is not set
+#
+# usage: interop.sh [flags of go test]
+set -eu
+
+cd "$(dirname "$0")/.."
+root=$(pwd)
+
+CGO_ENABLED=0 go build -trimpath -o bin/aegis-oci ./cmd/aegis-oci
+test/tools/build.sh oras cosign cosign2
+for server in stack:aegis-stack distribution:registry; do
+	(cd "test/${server%%:*}" && GOWORK=off CGO_ENABLED=0 go build -trimpath -o "$root/bin/${server##*:}" .)
+done
+
+AEGIS_STRESS_ROUNDS=${AEGIS_STRESS_ROUNDS:-100}
+export AEGIS_STRESS_ROUNDS
+cd test/interop
+exec env GOWORK=off go test -count=1 -timeout 30m -v "$@" .
