@@ -4,11 +4,11 @@
 package interop_test
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -156,6 +156,23 @@ func TestBothRefuseAnotherKey(t *testing.T) {
 }
 
 func TestBothRefuseATamperedBundle(t *testing.T) {
+	cases := []struct {
+		name string
+		// edit changes the bundle of a signed model. It is then attached to a model
+		// with this digest: the signed one, or another if other is set.
+		edit          func(t *testing.T, bundle []byte, digest string) []byte
+		other         bool
+		cosign, aegis string // the reasons; empty if the bundle is accepted
+	}{
+		{name: "the bundle as it was made", edit: unchanged},
+		{name: "a bundle for another model", edit: unchanged, other: true,
+			cosign: "provided artifact digest does not match any digest in statement", aegis: "subject differs"},
+		{name: "a payload rewritten for this model", edit: rewriteDigest, other: true,
+			cosign: "could not verify envelope", aegis: "the key does not accept the signature"},
+		{name: "a byte more in the payload", edit: appendByte,
+			cosign: "could not verify envelope", aegis: "the key does not accept the signature"},
+		{name: "a cut bundle", edit: cutInHalf, cosign: "no signatures found", aegis: "unexpected EOF"},
+	}
 	onBoth(t, func(t *testing.T, r *rig) {
 		key, public := r.key(t, "", "ecdsa-p256")
 		bundleFile := filepath.Join(r.home, "bundle.json")
@@ -165,39 +182,46 @@ func TestBothRefuseATamperedBundle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		otherDigest := strings.Repeat("ab", 32)
-		cases := []struct {
-			name   string
-			accept bool
-			bundle []byte
-			args   []string // of push: another model, for which the bundle was not made
-		}{
-			{"the bundle as it was made", true, bundle, nil},
-			{"a bundle for another model", false, bundle, []string{"-a", "other=model"}},
-			{"another digest in the payload", false, editPayload(t, bundle, func(p []byte) []byte {
-				at := bytes.Index(p, []byte(`"sha256":"`)) + len(`"sha256":"`)
-				return append(append(bytes.Clone(p[:at]), otherDigest...), p[at+64:]...)
-			}), nil},
-			{"a byte more in the payload", false, editPayload(t, bundle, func(p []byte) []byte { return append(p, '\n') }), nil},
-			{"a cut bundle", false, bundle[:len(bundle)/2], nil},
-		}
 		for _, c := range cases {
 			t.Run(c.name, func(t *testing.T) {
+				var args []string
+				if c.other {
+					args = []string{"-a", "other=model"}
+				}
 				// A repository of its own, so that the good signature is not there.
-				ref := r.push(t, r.repo(t, "")+":v1", c.args...)
-				r.attachBundle(t, ref, c.bundle)
+				ref := r.push(t, r.repo(t, "")+":v1", args...)
+				r.attachBundle(t, ref, c.edit(t, bundle, ref[strings.Index(ref, "@")+1:]))
 				got := r.cosignVerify(t, public, ref)
-				if c.accept {
+				out := filepath.Join(r.home, "out")
+				pull := []string{"pull", "--key", public, "-o", out, ref}
+				if c.aegis == "" {
 					accepts(t, "cosign", got)
 					r.aegis(t, exitOK, "verify", "--key", public, ref)
 					return
 				}
-				refuses(t, "cosign", got, "Error: ")
-				out := filepath.Join(r.home, "out")
-				r.aegis(t, exitRejected, "pull", "--key", public, "-o", out, ref)
+				refuses(t, "cosign", got, c.cosign)
+				refuses(t, "aegis-oci", r.aegis(t, exitRejected, pull...), c.aegis)
 				absent(t, out)
 			})
 		}
+	})
+}
+
+func unchanged(_ *testing.T, bundle []byte, _ string) []byte { return bundle }
+
+func cutInHalf(_ *testing.T, bundle []byte, _ string) []byte { return bundle[:len(bundle)/2] }
+
+func appendByte(t *testing.T, bundle []byte, _ string) []byte {
+	return editPayload(t, bundle, func(p []byte) []byte { return append(p, '\n') })
+}
+
+func rewriteDigest(t *testing.T, bundle []byte, digest string) []byte {
+	return editPayload(t, bundle, func(p []byte) []byte {
+		signed := regexp.MustCompile(`"sha256":"[0-9a-f]{64}"`)
+		if len(signed.FindAll(p, -1)) != 1 {
+			t.Fatalf("not one digest in the payload: %s", p)
+		}
+		return signed.ReplaceAll(p, []byte(`"sha256":"`+strings.TrimPrefix(digest, "sha256:")+`"`))
 	})
 }
 

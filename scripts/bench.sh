@@ -1,0 +1,22 @@
+#!/bin/sh
+# Copyright The aegis-oci Authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# Measures aegis-oci beside cosign and oras and prints tables. Builds what is
+# missing first, as interop.sh does. The measuring takes about two minutes and
+# needs 8 GiB of free memory, for its data is on a tmpfs; docs/benchmarks.md says
+# more.
+#
+# usage: bench.sh [-only verify,transfer,memory] [-tmp DIR] [-verifies N] [-transfers N]
+set -eu
+
+cd "$(dirname "$0")/.."
+root=$(pwd)
+
+CGO_ENABLED=0 go build -trimpath -o bin/aegis-oci ./cmd/aegis-oci
+test/tools/build.sh oras cosign
+for program in stack:aegis-stack distribution:registry bench:bench; do
+	(cd "test/${program%%:*}" && GOWORK=off CGO_ENABLED=0 go build -trimpath -o "$root/bin/${program##*:}" .)
+done
+
+exec bin/bench -bin bin "$@"
