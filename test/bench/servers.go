@@ -56,7 +56,7 @@ func (b *bench) startServers(ctx context.Context) (stop func(), err error) {
 	var ready struct{ VaultAddr, RootToken, Registry string }
 	line, err := bufio.NewReader(stack.stdout).ReadBytes('\n')
 	if err != nil {
-		return stop, fmt.Errorf("aegis-stack has not said its addresses: %w", err)
+		return stop, stack.because(fmt.Errorf("aegis-stack has not said its addresses: %w", err))
 	}
 	if err := json.Unmarshal(line, &ready); err != nil {
 		return stop, fmt.Errorf("the addresses of aegis-stack: %w", err)
@@ -70,7 +70,10 @@ func (b *bench) startServers(ctx context.Context) (stop func(), err error) {
 		return stop, err
 	}
 	running = append(running, distribution)
-	return stop, b.awaitDistribution(ctx)
+	if err := b.awaitDistribution(ctx); err != nil {
+		return stop, distribution.because(err)
+	}
+	return stop, nil
 }
 
 func (b *bench) startDistribution(ctx context.Context) (*server, error) {
@@ -83,7 +86,7 @@ func (b *bench) startDistribution(ctx context.Context) (*server, error) {
 		return nil, err
 	}
 	config := fmt.Sprintf(`version: 0.1
-log: {level: fatal, accesslog: {disabled: true}}
+log: {level: error, accesslog: {disabled: true}}
 storage:
   filesystem: {rootdirectory: %q}
 http: {addr: %q}
@@ -118,6 +121,16 @@ type server struct {
 	cmd    *exec.Cmd
 	stdin  io.Closer
 	stdout io.Reader
+	log    string // file with its stderr
+}
+
+// because adds what the server has said to the error.
+func (s *server) because(err error) error {
+	said, readErr := os.ReadFile(s.log)
+	if readErr != nil {
+		return errors.Join(err, readErr)
+	}
+	return fmt.Errorf("%w\n%s", err, said)
 }
 
 func startServer(cmd *exec.Cmd) (*server, error) {
@@ -129,11 +142,18 @@ func startServer(cmd *exec.Cmd) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd.Stderr = os.Stderr
+	// Not kept in memory: see smallestPeak.
+	log := filepath.Join(cmd.Dir, filepath.Base(cmd.Path)+".log")
+	stderr, err := os.Create(log)
+	if err != nil {
+		return nil, err
+	}
+	defer stderr.Close()
+	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	return &server{cmd: cmd, stdin: stdin, stdout: stdout}, nil
+	return &server{cmd: cmd, stdin: stdin, stdout: stdout, log: log}, nil
 }
 
 func (s *server) stop() {

@@ -138,6 +138,27 @@ func TestCosignCannotSignWithSomeTransitKeys(t *testing.T) {
 	}
 }
 
+// A token that may only sign is enough for us. cosign reads the key first.
+func TestASignOnlyTokenIsEnough(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *rig) {
+		key, public := r.key(t, "", "ecdsa-p256")
+		keyName := strings.TrimPrefix(key, "hashivault://")
+		r.vault.Policy(t, keyName, `path "transit/sign/`+keyName+`" { capabilities = ["update"] }`)
+		token := "VAULT_TOKEN=" + r.vault.Token(t, map[string]any{"policies": []string{keyName}, "no_default_policy": true, "ttl": "5m"})
+		ref := r.push(t, r.repo(t, "")+":v1")
+
+		theirs := r.command(t, "tools/cosign", "sign", "--key", key, "--tlog-upload=false", "--use-signing-config=false",
+			"--allow-http-registry", "-y", ref)
+		theirs.Env = append(theirs.Env, token)
+		refuses(t, "cosign sign", run(t, theirs), "permission denied")
+
+		ours := r.command(t, "aegis-oci", "sign", "--key", key, "--public-key", public, ref)
+		ours.Env = append(ours.Env, token)
+		accepts(t, "aegis-oci sign", run(t, ours))
+		accepts(t, "cosign verify", r.cosignVerify(t, public, ref))
+	})
+}
+
 func TestBothRefuseAnotherKey(t *testing.T) {
 	onBoth(t, func(t *testing.T, r *rig) {
 		key, public := r.key(t, "", "ecdsa-p256")
