@@ -4,9 +4,12 @@
 package interop_test
 
 import (
+	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestOrasListsOurSignature(t *testing.T) {
@@ -93,4 +96,67 @@ func TestACopyWithoutReferrersIsUnsigned(t *testing.T) {
 		t.Errorf("another reason:\n%s", got.stderr)
 	}
 	absent(t, out)
+}
+
+// Somebody changes a byte in the registry's own storage, not the size.
+func TestBothRefuseALayerChangedInTheStorage(t *testing.T) {
+	r := withoutReferrers(t)
+	key, public := r.key(t, "", "ecdsa-p256")
+	ref := r.push(t, r.repo(t, "")+":v1", "--sign", "--key", key)
+	var manifest struct {
+		Layers []struct {
+			Digest string `json:"digest"`
+			Size   int    `json:"size"`
+		} `json:"layers"`
+	}
+	if err := json.Unmarshal([]byte(r.must(t, "tools/oras", "manifest", "fetch", "--plain-http", ref)), &manifest); err != nil {
+		t.Fatal(err)
+	}
+	changed := 0
+	for _, layer := range manifest.Layers {
+		if layer.Size < 10_000 {
+			continue
+		}
+		digest := strings.TrimPrefix(layer.Digest, "sha256:")
+		file := filepath.Join(r.storage, "docker", "registry", "v2", "blobs", "sha256", digest[:2], digest, "data")
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content[len(content)/2] ^= 1
+		write(t, file, content)
+		changed++
+	}
+	if changed != 1 {
+		t.Fatalf("%d layers changed, want 1", changed)
+	}
+	out, theirs := filepath.Join(r.home, "out"), filepath.Join(r.home, "oras-out")
+	r.aegis(t, exitRejected, "pull", "--key", public, "-o", out, ref)
+	absent(t, out)
+	// Again, in the same place: nothing that the first try left is trusted.
+	r.aegis(t, exitRejected, "pull", "--key", public, "-o", out, ref)
+	absent(t, out)
+	refuses(t, "oras", run(t, r.command(t, "tools/oras", "pull", "--plain-http", "-o", theirs, ref)), "mismatched digest")
+	absent(t, filepath.Join(theirs, "weights", "vad model.bin"))
+}
+
+// oras writes the time of the push into the manifest.
+func TestTheSameFilesHaveTheSameDigest(t *testing.T) {
+	r := withReferrers(t)
+	first := r.push(t, r.repo(t, "")+":first")
+	orasPush := func(tag string) string {
+		push := r.command(t, "tools/oras", "push", "--plain-http", "--format", "go-template={{.digest}}", r.repo(t, "-oras")+":"+tag, "config.json")
+		push.Dir = filepath.Join(r.home, "model")
+		got := run(t, push)
+		accepts(t, "oras push", got)
+		return got.stdout
+	}
+	firstOras := orasPush("first")
+	time.Sleep(1100 * time.Millisecond) // the time has whole seconds
+	if second := r.push(t, r.repo(t, "")+":second"); second != first {
+		t.Errorf("pushed twice: %s and %s", first, second)
+	}
+	if second := orasPush("second"); second == firstOras {
+		t.Errorf("oras gives the same files the same digest, %s: the documentation says otherwise", second)
+	}
 }

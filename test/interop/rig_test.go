@@ -33,6 +33,7 @@ const (
 type rig struct {
 	vault    *servertest.Server
 	registry string // host:port
+	storage  string // distribution's directory; empty for olareg
 	home     string
 }
 
@@ -50,8 +51,8 @@ func withReferrers(t *testing.T) *rig {
 
 // withoutReferrers uses the CNCF distribution registry.
 func withoutReferrers(t *testing.T) *rig {
-	registry, _ := servertest.Distribution(t)
-	return &rig{vault: servertest.SharedStack(t), registry: registry, home: t.TempDir()}
+	registry, storage := servertest.Distribution(t)
+	return &rig{vault: servertest.SharedStack(t), registry: registry, storage: storage, home: t.TempDir()}
 }
 
 // name is a repository or key name that no other test uses.
