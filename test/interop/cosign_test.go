@@ -99,6 +99,18 @@ func TestWeAcceptCosignsSignatures(t *testing.T) {
 	})
 }
 
+// cosign 2.6 writes the bundle if it is asked to.
+func TestWeAcceptCosign2sBundles(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *rig) {
+		key, public := r.key(t, "", "ecdsa-p256")
+		ref := r.push(t, r.repo(t, "")+":v1")
+		r.must(t, "tools/cosign2", "sign", "--new-bundle-format", "--key", key, "--tlog-upload=false",
+			"--allow-http-registry", "-y", ref)
+		r.aegis(t, exitOK, "verify", "--key", public, ref)
+		r.aegis(t, exitOK, "verify", "--key", key, ref)
+	})
+}
+
 // cosign writes no key version, and this token may not read the key to learn it.
 func TestWeAcceptCosignsSignaturesWithAVerifyOnlyToken(t *testing.T) {
 	onBoth(t, func(t *testing.T, r *rig) {
