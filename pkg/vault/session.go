@@ -70,20 +70,20 @@ func (s *Session) currentToken() Token {
 }
 
 // public makes what a server said inside an answer fit to be shown.
-func (s *Session) public(text string) string { return public(text, s.currentToken().value) }
+func (s *Session) public(text string) string { return public(text, s.currentToken().secret()) }
 
 // do sends cl with the session's token. When the token is refused and its source
 // may hold a newer one, that one is tried once; what stays refused is explained,
 // unless cl is optional.
 func (s *Session) do(ctx context.Context, cl call) (answer, error) {
 	t := s.currentToken()
-	cl.token = t.value
+	cl.token = t.secret()
 	a, err := s.client.do(ctx, cl)
 	if !isRefusal(err) {
 		return a, err
 	}
 	if fresh, ok := s.reread(ctx, t); ok {
-		cl.token = fresh.value
+		cl.token = fresh.secret()
 		if a, err = s.client.do(ctx, cl); !isRefusal(err) {
 			return a, err
 		}
@@ -106,7 +106,7 @@ func (s *Session) reread(ctx context.Context, old Token) (Token, bool) {
 		return Token{}, false
 	}
 	fresh, err := s.source.Token(ctx, s.client)
-	if err != nil || fresh.check() != nil || fresh.value == old.value {
+	if err != nil || fresh.check() != nil || fresh.secret() == old.secret() {
 		return Token{}, false
 	}
 	s.mu.Lock()

@@ -29,7 +29,9 @@ type TokenSource interface {
 
 // Token is a Vault token and what is known of it. It prints without its value.
 type Token struct {
-	value string
+	// A pointer, since fmt prints the fields of what holds a Token in an
+	// unexported field without asking String.
+	value *string
 	// Origin says where it came from, for one line to the user: "VAULT_TOKEN".
 	Origin string
 	// Obtained marks a token that was made for this session: it is revoked when
@@ -44,7 +46,14 @@ type Token struct {
 }
 
 // NewToken is for TokenSources.
-func NewToken(value, origin string) Token { return Token{value: value, Origin: origin} }
+func NewToken(value, origin string) Token { return Token{value: &value, Origin: origin} }
+
+func (t Token) secret() string {
+	if t.value == nil {
+		return ""
+	}
+	return *t.value
+}
 
 // String names the origin only.
 func (t Token) String() string { return "token from " + t.Origin }
@@ -54,9 +63,9 @@ func (t Token) GoString() string { return t.String() }
 
 func (t Token) check() error {
 	switch {
-	case t.value == "":
+	case t.secret() == "":
 		return &Error{Op: "open Vault", Kind: NoToken, Detail: t.Origin + " is empty"}
-	case strings.ContainsFunc(t.value, func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) }):
+	case strings.ContainsFunc(t.secret(), func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) }):
 		return &Error{Op: "open Vault", Kind: TokenInvalid, Detail: t.Origin + " holds characters that no token has"}
 	}
 	return nil
@@ -162,14 +171,14 @@ func (s *Session) judge(op string, t Token, l lookup) error {
 
 // revoke ends the life of a token that was made for this session.
 func (s *Session) revoke(ctx context.Context, t Token) {
-	if !t.Obtained || t.Batch || t.value == "" {
+	if !t.Obtained || t.Batch || t.secret() == "" {
 		return
 	}
 	// A cancelled command must still give its token back.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
 	defer cancel()
 	_, err := s.client.do(ctx, call{op: "revoke the Vault token", path: "auth/token/revoke-self",
-		body: struct{}{}, namespace: s.cfg.Namespace, token: t.value, capability: "update"})
+		body: struct{}{}, namespace: s.cfg.Namespace, token: t.secret(), capability: "update"})
 	if err != nil {
 		s.cfg.Warn(fmt.Sprintf("the Vault token from %s was not revoked and lives until it expires: %v", t.Origin, err))
 	}
@@ -183,8 +192,8 @@ func obtained(a answer, origin string) (Token, error) {
 	if a.Auth == nil || a.Auth.ClientToken == "" {
 		return Token{}, &Error{Op: "log in to Vault", Kind: Malformed, Detail: "the login's answer holds no token"}
 	}
-	return Token{
-		value: a.Auth.ClientToken, Origin: origin, Obtained: true,
-		TTL: time.Duration(a.Auth.LeaseDuration) * time.Second, Batch: a.Auth.TokenType == "batch",
-	}, nil
+	t := NewToken(a.Auth.ClientToken, origin)
+	t.Obtained, t.Batch = true, a.Auth.TokenType == "batch"
+	t.TTL = time.Duration(a.Auth.LeaseDuration) * time.Second
+	return t, nil
 }

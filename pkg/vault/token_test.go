@@ -30,7 +30,7 @@ func (c *childOf) Token(ctx context.Context, client *Client) (Token, error) {
 		return Token{}, err
 	}
 	t, err := obtained(a, "a login")
-	c.got = t.value
+	c.got = t.secret()
 	return t, err
 }
 
@@ -238,8 +238,10 @@ func TestTokenFileErrors(t *testing.T) {
 func TestATokenDoesNotPrintItsValue(t *testing.T) {
 	tok := NewToken("hvs.secret", "VAULT_TOKEN")
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
-		if got := fmt.Sprintf(verb, tok); strings.Contains(got, "secret") {
-			t.Errorf("%s: %s", verb, got)
+		for _, v := range []any{tok, &tok, StaticToken("hvs.secret", "VAULT_TOKEN"), &Session{token: tok}} {
+			if got := fmt.Sprintf(verb, v); strings.Contains(got, "hvs.secret") {
+				t.Errorf("%s: %s", verb, got)
+			}
 		}
 	}
 }
