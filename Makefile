@@ -1,0 +1,48 @@
+# Copyright The aegis-oci Authors
+# SPDX-License-Identifier: Apache-2.0
+
+MODEL ?= examples/models/silero-vad
+FUZZTIME ?= 2m
+PROGRAMS = ./cmd/...
+SHELL = /bin/sh
+
+.PHONY: help build stack demo test interop bench fuzz lint clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+build: ## build the programs into bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -o bin/ $(PROGRAMS)
+
+# The same flags as the tests use (internal/servertest), so that one build of
+# OpenBao, which takes minutes, serves both.
+stack: ## build the servers for tests and the demo into bin/
+	@mkdir -p bin
+	@[ -x bin/aegis-stack ] || echo 'Building OpenBao and a registry: about 4 minutes on 2 cores the first time, seconds later.'
+	GOWORK=off go -C test/stack build -o ../../bin/aegis-stack .
+
+demo: ## run the main job on real servers; MODEL=DIR takes your own model
+	@[ -x bin/aegis-stack ] || echo 'The first demo compiles a real OpenBao core: about 4 minutes on 2 cores. The next ones take seconds.'
+	@$(MAKE) --no-print-directory build stack >/dev/null
+	@go run ./test/demo -model '$(MODEL)'
+
+test: stack ## run the tests against real servers
+	go test -race -shuffle=on -timeout 20m ./...
+
+interop: ## hold aegis-oci against cosign and oras
+	scripts/interop.sh
+
+bench: ## measure beside cosign and oras
+	scripts/bench.sh
+
+fuzz: ## run every fuzz target for FUZZTIME
+	scripts/fuzz.sh $(FUZZTIME)
+
+lint: ## gofmt, vet, staticcheck
+	@test -z "$$(git ls-files '*.go' | xargs gofmt -l)" || { git ls-files '*.go' | xargs gofmt -l; exit 1; }
+	go vet ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+
+clean: ## remove bin/
+	rm -rf bin
