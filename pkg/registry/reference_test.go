@@ -82,7 +82,7 @@ func TestLayerLimit(t *testing.T) {
 		"ghcr.io": 10_000_000_000, "public.ecr.aws": 10000 << 20,
 		"123456789012.dkr.ecr.eu-central-1.amazonaws.com":  52000 << 20,
 		"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn": 52000 << 20,
-		"dkr.ecr.amazonaws.com": 0, "x.dkr.ecr.eu.amazonaws.com.evil.example": 0, "example.com": 0, "localhost:5000": 0,
+		"dkr.ecr.amazonaws.com":                            0, "x.dkr.ecr.eu.amazonaws.com.evil.example": 0, "example.com": 0, "localhost:5000": 0,
 	} {
 		got, name := registry.LayerLimit(host)
 		if got != want || (name == "") != (want == 0) {
