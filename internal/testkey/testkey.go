@@ -16,6 +16,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
@@ -25,8 +26,9 @@ import (
 type Key struct {
 	priv crypto.Signer
 	id   signature.KeyID
-	// Calls counts the calls of Sign.
+	// Calls counts the calls of Sign. Read it when none is under way.
 	Calls int
+	mu    sync.Mutex
 }
 
 var _ signature.Signer = (*Key)(nil)
@@ -71,7 +73,9 @@ func (k *Key) ID() signature.KeyID { return k.id }
 
 // Sign signs every message.
 func (k *Key) Sign(_ context.Context, msgs []signature.Message) ([]signature.Primitive, error) {
+	k.mu.Lock()
 	k.Calls++
+	k.mu.Unlock()
 	out := make([]signature.Primitive, len(msgs))
 	for i, m := range msgs {
 		a := signature.Algorithms(m.Format, k.id.Type)[0]

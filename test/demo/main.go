@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"golang.org/x/term"
 )
 
 const (
@@ -83,7 +85,11 @@ func run(ctx context.Context, cli, stackBin, model string) error {
 }
 
 func title(format string, args ...any) {
-	fmt.Printf("\n\x1b[1m== "+format+"\x1b[0m\n", args...)
+	// Bold on a terminal, plain in a log (https://no-color.org).
+	if term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == "" {
+		format = "\x1b[1m" + format + "\x1b[0m"
+	}
+	fmt.Printf("\n== "+format+"\n", args...)
 }
 
 // prepareVault makes what an operator would: keys, a policy for CI that may only
