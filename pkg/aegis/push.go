@@ -5,6 +5,7 @@ package aegis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -48,18 +49,19 @@ func (e *LayerLimitError) Error() string {
 }
 
 // Push packs, uploads everything by digest, signs if asked to, and moves the tags
-// last: if anything fails before, production sees what it saw.
+// last: if anything fails before, production sees what it saw. What the options
+// and the files have wrong is refused before the first request.
 func (c *Client) Push(ctx context.Context, o PushOptions) (PushResult, error) {
 	watch := newStopwatch(c.now())
+	if err := o.check(); err != nil {
+		return PushResult{}, err
+	}
 	repo, err := c.registry.Repository(o.Ref)
 	if err != nil {
 		return PushResult{}, err
 	}
-	packed, err := model.Pack(ctx, o.Paths, c.packOptions(o.Pack))
+	packed, err := c.pack(ctx, o)
 	if err != nil {
-		return PushResult{}, &PackError{Err: err}
-	}
-	if err := checkLayerLimits(packed, o.Ref.Registry); err != nil {
 		return PushResult{}, err
 	}
 	watch.lap("pack")
@@ -109,24 +111,49 @@ func allTags(o PushOptions) []string {
 	return append(tags, o.Tags...)
 }
 
-func (c *Client) packOptions(p model.PackOptions) model.PackOptions {
-	if p.Progress == nil {
-		p.Progress = c.opts.Progress
+// check refuses what can be known to fail without asking anybody.
+func (o PushOptions) check() error {
+	if o.Ref.Digest != "" {
+		return &registry.ReferenceError{Input: o.Ref.String(), Reason: "a push makes the digest: name a tag"}
 	}
-	return p
+	if err := checkTags(o.Ref, allTags(o)); err != nil {
+		return err
+	}
+	if o.Signing != nil {
+		return o.Signing.check()
+	}
+	return nil
 }
 
-func checkLayerLimits(p *model.Packed, host string) error {
-	limit, name := registry.LayerLimit(host)
-	if limit == 0 {
-		return nil
-	}
-	for _, b := range p.Blobs() {
-		if b.Descriptor.Size > limit {
-			return &LayerLimitError{Path: b.Path, Size: b.Descriptor.Size, Limit: limit, Registry: name}
+// checkTags refuses a tag that cannot be written before anything else is.
+func checkTags(ref registry.Reference, tags []string) error {
+	for _, tag := range tags {
+		if _, err := ref.WithTag(tag); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// pack hashes the model, within the layer limit that the registry documents.
+func (c *Client) pack(ctx context.Context, o PushOptions) (*model.Packed, error) {
+	limit, service := registry.LayerLimit(o.Ref.Registry)
+	p := o.Pack
+	if limit > 0 && (p.MaxFileSize == 0 || limit < p.MaxFileSize) {
+		p.MaxFileSize = limit
+	}
+	if p.Progress == nil {
+		p.Progress = c.opts.Progress
+	}
+	packed, err := model.Pack(ctx, o.Paths, p)
+	var large *model.FileSizeError
+	switch {
+	case errors.As(err, &large) && large.Max == limit:
+		return nil, &LayerLimitError{Path: large.Path, Size: large.Size, Limit: limit, Registry: service}
+	case err != nil:
+		return nil, &PackError{Err: err}
+	}
+	return packed, nil
 }
 
 // upload pushes every blob that the registry lacks and returns the bytes sent.

@@ -35,6 +35,23 @@ type Signing struct {
 	Expiry time.Duration
 }
 
+// check refuses what cannot be signed before anything is sent.
+func (s Signing) check() error {
+	if s.Signer == nil {
+		return &OptionError{Option: "Signing.Signer", Reason: "there is no signer"}
+	}
+	if s.Expiry < 0 {
+		return &OptionError{Option: "Signing.Expiry", Reason: "it is negative: " + s.Expiry.String()}
+	}
+	return CheckFormats(s.Formats)
+}
+
+// OptionError means that an option cannot be used. It is the caller's mistake,
+// and nothing was sent.
+type OptionError struct{ Option, Reason string }
+
+func (e *OptionError) Error() string { return e.Option + ": " + e.Reason }
+
 // SelfVerifyError means that a fresh signature does not verify under the key that
 // should have made it. Nothing was attached.
 type SelfVerifyError struct {
@@ -67,6 +84,9 @@ func CheckFormats(formats []signature.Format) error {
 // once, signed by digest, and the signature attached as a referrer.
 func (c *Client) Sign(ctx context.Context, ref registry.Reference, s Signing) (SignResult, error) {
 	watch := newStopwatch(c.now())
+	if err := s.check(); err != nil {
+		return SignResult{}, err
+	}
 	repo, err := c.registry.Repository(ref)
 	if err != nil {
 		return SignResult{}, err
@@ -91,12 +111,6 @@ func (c *Client) Sign(ctx context.Context, ref registry.Reference, s Signing) (S
 }
 
 func (c *Client) signAndAttach(ctx context.Context, repo *registry.Repository, pinned registry.Pinned, tag string, s Signing) ([]SignatureMade, error) {
-	if s.Signer == nil {
-		return nil, errors.New("aegis: no signer")
-	}
-	if err := CheckFormats(s.Formats); err != nil {
-		return nil, err
-	}
 	draft, err := sigstore.Prepare(pinned.Subject(), c.claims(pinned, tag, s))
 	if err != nil {
 		return nil, err

@@ -22,6 +22,9 @@ type TagResult struct {
 // Tag gives what ref names further tags. It resolves once and writes those very
 // bytes, so that a tag moved meanwhile is not followed.
 func (c *Client) Tag(ctx context.Context, ref registry.Reference, tags []string) (TagResult, error) {
+	if err := checkTags(ref, tags); err != nil {
+		return TagResult{}, err
+	}
 	repo, err := c.registry.Repository(ref)
 	if err != nil {
 		return TagResult{}, err

@@ -63,6 +63,16 @@ func (e *TooManyFilesError) Error() string {
 	return fmt.Sprintf("the manifest of %d files would be %d bytes, more than the %d that registries take", e.Files, e.Size, e.MaxBytes)
 }
 
+// FileSizeError means that a file is larger than PackOptions.MaxFileSize.
+type FileSizeError struct {
+	Path      string // in the model
+	Size, Max int64  // bytes
+}
+
+func (e *FileSizeError) Error() string {
+	return fmt.Sprintf("%q has %d bytes, more than the %d of one layer", e.Path, e.Size, e.Max)
+}
+
 // OptionError is a value of PackOptions that cannot be used.
 type OptionError struct{ Option, Reason string }
 

@@ -31,6 +31,9 @@ type PackOptions struct {
 	Exclude []string
 	// FollowOutside also packs what links outside the model's root lead to.
 	FollowOutside bool
+	// MaxFileSize is the largest layer that the registry takes, in bytes. A larger
+	// file is a *FileSizeError, before anything is hashed. Zero is no limit.
+	MaxFileSize int64
 	// Details overrides what Pack reads out of the model's files.
 	Details Details
 	// CreatedAt is recorded when it is not zero. It makes the digest depend on
@@ -120,8 +123,8 @@ func (p *Packed) TotalSize() int64 { return p.total }
 // Hugging Face cache, inside the cache's blobs folder.
 //
 // Errors: *OptionError, *SourceError, *PathError (a name that no model may have),
-// *CollisionError, *EmptyError, *TooManyFilesError, *ChangedError, and those of
-// the file system.
+// *CollisionError, *EmptyError, *TooManyFilesError, *FileSizeError, *ChangedError,
+// and those of the file system.
 func Pack(ctx context.Context, paths []string, o PackOptions) (*Packed, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -133,6 +136,9 @@ func Pack(ctx context.Context, paths []string, o PackOptions) (*Packed, error) {
 	slices.SortFunc(sources, func(a, b source) int { return cmp.Compare(a.path, b.path) })
 	files, details, err := examine(ctx, sources)
 	if err != nil {
+		return nil, err
+	}
+	if err := o.sizesAllowed(files); err != nil {
 		return nil, err
 	}
 	details = o.Details.over(details)
@@ -150,6 +156,15 @@ func Pack(ctx context.Context, paths []string, o PackOptions) (*Packed, error) {
 	}
 	p.addBlobs(sources)
 	return p, nil
+}
+
+func (o *PackOptions) sizesAllowed(files []File) error {
+	for _, f := range files {
+		if o.MaxFileSize > 0 && f.Size > o.MaxFileSize {
+			return &FileSizeError{Path: f.Path, Size: f.Size, Max: o.MaxFileSize}
+		}
+	}
+	return nil
 }
 
 func (o *PackOptions) concurrency() int {

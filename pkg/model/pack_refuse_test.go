@@ -51,6 +51,26 @@ func TestPackRefusesArguments(t *testing.T) {
 	}
 }
 
+// started counts the files whose hashing began.
+type started struct{ files int }
+
+func (s *started) Start(string, int64) { s.files++ }
+func (s *started) Add(string, int64)   {}
+func (s *started) Done(string)         {}
+
+func TestPackRefusesLargeFilesBeforeHashing(t *testing.T) {
+	dir := packTree(t, map[string]string{"a": "12345", "b": "1234"})
+	begun := &started{}
+	_, err := Pack(t.Context(), []string{dir}, PackOptions{MaxFileSize: 4, Concurrency: 1, Progress: begun})
+	var fe *FileSizeError
+	if !errors.As(err, &fe) || fe.Path != "a" || fe.Size != 5 || fe.Max != 4 || begun.files != 0 {
+		t.Errorf("%v after hashing %d files", err, begun.files)
+	}
+	if _, err := Pack(t.Context(), []string{dir}, PackOptions{MaxFileSize: 5}); err != nil {
+		t.Errorf("a file of the very limit: %v", err)
+	}
+}
+
 func TestPackRefusesOptions(t *testing.T) {
 	dir := packTree(t, map[string]string{"a": "1"})
 	bad := packTree(t, map[string]string{"a": "1", ".aegisignore": "[a\n"})

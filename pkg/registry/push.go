@@ -35,19 +35,15 @@ func (r *Repository) PushManifest(ctx context.Context, mediaType string, manifes
 	return Pinned{name: r.Name(), subject: subject, manifest: bytes.Clone(manifest)}, nil
 }
 
-// TagManifest uploads p's bytes under a tag, in one request. Tags of the form
-// sha256-<hex> are refused: on registries without the referrers API they hold
-// the lists of referrers.
+// TagManifest uploads p's bytes under a tag, in one request. It refuses the tags
+// that Reference.WithTag refuses.
 func (r *Repository) TagManifest(ctx context.Context, p Pinned, tag string) error {
 	about := r.Name() + ":" + tag
 	if p.subject.IsZero() || p.name != r.Name() {
 		return fmt.Errorf("tag %s: the manifest is not one of this repository", about)
 	}
-	if !tagPattern.MatchString(tag) {
-		return &ReferenceError{Input: clip(about, 200), Reason: "it names no tag"}
-	}
-	if referrersTag.MatchString(tag) {
-		return &ReferenceError{Input: about, Reason: "tags of the form sha256-<hex> are kept for lists of referrers"}
+	if _, err := r.ref.WithTag(tag); err != nil {
+		return err
 	}
 	return r.putManifest(ctx, "tag", about, tag, p.subject.MediaType(), p.manifest)
 }

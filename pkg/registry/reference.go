@@ -158,6 +158,21 @@ func checkDigest(s string) string {
 	return ""
 }
 
+// WithTag is the reference of a tag to be written in the same repository. Tags of
+// the form sha256-<hex> are refused: on registries without the referrers API they
+// hold the lists of referrers. Errors are *ReferenceError.
+func (r Reference) WithTag(tag string) (Reference, error) {
+	about := clip(r.Name()+":"+tag, 200)
+	if !tagPattern.MatchString(tag) {
+		return Reference{}, &ReferenceError{Input: about, Reason: "it names no tag"}
+	}
+	if referrersTag.MatchString(tag) {
+		return Reference{}, &ReferenceError{Input: about, Reason: "tags of the form sha256-<hex> are kept for lists of referrers"}
+	}
+	r.Tag, r.Digest = tag, ""
+	return r, nil
+}
+
 // Name is registry/repository.
 func (r Reference) Name() string { return r.Registry + "/" + r.Repository }
 

@@ -78,7 +78,8 @@ func usage(err error, o *outcome) bool {
 		ref    *registry.ReferenceError
 		conf   *registry.ConfigError
 		format *aegis.FormatError
-		option *model.OptionError
+		option *aegis.OptionError
+		pack   *model.OptionError
 		policy *trustpolicy.ParseError
 		key    *signature.KeyFileError
 	)
@@ -91,7 +92,7 @@ func usage(err error, o *outcome) bool {
 		return o.set(exitUsage, "format_unknown", "--signature-format sigstore")
 	case errors.As(err, &policy):
 		return o.set(exitUsage, "policy_invalid", "")
-	case errors.As(err, &conf), errors.As(err, &option), errors.As(err, &key):
+	case errors.As(err, &conf), errors.As(err, &option), errors.As(err, &pack), errors.As(err, &key):
 		return o.set(exitUsage, "usage", "")
 	}
 	return false
