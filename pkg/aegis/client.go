@@ -5,6 +5,7 @@ package aegis
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"time"
@@ -86,5 +87,26 @@ func (c *Client) fetcher(repo *registry.Repository) *fetcher {
 
 // Fetch opens desc at offset; the bytes are unverified.
 func (f *fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	return transfer.NewReader(ctx, f.repo, desc, offset, f.opts), nil
+	return &layer{ReadCloser: transfer.NewReader(ctx, f.repo, desc, offset, f.opts), desc: desc}, nil
+}
+
+// layer says in package model's words what is a judgement about the content: a
+// registry that has another number of bytes will not have the right one later,
+// and a rejected model leaves nothing staged.
+type layer struct {
+	io.ReadCloser
+	desc ocispec.Descriptor
+}
+
+func (l *layer) Read(p []byte) (int, error) {
+	n, err := l.ReadCloser.Read(p)
+	var short *transfer.ShortError
+	var e *registry.Error
+	switch {
+	case errors.As(err, &short):
+		err = &model.ShortError{Path: "the layer", Digest: l.desc.Digest, Want: short.Want, Got: short.Got}
+	case errors.As(err, &e) && e.Kind == registry.Corrupt:
+		err = &model.ContentError{Path: "the layer", Want: l.desc.Digest, Reason: e.Detail}
+	}
+	return n, err
 }

@@ -29,7 +29,7 @@ func (e *ContentError) Error() string {
 }
 
 // ShortError means that a layer ended, without an error, before the size in its
-// descriptor. What came is kept for the next try.
+// descriptor: that is all there is of it. It is a rejection.
 type ShortError struct {
 	Path      string
 	Digest    digest.Digest
@@ -196,7 +196,8 @@ func rejected(err error) bool {
 		layer   *LayerError
 		tar     *TarError
 		index   *IndexError
+		short   *ShortError
 	)
-	return errors.As(err, &content) || errors.As(err, &path) || errors.As(err, &layer) ||
+	return errors.As(err, &content) || errors.As(err, &short) || errors.As(err, &path) || errors.As(err, &layer) ||
 		errors.As(err, &tar) || errors.As(err, &index)
 }

@@ -85,9 +85,9 @@ type unpacking struct {
 // dst. Nothing has its final name before every byte of the model was checked
 // against v's digest; the receipt comes last.
 //
-// Rejections are *ContentError, *PathError, *LayerError, *TarError and
-// *IndexError: nothing is left then, staging included. After *ShortError, an
-// error of f or the end of ctx, what was fetched stays staged for the next run.
+// Rejections are *ContentError, *ShortError, *PathError, *LayerError, *TarError
+// and *IndexError: nothing is left then, staging included. After another error of
+// f or the end of ctx, what was fetched stays staged for the next run.
 // A *SpaceError leaves nothing. The destination's state is told by
 // *NotEmptyError, *InstalledError, *RollbackError, *DirError and *LockedError.
 func Unpack(ctx context.Context, f Fetcher, v verify.Verified, m Manifest, dst string, o UnpackOptions) (UnpackResult, error) {

@@ -6,6 +6,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -95,6 +96,10 @@ func (r *Repository) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offs
 		c.accept = append(c.accept, http.StatusPartialContent)
 	}
 	got, err := r.do(ctx, c)
+	if e := (*Error)(nil); errors.As(err, &e) && e.Status == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
+		// RFC 9110, section 15.5.17: there is no such byte, so the blob is shorter.
+		e.Kind, e.Detail = Corrupt, fmt.Sprintf("the registry has no byte %d of the %d that its descriptor says", offset, desc.Size)
+	}
 	if err != nil {
 		return nil, err
 	}
