@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -183,8 +185,13 @@ func askHelper(ctx context.Context, suffix, key string) (auth.Credential, error)
 // host/path, so that two teams' tokens for one registry can lie side by side.
 func (d *dockerConfig) entry(registry, repository string) (dockerAuth, bool) {
 	byName := make(map[string]dockerAuth, len(d.Auths))
-	for key, entry := range d.Auths {
-		byName[normalizeServer(key)] = entry
+	for _, key := range slices.Sorted(maps.Keys(d.Auths)) {
+		name := normalizeServer(key)
+		// An older form of the key, such as https://HOST/v1/, gives way to what a
+		// login writes today; without order either would win by chance.
+		if _, taken := byName[name]; !taken || key == name {
+			byName[name] = d.Auths[key]
+		}
 	}
 	host := normalizeServer(credentials.ServerAddressFromRegistry(apiHost(registry)))
 	for path := repository; path != ""; {

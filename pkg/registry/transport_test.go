@@ -1,0 +1,199 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"cuelabs.dev/go/oci/ociregistry/ocimem"
+	"cuelabs.dev/go/oci/ociregistry/ociserver"
+
+	"github.com/aegis-oci/aegis-oci/internal/servertest"
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
+)
+
+func TestTLSWithAPrivateAuthority(t *testing.T) {
+	s := servertest.Stack(t, "-tls", "-no-vault")
+	trusting := registry.Options{CAFile: s.CAFile}
+	pushImage(t, newRepo(t, s.Registry+"/m", trusting), "v1", "layer")
+	for name, c := range map[string]struct {
+		o    registry.Options
+		kind registry.Kind
+	}{
+		"the authority is known":     {trusting, 0},
+		"verification is turned off": {registry.Options{InsecureSkipTLS: true}, 0},
+		"unknown authority":          {registry.Options{CAFile: otherAuthority(t)}, registry.TLS},
+		"asked in plain HTTP":        {registry.Options{PlainHTTP: true}, registry.PlainHTTP},
+		"loopback without an option": {registry.Options{}, registry.PlainHTTP},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := new(waits)
+			c.o.Sleep = w.sleep
+			_, err := newRepo(t, s.Registry+"/m:v1", c.o).Resolve(t.Context())
+			if c.kind == 0 {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if wantKind(t, err, c.kind); len(w.all) > 0 {
+				t.Errorf("waited %v for what will not pass", w.all)
+			}
+		})
+	}
+	plain := servertest.SharedStack(t).Registry
+	_, err := newRepo(t, plain+"/m:v1", trusting).Resolve(t.Context())
+	wantKind(t, err, registry.PlainHTTP)
+}
+
+// otherAuthority is a certificate that signed nothing here.
+func otherAuthority(t *testing.T) string {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(nil)
+	srv.StartTLS()
+	defer srv.Close()
+	return writeFile(t, "other.pem", string(pemOf(srv.Certificate())), 0o600)
+}
+
+func pemOf(c *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+}
+
+func TestClientCertificates(t *testing.T) {
+	s := servertest.Stack(t, "-tls", "-no-vault")
+	ca, err := os.ReadFile(s.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	srv := httptest.NewUnstartedServer(ociserver.New(ocimem.New(), nil))
+	srv.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots}
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	defer srv.Close()
+	host := strings.TrimPrefix(srv.URL, "https://")
+	o := registry.Options{CAFile: writeFile(t, "ca.pem", string(pemOf(srv.Certificate())), 0o600), Retry: registry.RetryPolicy{Budget: time.Second}}
+	_, err = newRepo(t, host+"/m:v1", o).Resolve(t.Context())
+	wantKind(t, err, registry.TLS)
+	o.CertFile, o.KeyFile = s.ClientCert, s.ClientKey
+	pushImage(t, newRepo(t, host+"/m", o), "v1", "layer")
+
+	garbage := writeFile(t, "x.pem", "x", 0o600)
+	for name, o := range map[string]registry.Options{
+		"no key":         {CertFile: s.ClientCert},
+		"no certificate": {KeyFile: s.ClientKey},
+		"garbage":        {CertFile: garbage, KeyFile: garbage},
+		"no such CA":     {CAFile: garbage + ".none"},
+		"CA is garbage":  {CAFile: garbage},
+	} {
+		var ce *registry.ConfigError
+		if _, err := registry.NewClient(o); !errors.As(err, &ce) {
+			t.Errorf("%s: %v, want a *ConfigError", name, err)
+		}
+	}
+}
+
+// connectProxy tunnels every CONNECT to one address and counts them.
+func connectProxy(t *testing.T, to string, tunnels *atomic.Int32) *url.URL {
+	t.Helper()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Method != http.MethodConnect {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		tunnels.Add(1)
+		up, err := net.Dial("tcp", to)
+		if err != nil {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		defer up.Close()
+		down, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer down.Close()
+		_, _ = io.WriteString(down, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() { _, _ = io.Copy(up, down); up.Close() }()
+		_, _ = io.Copy(down, up)
+	}))
+	t.Cleanup(srv.Close)
+	u, err := url.Parse(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// The registry's name cannot be resolved here: only the proxy reaches it.
+func TestProxyIsUsedForTheRegistry(t *testing.T) {
+	s := servertest.Stack(t, "-tls", "-no-vault")
+	var tunnels atomic.Int32
+	proxy := connectProxy(t, s.Registry, &tunnels)
+	var asked []string
+	o := registry.Options{InsecureSkipTLS: true, Proxy: func(req *http.Request) (*url.URL, error) {
+		asked = append(asked, req.URL.Host)
+		return proxy, nil
+	}}
+	pushImage(t, newRepo(t, "registry.invalid/m", o), "v1", "layer")
+	if tunnels.Load() == 0 || len(asked) == 0 || asked[0] != "registry.invalid" {
+		t.Errorf("%d tunnels, asked about %q", tunnels.Load(), asked)
+	}
+	// NO_PROXY is a Proxy that names none.
+	before := tunnels.Load()
+	direct := registry.Options{CAFile: s.CAFile, Proxy: func(*http.Request) (*url.URL, error) { return nil, nil }}
+	if _, err := newRepo(t, s.Registry+"/m:v1", direct).Resolve(t.Context()); err != nil || tunnels.Load() != before {
+		t.Errorf("%v, %d more tunnels", err, tunnels.Load()-before)
+	}
+}
+
+func TestResolveOptionLeadsElsewhere(t *testing.T) {
+	s := servertest.Stack(t, "-tls", "-no-vault")
+	_, port, _ := strings.Cut(s.Registry, ":")
+	o := registry.Options{InsecureSkipTLS: true, Resolve: []string{"registry.invalid:443:127.0.0.1:" + port}}
+	pushImage(t, newRepo(t, "registry.invalid/m", o), "v1", "layer")
+	for _, bad := range []string{"", "a:b", "host:443:name", "host:0:127.0.0.1", "host:443:127.0.0.1:99999", "[::1:443:127.0.0.1"} {
+		var ce *registry.ConfigError
+		if _, err := registry.NewClient(registry.Options{Resolve: []string{bad}}); !errors.As(err, &ce) {
+			t.Errorf("%q: %v, want a *ConfigError", bad, err)
+		}
+	}
+}
+
+func TestARegistryThatIsNotThereIsNotAwaited(t *testing.T) {
+	w := new(waits)
+	_, err := newRepo(t, "registry.invalid/m:v1", registry.Options{Sleep: w.sleep}).Resolve(t.Context())
+	if e := wantKind(t, err, registry.Unreachable); e.Retryable() || len(w.all) > 0 {
+		t.Errorf("waited %v for a name that does not exist: %v", w.all, err)
+	}
+}
+
+// A redirect out of TLS would send the rest in the clear.
+func TestRedirectOutOfTLSIsRefused(t *testing.T) {
+	asked := false
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { asked = true }))
+	defer plain.Close()
+	srv := httptest.NewTLSServer(http.RedirectHandler(plain.URL+"/blob", http.StatusTemporaryRedirect))
+	defer srv.Close()
+	o := registry.Options{CAFile: writeFile(t, "ca.pem", string(pemOf(srv.Certificate())), 0o600)}
+	_, err := newRepo(t, strings.TrimPrefix(srv.URL, "https://")+"/m", o).FetchBlob(t.Context(), descOf([]byte("x")), 10)
+	if wantKind(t, err, registry.Protocol); asked {
+		t.Error("the plain server was asked")
+	}
+}
