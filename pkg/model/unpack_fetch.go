@@ -186,7 +186,9 @@ func (t *transfer) pump(ctx context.Context, r io.Reader, w io.Writer, sum hash.
 			total += int64(n)
 			t.show(t.shown + int64(n))
 		}
-		if errors.Is(err, io.EOF) {
+		// Not errors.Is: a connection that was closed before the answer came wraps
+		// io.EOF, and is no end of the layer.
+		if err == io.EOF {
 			return total, nil
 		}
 		if err != nil {
