@@ -356,10 +356,16 @@ func statusError(op, ref, registryHost string, resp *http.Response) *Error {
 	return e
 }
 
-// spokeTLS knows the 400 of Go's, nginx's and Apache's TLS ports to plain HTTP.
+// spokeTLS knows the 400 of Go's, nginx's and Apache's TLS ports to plain HTTP. To
+// a HEAD they say less: Go's has no header at all, the others' is of a page, which
+// no registry sends.
 func spokeTLS(resp *http.Response, raw []byte) bool {
 	if resp.StatusCode != http.StatusBadRequest || resp.Request.URL.Scheme != "http" {
 		return false
+	}
+	if resp.Request.Method == http.MethodHead {
+		t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+		return t == "text/html" || len(resp.Header) == 0 && !resp.ProtoAtLeast(1, 1)
 	}
 	text := string(raw)
 	return strings.Contains(text, "HTTP request to an HTTPS server") ||
