@@ -4,6 +4,7 @@
 package aegis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -168,7 +169,7 @@ func (c *Client) upload(ctx context.Context, repo *registry.Repository, packed *
 			m := &meter{name: b.Path, progress: c.opts.Progress}
 			uploaded, err := repo.PushBlob(ctx, b.Descriptor, func() (io.ReadCloser, error) { return m.open(b.Open) })
 			if err != nil {
-				return fmt.Errorf("push %s: %w", b.Path, err)
+				return fmt.Errorf("push %s: %w", cmp.Or(b.Path, "the config"), err)
 			}
 			if uploaded {
 				sent.Add(b.Descriptor.Size)
