@@ -182,11 +182,7 @@ func (a *app) verifyingKey(ctx context.Context, v *vaultFlags, uri string) (sign
 	if err != nil {
 		return nil, err
 	}
-	s, err := a.session(ctx, v)
-	if err != nil {
-		return nil, err
-	}
-	return s.Key(ref), nil
+	return &lazyKey{app: a, flags: v, ref: ref}, nil
 }
 
 // maxKeyFile bounds a file of public keys and certificates.
