@@ -136,8 +136,15 @@ func undecidedOutcome(u *verify.UndecidedError, o *outcome) bool {
 			continue
 		}
 		if fromVault(cause, o) || fromRegistry(cause, o) {
-			// Whatever the cause, no judgement was reached.
-			o.exit, o.message = exitUndecided, message
+			// Whatever the cause, no judgement was reached: a signature that was
+			// changed on its way is not the model's fault.
+			o.message = message
+			if o.exit != exitUsage {
+				o.exit = exitUndecided
+			}
+			if o.code == "content_differs" {
+				o.set(exitUndecided, "signature_unreadable", "the registry or a proxy changed a signature: sign again, or fetch it from elsewhere")
+			}
 			return true
 		}
 	}
@@ -304,7 +311,7 @@ func vaultCode(e *vault.Error) (code, hint string) {
 	case vault.TLS:
 		return "vault_tls", "--vault-cacert FILE"
 	case vault.Sealed:
-		return "vault_sealed", "unseal Vault"
+		return "vault_sealed", "vault operator unseal"
 	case vault.Standby:
 		return "vault_standby", "point VAULT_ADDR at the active node or the load balancer"
 	case vault.Uninitialized:
@@ -358,7 +365,8 @@ func registryCode(e *registry.Error) (code, hint string) {
 	case registry.NotFound:
 		return "registry_not_found", "check repository and tag; some registries answer so without credentials too"
 	case registry.Unauthorized:
-		return "registry_unauthorized", "aegis-oci login REGISTRY, or --registry-config FILE"
+		host, _, _ := strings.Cut(e.Reference, "/")
+		return "registry_unauthorized", "aegis-oci login -u USER --password-stdin " + host + ", or --registry-config FILE"
 	case registry.Denied:
 		return "registry_denied", "the credentials do not allow this on the repository"
 	case registry.RateLimited:
@@ -370,7 +378,7 @@ func registryCode(e *registry.Error) (code, hint string) {
 	case registry.TLS:
 		return "registry_tls", "--ca-file FILE with the registry's certificate authority"
 	case registry.PlainHTTP:
-		return "registry_plain_http", "--plain-http if the registry speaks no TLS, and not otherwise"
+		return "registry_plain_http", "--plain-http is for registries without TLS; one on loopback that has it needs --ca-file FILE"
 	case registry.Corrupt:
 		return "content_differs", "the registry or a proxy changed the content: push it again"
 	case registry.TooLarge:
