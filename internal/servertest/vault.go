@@ -140,11 +140,16 @@ func (s *Server) PublicKeyPEM(t testing.TB, name string, version int) []byte {
 	if err != nil || len(raw) != ed25519.PublicKeySize {
 		t.Fatalf("servertest: transit key %s: neither PEM nor an Ed25519 key: %q", name, public)
 	}
-	der, err := x509.MarshalPKIXPublicKey(ed25519.PublicKey(raw))
+	return []byte(publicPEM(t, ed25519.PublicKey(raw)))
+}
+
+func publicPEM(t testing.TB, public any) string {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
-		t.Fatalf("servertest: transit key %s: %v", name, err)
+		t.Fatalf("servertest: %v", err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
 // Seal seals the core: it then answers 503 to everything.
