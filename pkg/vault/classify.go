@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,7 +33,7 @@ func (c *Client) refused(cl call, resp *api.Response, r *api.ResponseError) (ans
 	text := strings.Join(r.Errors, "; ")
 	e := &Error{
 		Op: cl.op, Path: cl.path, Kind: kindOf(r.StatusCode, strings.ToLower(text)), Status: r.StatusCode,
-		Detail: c.public(cl, text), RequestID: requestID(a.RequestID), retryAfter: c.retryAfter(resp.Header),
+		Detail: c.public(cl, text), RequestID: requestID(a.RequestID, cl.secrets), retryAfter: c.retryAfter(resp.Header),
 	}
 	switch e.Kind {
 	case Denied:
@@ -131,21 +132,28 @@ func (c *Client) broken(cl call, err error) *Error {
 }
 
 // public makes a server's text fit to be shown: one line, bounded, and without
-// the token, which a hostile server could send back.
-func (c *Client) public(cl call, text string) string { return public(text, cl.token) }
+// the token and what else was sent in secret, which a hostile server could send
+// back.
+func (c *Client) public(cl call, text string) string { return public(text, cl.token, cl.secrets...) }
 
-func public(text, token string) string {
+func public(text, token string, secrets ...string) string {
 	if token != "" {
 		text = strings.ReplaceAll(text, token, "[token]")
+	}
+	for _, s := range secrets {
+		if s != "" {
+			text = strings.ReplaceAll(text, s, "[secret]")
+		}
 	}
 	return clip(text, 300)
 }
 
 var uuid = regexp.MustCompile(`^[0-9a-fA-F-]{1,64}$`)
 
-// requestID is id if it has the form of one, which no token has.
-func requestID(id string) string {
-	if !uuid.MatchString(id) {
+// requestID is id if it has the form of one, which no token has. A secret_id has
+// it, and must not come back as one.
+func requestID(id string, secrets []string) string {
+	if !uuid.MatchString(id) || slices.Contains(secrets, id) {
 		return ""
 	}
 	return id

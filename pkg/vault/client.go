@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -113,8 +114,12 @@ type call struct {
 	namespace  string
 	token      string
 	capability string
-	once       bool // never repeated
+	once       bool // not repeated once it may have reached the server
 	optional   bool // a refusal is expected and needs no explanation
+	// login has the answer waited for when the context ends meanwhile: a token in
+	// an answer that nobody reads could not be revoked.
+	login   bool
+	secrets []string // what the body holds and no text may show
 }
 
 // answer is what every API answer has in common.
@@ -127,9 +132,12 @@ type answer struct {
 }
 
 type authAnswer struct {
-	ClientToken   string `json:"client_token"`
-	LeaseDuration int64  `json:"lease_duration"`
-	TokenType     string `json:"token_type"`
+	ClientToken   string   `json:"client_token"`
+	LeaseDuration int64    `json:"lease_duration"`
+	TokenType     string   `json:"token_type"`
+	Renewable     bool     `json:"renewable"`
+	NumUses       int      `json:"num_uses"`
+	Policies      []string `json:"policies"`
 }
 
 // attempt sends cl once, and once more where a redirect stays on the same server.
@@ -161,8 +169,42 @@ func (c *Client) sameServer(u *url.URL) (path string, ok bool) {
 }
 
 func (c *Client) send(ctx context.Context, cl call) (answer, *url.URL, *Error) {
+	if cl.login {
+		patient, stop := outlast(ctx, loginGrace)
+		defer stop()
+		ctx = patient
+	}
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
+	var sent atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
+	a, location, e := c.exchange(ctx, cl)
+	if e != nil {
+		e.sent = sent.Load()
+	}
+	return a, location, e
+}
+
+// loginGrace is how long a login is waited for after its command was ended.
+const loginGrace = 5 * time.Second
+
+// outlast returns a context that ends grace after ctx does.
+func outlast(ctx context.Context, grace time.Duration) (context.Context, func()) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(grace):
+			cancel()
+		case <-longer.Done():
+		}
+	})
+	return longer, func() {
+		stop()
+		cancel()
+	}
+}
+
+func (c *Client) exchange(ctx context.Context, cl call) (answer, *url.URL, *Error) {
 	ac := c.api.WithNamespace(cl.namespace)
 	ac.SetToken(cl.token)
 	var resp *api.Response
@@ -208,6 +250,6 @@ func (c *Client) decode(cl call, status int, body []byte) (answer, *Error) {
 		// The text of the error is ours; the body may hold anything.
 		return answer{}, &Error{Op: cl.op, Path: cl.path, Kind: Malformed, Status: status, Detail: "it is not JSON of the API's form; is this address a Vault server?"}
 	}
-	a.RequestID, a.raw = requestID(a.RequestID), body
+	a.RequestID, a.raw = requestID(a.RequestID, cl.secrets), body
 	return a, nil
 }

@@ -19,8 +19,11 @@ type Config struct {
 	// Address is the server's URL, as VAULT_ADDR has it: https://HOST[:PORT][/PREFIX],
 	// http:// for loopback, or unix:///PATH of a local agent.
 	Address string
-	// Namespace is used for the token's own requests, and for keys that name none.
+	// Namespace is for keys that name none.
 	Namespace string
+	// AuthNamespace is where the token lives: logins, and what a token asks about
+	// itself. Empty means Namespace, "root" the root namespace.
+	AuthNamespace string
 
 	// CAFile and CAPath replace the system's roots, as Vault's own CLI has it;
 	// CAFile wins over CAPath.
@@ -91,6 +94,12 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	c.Namespace = strings.Trim(c.Namespace, "/")
+	switch c.AuthNamespace = strings.Trim(c.AuthNamespace, "/"); c.AuthNamespace {
+	case "":
+		c.AuthNamespace = c.Namespace
+	case "root":
+		c.AuthNamespace = ""
+	}
 	return c
 }
 

@@ -49,6 +49,20 @@ const (
 	BadConfig
 	// NotAsked: a limit kept the question from being asked in full.
 	NotAsked
+	// LoginRefused: the server knows the auth method and did not let this role,
+	// identity or secret in; Detail holds what the identity says of itself.
+	LoginRefused
+	// NoIdentity: there is no identity token (JWT) to log in with.
+	NoIdentity
+	// WrappingUsed: the wrapping token is not valid any more. If nobody of ours
+	// has used it, somebody else has.
+	WrappingUsed
+	// WrappingForeign: the wrapping token holds something else than a secret_id of
+	// the role: it was exchanged on its way.
+	WrappingForeign
+	// OutcomeUnknown: the request was sent, cannot be repeated, and how it ended
+	// could not be told.
+	OutcomeUnknown
 )
 
 func (k Kind) String() string {
@@ -89,6 +103,16 @@ func (k Kind) String() string {
 		return "wrong setting"
 	case NotAsked:
 		return "the key was not asked"
+	case LoginRefused:
+		return "Vault refused the login"
+	case NoIdentity:
+		return "no identity token"
+	case WrappingUsed:
+		return "the wrapping token was used already, or has expired"
+	case WrappingForeign:
+		return "the wrapping token holds something else"
+	case OutcomeUnknown:
+		return "could not tell how it ended"
 	}
 	return "unknown"
 }
@@ -115,6 +139,7 @@ type Error struct {
 
 	retryAfter time.Duration
 	vague      bool // a refusal that may be about the token itself
+	sent       bool // a connection was there: the server may have seen the request
 }
 
 func (e *Error) Error() string {

@@ -60,6 +60,10 @@ func (s *Session) info(ctx context.Context, op string, ref KeyRef) (*keyInfo, er
 	if e.done {
 		return e.info, nil
 	}
+	if !s.spare(4) { // the question whether it may sign, signing, checking, revoking
+		e.done = true
+		return nil, nil
+	}
 	a, err := s.do(ctx, call{op: op, path: ref.path("keys"), namespace: s.namespace(ref), capability: "read", optional: true})
 	if isRefusal(err) {
 		e.done = true

@@ -31,7 +31,7 @@ func (c *Client) do(ctx context.Context, cl call) (answer, error) {
 			e.Err = context.Cause(ctx)
 			return answer{}, e
 		}
-		if !worthRepeating(e) || cl.once {
+		if !worthRepeating(e) || cl.once && e.sent {
 			return answer{}, e
 		}
 		wait := max(backoff(n), e.retryAfter)

@@ -39,10 +39,20 @@ type Token struct {
 	Obtained bool
 	// TTL is the lifetime that a login's answer stated, for an Obtained token.
 	TTL time.Duration
+	// NumUses is how many requests an Obtained token is good for, zero for any.
+	NumUses int
+	// Renewable reports that an Obtained token may ask for a longer life.
+	Renewable bool
 	// Batch tokens cannot be revoked.
 	Batch bool
 	// Reread marks a token whose source may hold a newer one by now.
 	Reread bool
+	// Repeatable marks an Obtained token whose login may be made once more.
+	Repeatable bool
+	// Elsewhere means that no token is sent: the listener that is asked adds its own.
+	Elsewhere bool
+
+	policies []string
 }
 
 // NewToken is for TokenSources.
@@ -63,6 +73,8 @@ func (t Token) GoString() string { return t.String() }
 
 func (t Token) check() error {
 	switch {
+	case t.Elsewhere:
+		return nil
 	case t.secret() == "":
 		return &Error{Op: "open Vault", Kind: NoToken, Detail: t.Origin + " is empty"}
 	case strings.ContainsFunc(t.secret(), func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) }):
@@ -116,7 +128,7 @@ type lookup struct {
 	TTL        int64    `json:"ttl"`
 	ExpireTime *string  `json:"expire_time"`
 	Policies   []string `json:"policies"`
-	Type       string   `json:"type"`
+	NumUses    int      `json:"num_uses"`
 }
 
 // inspect reports a token that would be worth stealing. A given token is looked
@@ -127,9 +139,12 @@ func (s *Session) inspect(ctx context.Context) error {
 	t := s.currentToken()
 	op := "check the Vault token from " + t.Origin
 	if t.Obtained {
-		return s.judge(op, t, lookup{TTL: int64(t.TTL / time.Second)})
+		return s.judge(op, t, lookup{TTL: int64(t.TTL / time.Second), Policies: t.policies})
 	}
-	a, err := s.do(ctx, call{op: op, path: lookupSelf, namespace: s.cfg.Namespace, capability: "read", optional: true})
+	if t.Elsewhere && !s.cfg.RequireShortLived {
+		return nil // the listener's own business, and renewed by it
+	}
+	a, err := s.do(ctx, call{op: op, path: lookupSelf, namespace: s.cfg.AuthNamespace, capability: "read", optional: true})
 	if e := (*Error)(nil); errors.As(err, &e) && (e.Kind == Denied || e.Kind == KeyNotFound) {
 		if e.vague {
 			return s.invalidToken(e)
@@ -146,12 +161,13 @@ func (s *Session) inspect(ctx context.Context) error {
 	if json.Unmarshal(a.Data, &l) != nil {
 		return &Error{Op: op, Path: lookupSelf, Kind: Malformed, Detail: "the token's description is not of the API's form"}
 	}
+	s.limit(l.NumUses)
 	return s.judge(op, t, l)
 }
 
 func (s *Session) judge(op string, t Token, l lookup) error {
 	var complaint string
-	ttl := time.Duration(min(l.TTL, int64(100*365*24*time.Hour/time.Second))) * time.Second
+	ttl := time.Duration(min(l.TTL, maxLease)) * time.Second
 	switch {
 	case slices.Contains(l.Policies, "root"):
 		complaint = "it is a root token"
@@ -171,18 +187,25 @@ func (s *Session) judge(op string, t Token, l lookup) error {
 
 // revoke ends the life of a token that was made for this session.
 func (s *Session) revoke(ctx context.Context, t Token) {
+	if err := s.tryRevoke(ctx, t); err != nil {
+		s.cfg.Warn(fmt.Sprintf("the Vault token from %s was not revoked and lives until it expires: %v", t.Origin, err))
+	}
+}
+
+func (s *Session) tryRevoke(ctx context.Context, t Token) error {
 	if !t.Obtained || t.Batch || t.secret() == "" {
-		return
+		return nil
 	}
 	// A cancelled command must still give its token back.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
 	defer cancel()
 	_, err := s.client.do(ctx, call{op: "revoke the Vault token", path: "auth/token/revoke-self",
-		body: struct{}{}, namespace: s.cfg.Namespace, token: t.secret(), capability: "update"})
-	if err != nil {
-		s.cfg.Warn(fmt.Sprintf("the Vault token from %s was not revoked and lives until it expires: %v", t.Origin, err))
-	}
+		body: struct{}{}, namespace: s.cfg.AuthNamespace, token: t.secret(), capability: "update"})
+	return err
 }
+
+// maxLease keeps a lifetime in seconds within a time.Duration.
+const maxLease = int64(100 * 365 * 24 * time.Hour / time.Second)
 
 // revokeTimeout bounds the wait at the end of a command.
 const revokeTimeout = 10 * time.Second
@@ -194,6 +217,7 @@ func obtained(a answer, origin string) (Token, error) {
 	}
 	t := NewToken(a.Auth.ClientToken, origin)
 	t.Obtained, t.Batch = true, a.Auth.TokenType == "batch"
-	t.TTL = time.Duration(a.Auth.LeaseDuration) * time.Second
+	t.TTL = time.Duration(min(a.Auth.LeaseDuration, maxLease)) * time.Second
+	t.NumUses, t.Renewable, t.policies = a.Auth.NumUses, a.Auth.Renewable, a.Auth.Policies
 	return t, nil
 }

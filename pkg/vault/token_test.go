@@ -72,7 +72,7 @@ func TestAFailedRevocationIsAWarning(t *testing.T) {
 	srv := servertest.SharedStack(t)
 	proxy := servertest.FaultProxy(t, srv.VaultAddr)
 	proxy.Fail(servertest.Fault{Path: "revoke-self", Status: 403, Body: `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`})
-	src := &childOf{parent: srv.RootToken, opts: map[string]any{"ttl": "10m"}}
+	src := &childOf{parent: srv.RootToken, opts: map[string]any{"ttl": "10m", "policies": []string{"default"}}}
 	w := &world{}
 	s, err := Open(t.Context(), w.config(proxy.URL), src)
 	if err != nil {

@@ -44,6 +44,7 @@ type app struct {
 	warned  sync.Mutex
 
 	vault        *vault.Session
+	jwt          *vault.JWT // set when it was what logged in
 	stopProgress func()
 }
 

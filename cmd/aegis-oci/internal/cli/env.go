@@ -23,6 +23,8 @@ const requireVerify = "AEGIS_REQUIRE_VERIFY"
 var exclusive = [][]string{
 	{"key", "policy", "verify"},
 	{"password", "password-stdin", "identity-token-stdin"},
+	{"vault-jwt-env", "vault-jwt-file"},
+	{"vault-secret-id-file", "vault-wrapped-secret-id-file"},
 }
 
 func envName(flag string) string {

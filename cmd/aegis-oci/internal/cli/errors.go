@@ -286,7 +286,7 @@ func source(err error, o *outcome) bool {
 func fromVault(err error, o *outcome) bool {
 	var none *noTokenError
 	if errors.As(err, &none) {
-		return o.set(exitUndecided, "vault_no_token", "set VAULT_TOKEN or give --vault-token-file FILE")
+		return o.set(exitUndecided, "vault_no_token", noTokenHint)
 	}
 	var e *vault.Error
 	if !errors.As(err, &e) {
@@ -321,7 +321,7 @@ func vaultCode(e *vault.Error) (code, hint string) {
 	case vault.TokenInvalid:
 		return "vault_token_invalid", "get a new token"
 	case vault.NoToken:
-		return "vault_no_token", "set VAULT_TOKEN or give --vault-token-file FILE"
+		return "vault_no_token", noTokenHint
 	case vault.KeyNotFound:
 		return "vault_key_not_found", ""
 	case vault.KeyUnsuitable:
@@ -336,6 +336,16 @@ func vaultCode(e *vault.Error) (code, hint string) {
 		return "vault_bad_request", ""
 	case vault.BadConfig:
 		return "usage", ""
+	case vault.LoginRefused:
+		return "vault_login_refused", "compare the role with what the login has sent"
+	case vault.NoIdentity:
+		return "vault_no_identity", "is the identity token where it is looked for?"
+	case vault.WrappingUsed:
+		return "vault_wrapping_token_used", ""
+	case vault.WrappingForeign:
+		return "vault_wrapping_token_foreign", ""
+	case vault.OutcomeUnknown:
+		return "vault_outcome_unknown", "get a new secret_id; this one may be used up"
 	case vault.Malformed:
 		return "vault_malformed", "does VAULT_ADDR name a Vault?"
 	}

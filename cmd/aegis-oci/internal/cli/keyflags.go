@@ -7,96 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/vault"
 )
-
-// vaultFlags say how to reach Vault and with which token.
-type vaultFlags struct {
-	addr         string
-	namespace    string
-	caCert       string
-	insecure     bool
-	tokenFile    string
-	maxTokenTTL  time.Duration
-	requireShort bool
-}
-
-func (v *vaultFlags) register(f *flagSet) {
-	f.StringVar(&v.addr, "vault-addr", "", "address of Vault (default $VAULT_ADDR)")
-	f.StringVar(&v.namespace, "vault-namespace", "", "namespace of the Transit key (default $VAULT_NAMESPACE)")
-	f.StringVar(&v.caCert, "vault-cacert", "", "PEM file of Vault's certificate authority (default $VAULT_CACERT)")
-	f.BoolVar(&v.insecure, "insecure-vault", false, "allow plain HTTP beyond this machine and VAULT_SKIP_VERIFY: a fake Vault can then steal the token and accept any signature")
-	f.StringVar(&v.tokenFile, "vault-token-file", "", "file with a Vault token, read again when the token is refused")
-	f.DurationVar(&v.maxTokenTTL, "max-token-ttl", time.Hour, "report a Vault token that lives longer")
-	f.BoolVar(&v.requireShort, "require-short-lived", false, "refuse a root, never-expiring or longer-lived Vault token")
-}
-
-// session opens Vault once for a command; it talks to nobody yet.
-func (a *app) session(ctx context.Context, v *vaultFlags) (*vault.Session, error) {
-	if a.vault != nil {
-		return a.vault, nil
-	}
-	source, err := a.tokenSource(v)
-	if err != nil {
-		return nil, err
-	}
-	s, err := vault.Open(ctx, vault.Config{
-		Address:           first(v.addr, a.env.first("VAULT_ADDR", "BAO_ADDR")),
-		Namespace:         first(v.namespace, a.env.first("VAULT_NAMESPACE", "BAO_NAMESPACE")),
-		CAFile:            first(v.caCert, a.env.first("VAULT_CACERT", "BAO_CACERT")),
-		CAPath:            a.env.first("VAULT_CAPATH", "BAO_CAPATH"),
-		CertFile:          a.env.first("VAULT_CLIENT_CERT", "BAO_CLIENT_CERT"),
-		KeyFile:           a.env.first("VAULT_CLIENT_KEY", "BAO_CLIENT_KEY"),
-		TLSServerName:     a.env.first("VAULT_TLS_SERVER_NAME", "BAO_TLS_SERVER_NAME"),
-		SkipVerify:        truthy(a.env.first("VAULT_SKIP_VERIFY", "BAO_SKIP_VERIFY")),
-		InsecureVault:     v.insecure,
-		Proxy:             http.ProxyFromEnvironment,
-		RetryBudget:       a.retryTimeout,
-		UserAgent:         userAgent(),
-		Logger:            a.logger,
-		Warn:              a.warn,
-		MaxTokenTTL:       v.maxTokenTTL,
-		RequireShortLived: v.requireShort,
-	}, source)
-	if err != nil {
-		return nil, err
-	}
-	a.vault = s
-	a.cleanup = append(a.cleanup, func(ctx context.Context) { s.Close(ctx) })
-	return s, nil
-}
-
-// tokenSource picks where the token comes from, in the documented order: the
-// flag, VAULT_TOKEN, the token helper's file.
-func (a *app) tokenSource(v *vaultFlags) (vault.TokenSource, error) {
-	if v.tokenFile != "" {
-		return vault.TokenFile(v.tokenFile), nil
-	}
-	for _, name := range []string{"VAULT_TOKEN", "BAO_TOKEN"} {
-		if t := a.env[name]; t != "" {
-			return vault.StaticToken(t, name), nil
-		}
-	}
-	if home := a.home(); home != "" {
-		path := filepath.Join(home, ".vault-token")
-		if _, err := os.Stat(path); err == nil {
-			return vault.TokenFile(path), nil
-		}
-	}
-	return nil, &noTokenError{}
-}
-
-// noTokenError means that nothing says which Vault token to use.
-type noTokenError struct{}
-
-func (*noTokenError) Error() string { return "no Vault token" }
 
 func first(values ...string) string {
 	for _, v := range values {

@@ -22,6 +22,7 @@ type signFlags struct {
 	expiry       time.Duration
 	bundle       string
 	signatureDir string
+	noBuilder    bool
 }
 
 func (s *signFlags) register(f *flagSet) {
@@ -31,6 +32,7 @@ func (s *signFlags) register(f *flagSet) {
 	f.DurationVarP(&s.expiry, "expiry", "e", 0, "how long the signature holds (0 = for ever)")
 	f.StringVar(&s.bundle, "bundle", "", "write the signature to this file too")
 	f.StringVar(&s.signatureDir, "signature-dir", "", "write every signature into this directory too")
+	f.BoolVar(&s.noBuilder, "no-builder", false, "do not sign which CI job this is: repository, ref, sha, workflow_ref and run_id of its identity token")
 }
 
 // used returns the first flag that only makes sense when signing.
@@ -46,6 +48,8 @@ func (s *signFlags) used() string {
 		return "--bundle"
 	case s.signatureDir != "":
 		return "--signature-dir"
+	case s.noBuilder:
+		return "--no-builder"
 	}
 	return ""
 }
@@ -88,13 +92,17 @@ func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotati
 	if err != nil {
 		return nil, err
 	}
-	return &aegis.Signing{
+	signing := &aegis.Signing{
 		Signer:      signer,
 		SelfVerify:  self,
 		Formats:     s.parsed(),
 		Expiry:      s.expiry,
 		Annotations: annotations,
-	}, nil
+	}
+	if a.jwt != nil && !s.noBuilder {
+		signing.Builder = a.jwt.BuilderClaims()
+	}
+	return signing, nil
 }
 
 // write leaves the signatures as files.
