@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -22,8 +23,9 @@ import (
 // makes to an API server, and is the only double of this package. It checks
 // signature, expiry and audience of the token, so that Vault's side and ours run
 // for real; what a real API server makes of a pod's token is shown on a real node
-// in test/kubernetes. It returns the kubernetes_host for Vault's configuration.
-func TokenReviewStandIn(t testing.TB, issuer *Issuer) string {
+// in test/kubernetes. It returns kubernetes_host and kubernetes_ca_cert for Vault's
+// configuration.
+func TokenReviewStandIn(t testing.TB, issuer *Issuer) (host, caCert string) {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /apis/authentication.k8s.io/v1/tokenreviews", func(w http.ResponseWriter, r *http.Request) {
@@ -43,9 +45,9 @@ func TokenReviewStandIn(t testing.TB, issuer *Issuer) string {
 			"status": issuer.review(review.Spec.Token, review.Spec.Audiences),
 		})
 	})
-	srv := httptest.NewServer(mux)
+	srv := httptest.NewTLSServer(mux)
 	t.Cleanup(srv.Close)
-	return srv.URL
+	return srv.URL, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))
 }
 
 // PodToken signs a token of the form that a projected service account token has,

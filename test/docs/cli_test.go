@@ -47,7 +47,7 @@ func run(t *testing.T, wantExit int, args ...string) string {
 
 var (
 	subcommand = regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`)
-	helpFlag   = regexp.MustCompile(`(?m)^ +(?:-(\w), )?--([a-z-]+)(?: \w+)?(?:   *(.*))?$`)
+	helpFlag   = regexp.MustCompile(`(?m)^ +(?:-(\w), )?--([a-z0-9-]+)(?: \w+)?(?:   *(.*))?$`)
 	preset     = regexp.MustCompile(`\(default (.+)\)$`)
 )
 
@@ -98,7 +98,7 @@ func plain(s string) string {
 	return s
 }
 
-var pageFlag = regexp.MustCompile("^(?:`-(\\w)`, )?`--([a-z-]+)(?: [^`]+)?`$")
+var pageFlag = regexp.MustCompile("^(?:`-(\\w)`, )?`--([a-z0-9-]+)(?: [^`]+)?`$")
 
 // tableFlags reads the flags of the tables in text.
 func tableFlags(t *testing.T, text string) map[string]flag {
