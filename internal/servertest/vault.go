@@ -27,6 +27,12 @@ import (
 // there is no answer.
 func (s *Server) Do(t testing.TB, method, path, token string, body any) (status int, answer map[string]any) {
 	t.Helper()
+	return s.DoWith(t, method, path, token, body, nil)
+}
+
+// DoWith is Do with headers, such as X-Vault-Wrap-TTL.
+func (s *Server) DoWith(t testing.TB, method, path, token string, body any, header http.Header) (status int, answer map[string]any) {
+	t.Helper()
 	var content []byte
 	if body != nil {
 		var err error
@@ -38,6 +44,7 @@ func (s *Server) Do(t testing.TB, method, path, token string, body any) (status 
 	if err != nil {
 		t.Fatalf("servertest: %v", err)
 	}
+	setHeader(req.Header, header)
 	if token != "" {
 		req.Header.Set("X-Vault-Token", token)
 	}

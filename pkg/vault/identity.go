@@ -123,7 +123,8 @@ func (j JobIdentity) address() (*url.URL, error) {
 		return nil, &Error{Op: jobOp, Kind: BadConfig, Detail: "the request URL is not of the form https://HOST/..."}
 	}
 	if u.Scheme == "http" && !isLoopback(u.Hostname()) {
-		return nil, &Error{Op: jobOp, Kind: Insecure, Detail: "plain HTTP to " + clip(u.Hostname(), 200) + ", which is not loopback: anyone on the way could take the job's identity"}
+		return nil, &Error{Op: jobOp, Kind: Insecure, Detail: "plain HTTP to " + clip(u.Hostname(), 200) + ", which is not loopback: anyone on the way could take the job's identity",
+			Hint: "the request URL has to begin with https://"}
 	}
 	query := u.RawQuery
 	if query != "" {

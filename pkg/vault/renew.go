@@ -32,7 +32,14 @@ func (s *Session) limit(uses int) {
 func (s *Session) spare(n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.bound || s.uses > n || s.token.Repeatable && s.logins < maxLogins-2
+	return !s.bound || s.uses > n
+}
+
+// canLogInAgain reports that uses of the token are not precious.
+func (s *Session) canLogInAgain() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.token.Repeatable && s.logins < maxLogins-2
 }
 
 // usable is the session's token for one request, made anew when its time or its

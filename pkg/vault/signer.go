@@ -52,7 +52,7 @@ func (s *Session) Signer(ctx context.Context, ref KeyRef) (*Signer, error) {
 		}
 		g.typ, g.spki = info.keyType(), info.spki[g.version]
 	}
-	if !s.spare(3) { // signing, checking, revoking
+	if !s.spare(3) && !s.canLogInAgain() { // signing, checking, revoking
 		return g, nil
 	}
 	if err := g.mayI(ctx, op); err != nil {

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aegis-oci/aegis-oci/internal/servertest"
 )
@@ -175,7 +176,8 @@ func (r *loginRig) run(ctx context.Context, env map[string]string, stdin string,
 	maps.Copy(all, env)
 	var stdout, stderr bytes.Buffer
 	a := &app{stdin: strings.NewReader(stdin), stdout: &stdout, stderr: &stderr, env: all}
-	args = append(args, "--debug", "--retry-timeout", "3s", "--termination-log", filepath.Join(r.out, fmt.Sprintf("termination-%d", r.files)))
+	args = append([]string{args[0], "--retry-timeout", "3s"}, args[1:]...)
+	args = append(args, "--debug", "--termination-log", filepath.Join(r.out, fmt.Sprintf("termination-%d", r.files)))
 	r.files++
 	got := loginRun{code: a.run(ctx, args), stdout: stdout.String(), stderr: stderr.String()}
 	r.streams = append(r.streams, got.stdout, got.stderr)
@@ -199,6 +201,16 @@ func (r *loginRig) pushWith(ctx context.Context, env map[string]string, stdin st
 	model := r.write("weights.bin", "weights of "+r.id)
 	return r.run(ctx, env, stdin, append([]string{"push", "--sign", "--key", r.key(), "--public-key", r.pub, "--format", "json",
 		"--bundle", filepath.Join(r.out, "bundle.json"), r.ref(), model}, flags...)...)
+}
+
+// early is a run that ends within half a second.
+func (r *loginRig) early(done <-chan loginRun) (loginRun, bool) {
+	select {
+	case got := <-done:
+		return got, true
+	case <-time.After(500 * time.Millisecond):
+		return loginRun{}, false
+	}
 }
 
 // ok fails unless the run has succeeded.
