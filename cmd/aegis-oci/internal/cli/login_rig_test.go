@@ -46,7 +46,7 @@ func newLoginRig(t *testing.T) *loginRig {
 	t.Helper()
 	srv := servertest.SharedStack(t)
 	r := &loginRig{t: t, srv: srv, issuer: servertest.OIDC(t), proxy: servertest.FaultProxy(t, srv.VaultAddr), out: t.TempDir(), in: t.TempDir()}
-	r.id = "login-" + strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(strings.TrimPrefix(t.Name(), "Test")))
+	r.id = "rig-" + strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(strings.TrimPrefix(t.Name(), "Test")))
 	srv.TransitKey(t, r.id, "ecdsa-p256")
 	r.pub = r.write("release.pub", string(srv.PublicKeyPEM(t, r.id, 0)))
 	srv.Policy(t, r.id, fmt.Sprintf(`
@@ -199,8 +199,11 @@ func (r *loginRig) push(env map[string]string, flags ...string) loginRun {
 func (r *loginRig) pushWith(ctx context.Context, env map[string]string, stdin string, flags ...string) loginRun {
 	r.t.Helper()
 	model := r.write("weights.bin", "weights of "+r.id)
-	return r.run(ctx, env, stdin, append([]string{"push", "--sign", "--key", r.key(), "--public-key", r.pub, "--format", "json",
-		"--bundle", filepath.Join(r.out, "bundle.json"), r.ref(), model}, flags...)...)
+	args := []string{"push", "--sign", "--key", r.key(), "--format", "json", "--bundle", filepath.Join(r.out, "bundle.json"), r.ref(), model}
+	if r.pub != "" {
+		args = append(args, "--public-key", r.pub)
+	}
+	return r.run(ctx, env, stdin, append(args, flags...)...)
 }
 
 // early is a run that ends within half a second.
