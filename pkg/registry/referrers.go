@@ -199,13 +199,17 @@ func nextLink(headers []string) string {
 
 // nextPage resolves a Link. Another host would be asked with our credentials.
 func (r *Repository) nextPage(about string, at url.URL, link string) (*url.URL, error) {
+	return r.nextPageOf(opReferrers, about, at, link)
+}
+
+func (r *Repository) nextPageOf(op, about string, at url.URL, link string) (*url.URL, error) {
 	target, err := url.Parse(link)
 	if err != nil {
-		return nil, newError(opReferrers, about, Protocol, "the link to the next page is no URL")
+		return nil, newError(op, about, Protocol, "the link to the next page is no URL")
 	}
 	next := at.ResolveReference(target)
 	if !sameOrigin(&r.base, next) {
-		return nil, newError(opReferrers, about, Protocol, "the link to the next page leaves the registry, for %s", clip(printable(next.Host), 200))
+		return nil, newError(op, about, Protocol, "the link to the next page leaves the registry, for %s", clip(printable(next.Host), 200))
 	}
 	next.User, next.Fragment = nil, ""
 	return next, nil

@@ -4,6 +4,7 @@
 package signature
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -55,6 +56,13 @@ func NewEnvelope(f Format, message, primitive []byte, decode func() (Statement, 
 
 // Format is the envelope's format, told by its media type.
 func (e *Envelope) Format() Format { return e.format }
+
+// Signature returns the primitive signature's bytes. They say nothing and prove
+// nothing: they can be looked for in the key holder's log.
+func (e *Envelope) Signature() []byte { return bytes.Clone(e.primitive) }
+
+// VersionHint is the key version that an unsigned hint names, zero for none.
+func (e *Envelope) VersionHint() int { return e.hint }
 
 // WithVersionHint returns a copy that carries the key version which an unsigned
 // hint names. It orders attempts and decides nothing.

@@ -18,6 +18,8 @@ type Finding struct {
 	Signature bool
 	// Annotations are the manifest's own: unsigned hints.
 	Annotations map[string]string
+	// Envelope is untrusted, and nil when the referrer is none or is unusable.
+	Envelope *signature.Envelope
 	// Accepted is set when a key accepted the signature.
 	Accepted *Accepted
 	// Undecided reports that a key could not be asked.
@@ -46,7 +48,7 @@ func (v *Verifier) Examine(ctx context.Context, subject signature.Subject, src S
 }
 
 func finding(c *candidate) Finding {
-	f := Finding{Descriptor: c.desc, Annotations: c.annotations, Signature: !c.foreign && c.unfetched == nil}
+	f := Finding{Descriptor: c.desc, Annotations: c.annotations, Envelope: c.envelope, Signature: !c.foreign && c.unfetched == nil}
 	switch {
 	case c.unfetched != nil:
 		f.Undecided = true

@@ -137,6 +137,7 @@ network), 130 and 143 interrupted.`,
 	root.AddCommand(
 		a.pushCmd(), a.pullCmd(), a.signCmd(), a.verifyCmd(),
 		a.inspectCmd(), a.tagCmd(), a.loginCmd(), a.logoutCmd(), a.versionCmd(),
+		a.vaultCmd(),
 	)
 	root.InitDefaultCompletionCmd()
 	return root
@@ -231,7 +232,7 @@ func (a *app) report(ctx context.Context, err error) int {
 			fmt.Fprintf(a.stderr, "aegis-oci: hint: %s\n", o.hint)
 		}
 	}
-	if a.format == "json" {
+	if a.format == "json" && !o.printed {
 		_ = display.Error(a.stdout, o.code, o.message, o.retryable)
 	}
 	a.writeTermination(o)

@@ -117,10 +117,15 @@ func setTwin(f *pflag.Flag, value string) error {
 // unknownTwins returns a warning for every AEGIS_ variable that no command knows.
 func (e environment) unknownTwins(root *cobra.Command) []string {
 	known := map[string]bool{requireVerify: true}
-	for _, c := range append(root.Commands(), root) {
+	var learn func(*cobra.Command)
+	learn = func(c *cobra.Command) {
 		c.Flags().VisitAll(func(f *pflag.Flag) { known[envName(f.Name)] = true })
 		c.PersistentFlags().VisitAll(func(f *pflag.Flag) { known[envName(f.Name)] = true })
+		for _, sub := range c.Commands() {
+			learn(sub)
+		}
 	}
+	learn(root)
 	var warnings []string
 	for name := range e {
 		if !strings.HasPrefix(name, envPrefix) || known[name] || serviceLink(name) {

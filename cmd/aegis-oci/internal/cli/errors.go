@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
+	"github.com/aegis-oci/aegis-oci/pkg/auditlog"
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
@@ -37,6 +38,7 @@ type outcome struct {
 	message   string
 	hint      string
 	retryable bool
+	printed   bool // the result is on stdout
 }
 
 // classify is the one place that turns errors into exit codes, codes and hints.
@@ -56,7 +58,7 @@ func classify(ctx context.Context, err error) outcome {
 		o.exit, o.code, o.message, o.retryable = exitUndecided, "timeout", timeout.Error(), true
 		return o
 	}
-	for _, c := range []func(error, *outcome) bool{usage, source, trust, content, destination, fromVault, fromRegistry, fromTransfer, local} {
+	for _, c := range []func(error, *outcome) bool{printed, usage, fromAuditLog, source, trust, content, destination, fromVault, fromRegistry, fromTransfer, local} {
 		if c(err, &o) {
 			break
 		}
@@ -70,6 +72,23 @@ func (o *outcome) set(exit int, code, hint string) bool {
 		o.hint = hint
 	}
 	return true
+}
+
+func printed(err error, o *outcome) bool {
+	var p *printedError
+	if !errors.As(err, &p) {
+		return false
+	}
+	o.printed = true
+	return o.set(p.exit, p.code, p.hint)
+}
+
+func fromAuditLog(err error, o *outcome) bool {
+	var l *auditlog.LogError
+	if !errors.As(err, &l) {
+		return false
+	}
+	return o.set(exitUndecided, "audit_log_unreadable", "give the file of a Vault audit device in JSON form, plain or gzip")
 }
 
 func usage(err error, o *outcome) bool {
