@@ -5,6 +5,7 @@ package registry
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
@@ -40,6 +41,7 @@ type answer struct {
 	length int64 // Content-Length, -1 when unknown
 	body   []byte
 	stream *stream
+	tls    *tls.ConnectionState // nil for plain HTTP
 }
 
 // do sends c until it is answered.
@@ -105,7 +107,7 @@ func (r *Repository) exchange(ctx context.Context, dog *watchdog, c call) (*answ
 		defer resp.Body.Close()
 		return nil, statusError(c.op, c.about, r.base.Host, resp)
 	}
-	got := &answer{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength}
+	got := &answer{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength, tls: resp.TLS}
 	if c.limit < 0 {
 		dog.timer.Stop()
 		got.stream = &stream{body: resp.Body, dog: dog, ctx: ctx, op: c.op, about: c.about, timeout: r.client.options.AnswerTimeout}

@@ -137,7 +137,7 @@ network), 130 and 143 interrupted.`,
 	root.AddCommand(
 		a.pushCmd(), a.pullCmd(), a.signCmd(), a.verifyCmd(),
 		a.inspectCmd(), a.tagCmd(), a.loginCmd(), a.logoutCmd(), a.versionCmd(),
-		a.vaultCmd(),
+		a.vaultCmd(), a.doctorCmd(),
 	)
 	root.InitDefaultCompletionCmd()
 	return root

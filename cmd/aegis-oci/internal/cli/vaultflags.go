@@ -85,14 +85,26 @@ func (a *app) session(ctx context.Context, v *vaultFlags) (*vault.Session, error
 	if err != nil {
 		return nil, err
 	}
-	address := first(v.addr, a.env.first("VAULT_ADDR", "BAO_ADDR"))
-	if l.listener {
-		address = first(v.addr, a.env.first("VAULT_PROXY_ADDR", "VAULT_AGENT_ADDR", "BAO_PROXY_ADDR", "BAO_AGENT_ADDR"), address)
-	}
 	if l.picked {
 		a.notice("Vault token: " + l.what)
 	}
-	s, err := vault.Open(ctx, vault.Config{
+	s, err := vault.Open(ctx, a.vaultConfig(v, l.listener), l.source)
+	if err != nil {
+		return nil, err
+	}
+	a.vault, a.jwt = s, l.jwt
+	a.cleanup = append(a.cleanup, func(ctx context.Context) { s.Close(ctx) })
+	return s, nil
+}
+
+// vaultConfig is how Vault is reached, flags before variables: itself, or an agent
+// that listens and adds the token.
+func (a *app) vaultConfig(v *vaultFlags, listener bool) vault.Config {
+	address := first(v.addr, a.env.first("VAULT_ADDR", "BAO_ADDR"))
+	if listener {
+		address = first(v.addr, a.env.first("VAULT_PROXY_ADDR", "VAULT_AGENT_ADDR", "BAO_PROXY_ADDR", "BAO_AGENT_ADDR"), address)
+	}
+	return vault.Config{
 		Address:           address,
 		Namespace:         first(v.namespace, a.env.first("VAULT_NAMESPACE", "BAO_NAMESPACE")),
 		AuthNamespace:     v.authNamespace,
@@ -110,11 +122,5 @@ func (a *app) session(ctx context.Context, v *vaultFlags) (*vault.Session, error
 		Warn:              a.warn,
 		MaxTokenTTL:       v.maxTokenTTL,
 		RequireShortLived: v.requireShort,
-	}, l.source)
-	if err != nil {
-		return nil, err
 	}
-	a.vault, a.jwt = s, l.jwt
-	a.cleanup = append(a.cleanup, func(ctx context.Context) { s.Close(ctx) })
-	return s, nil
 }
