@@ -45,7 +45,7 @@ type Signature struct {
 	Problem string
 }
 
-func (s *Signature) value(version int) string {
+func (s Signature) value(version int) string {
 	return "vault:v" + strconv.Itoa(version) + ":" + base64.StdEncoding.EncodeToString(s.Bytes)
 }
 
