@@ -25,6 +25,15 @@ const modulePath = "github.com/aegis-oci/aegis-oci"
 // test: a test that needs a server is never skipped.
 func binary(t testing.TB, name, module string) string {
 	t.Helper()
+	return binaryWith(t, name, module, recipe{})
+}
+
+// recipe is what a build needs besides the module; the Makefile has the same, so
+// that one build of a heavy program serves both.
+type recipe struct{ env, flags []string }
+
+func binaryWith(t testing.TB, name, module string, how recipe) string {
+	t.Helper()
 	root, err := moduleRoot()
 	if err != nil {
 		t.Fatalf("servertest: %v", err)
@@ -33,7 +42,7 @@ func binary(t testing.TB, name, module string) string {
 	if runtime.GOOS == "windows" {
 		out += ".exe"
 	}
-	if err := build(filepath.Join(root, module), out); err != nil {
+	if err := build(filepath.Join(root, module), out, how); err != nil {
 		t.Fatalf("servertest: building %s: %v", name, err)
 	}
 	return out
@@ -60,7 +69,7 @@ func moduleRoot() (string, error) {
 
 // build makes out current. Test binaries of several packages run at once, so it is
 // done under a file lock: the first one builds, the others wait and find it done.
-func build(moduleDir, out string) error {
+func build(moduleDir, out string, how recipe) error {
 	if fresh, err := isFresh(moduleDir, out); fresh || err != nil {
 		return err
 	}
@@ -79,9 +88,9 @@ func build(moduleDir, out string) error {
 	tmp := out + ".new"
 	// No flags and no variables that change the build cache's keys: the Makefile's
 	// build of the same program must serve this one, and OpenBao takes minutes.
-	cmd := exec.Command("go", "build", "-o", tmp, ".")
+	cmd := exec.Command("go", append(append([]string{"build"}, how.flags...), "-o", tmp, ".")...)
 	cmd.Dir = moduleDir
-	cmd.Env = append(os.Environ(), "GOWORK=off")
+	cmd.Env = append(append(os.Environ(), "GOWORK=off"), how.env...)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", cmd, err, output)
 	}

@@ -21,7 +21,7 @@ func TestBuildMakesAMissingOrOutdatedProgram(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			if err := build(module, out); err != nil {
+			if err := build(module, out, recipe{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -31,7 +31,7 @@ func TestBuildMakesAMissingOrOutdatedProgram(t *testing.T) {
 		t.Fatalf("the program says %q", got)
 	}
 	first := modTime(t, out)
-	if err := build(module, out); err != nil {
+	if err := build(module, out, recipe{}); err != nil {
 		t.Fatal(err)
 	}
 	if !modTime(t, out).Equal(first) {
@@ -43,7 +43,7 @@ func TestBuildMakesAMissingOrOutdatedProgram(t *testing.T) {
 	if err := os.Chtimes(filepath.Join(module, "main.go"), later, later); err != nil {
 		t.Fatal(err)
 	}
-	if err := build(module, out); err != nil {
+	if err := build(module, out, recipe{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := runProgram(t, out); got != "two" {
@@ -55,7 +55,7 @@ func TestBuildReportsTheCompilersError(t *testing.T) {
 	module, out := t.TempDir(), filepath.Join(t.TempDir(), "broken")
 	write(t, filepath.Join(module, "go.mod"), "module example.test/broken\n\ngo 1.26.0\n")
 	write(t, filepath.Join(module, "main.go"), "package main\n\nfunc main() { undefinedName() }\n")
-	err := build(module, out)
+	err := build(module, out, recipe{})
 	if err == nil || !strings.Contains(err.Error(), "undefinedName") {
 		t.Fatalf("got %v, want the compiler's error", err)
 	}

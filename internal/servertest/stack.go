@@ -9,10 +9,7 @@ package servertest
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -125,15 +122,9 @@ func newServer(ready []byte) (*Server, error) {
 	if s.CAFile == "" {
 		return s, nil
 	}
-	pem, err := os.ReadFile(s.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading its CA: %w", err)
+	if err := s.trust(); err != nil {
+		return nil, err
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, errors.New("reading its CA: no certificate")
-	}
-	s.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 	return s, nil
 }
 
