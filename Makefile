@@ -6,7 +6,7 @@ FUZZTIME ?= 2m
 PROGRAMS = ./cmd/...
 SHELL = /bin/sh
 
-.PHONY: help build stack demo test interop bench fuzz lint clean
+.PHONY: help build stack vault demo test interop acceptance bench fuzz lint clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,6 +22,13 @@ stack: ## build the servers for tests and the demo into bin/
 	@[ -x bin/aegis-stack ] || echo 'Building OpenBao and a registry: about 4 minutes on 2 cores the first time, seconds later.'
 	GOWORK=off go -C test/stack build -o ../../bin/aegis-stack .
 
+# HashiCorp's own Vault (BUSL-1.1): the tests' server and CLI, never shipped. The
+# recipe is that of internal/servertest.
+vault: ## build HashiCorp's vault for the acceptance tests into bin/
+	@mkdir -p bin
+	@[ -x bin/vault ] || echo 'Building HashiCorp Vault: 5 to 10 minutes on 2 cores the first time, seconds later.'
+	GOWORK=off CGO_ENABLED=0 go -C test/vault build -ldflags=-s -o ../../bin/vault .
+
 demo: ## run the main job on real servers; MODEL=DIR takes your own model
 	@[ -x bin/aegis-stack ] || echo 'The first demo compiles a real OpenBao core: about 4 minutes on 2 cores. The next ones take seconds.'
 	@$(MAKE) --no-print-directory build stack >/dev/null
@@ -32,6 +39,9 @@ test: stack ## run the tests against real servers
 
 interop: ## hold aegis-oci against cosign and oras
 	scripts/interop.sh
+
+acceptance: stack vault ## run the operator's scenarios against HashiCorp Vault itself
+	go test -tags acceptance -count=1 -timeout 30m -v ./test/acceptance/...
 
 bench: ## measure beside cosign and oras
 	scripts/bench.sh
