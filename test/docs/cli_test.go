@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
+	"github.com/aegis-oci/aegis-oci/pkg/auditlog"
 )
 
 const cliPage = "docs/cli.md"
@@ -128,6 +129,10 @@ var groupLink = regexp.MustCompile(`\[(\w+) flags\]\(#\w+-flags\)`)
 func pageFlags(t *testing.T, command string) map[string]flag {
 	t.Helper()
 	text := page(t, cliPage)
+	// A command of a group has a section of its own, or shares its parent's.
+	if parent, _, nested := strings.Cut(command, " "); nested && !strings.Contains(text, "\n## "+command+"\n") {
+		command = parent
+	}
 	own := section(t, text, "## "+command)
 	flags := tableFlags(t, own)
 	for _, m := range groupLink.FindAllStringSubmatch(own, -1) {
@@ -151,7 +156,7 @@ func TestEveryFlagIsDocumented(t *testing.T) {
 	}
 	for _, path := range all[1:] {
 		t.Run(strings.Join(path, " "), func(t *testing.T) {
-			real, said := helpFlags(t, path), pageFlags(t, path[0])
+			real, said := helpFlags(t, path), pageFlags(t, strings.Join(path, " "))
 			if len(path) == 1 && path[0] == "completion" {
 				delete(said, "no-descriptions") // of its subcommands
 			}
@@ -196,7 +201,7 @@ func fields(t reflect.Type, prefix string) []field {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if name == "-" {
+		if name == "-" || !f.IsExported() {
 			continue
 		}
 		kind, inner, suffix := kindOf(f.Type)
@@ -252,6 +257,8 @@ func TestEveryResultIsDocumented(t *testing.T) {
 		"### Result of verify":  aegis.VerifyResult{},
 		"### Result of inspect": aegis.InspectResult{},
 		"### Result of tag":     aegis.TagResult{},
+
+		"### Result of vault audit": auditlog.Report{},
 	} {
 		want, got := fields(reflect.TypeOf(result), ""), saidFields(t, heading)
 		for _, f := range want {
@@ -280,12 +287,20 @@ func TestPrintedResultsAreDocumented(t *testing.T) {
 	for heading, out := range map[string]string{
 		"### Result of version":          run(t, 0, "version", "--format", "json"),
 		"### Result of login and logout": run(t, 0, "logout", "--registry-config", config, "--format", "json", "registry.example.com"),
+		"### Result of doctor":           run(t, 4, "doctor", "--format", "json", "--key", "hashivault://NAME"),
 		"### Failures":                   run(t, 2, "verify", "--format", "json", "registry.example.com/models/vad:v1"),
 	} {
 		var printed map[string]any
 		if err := json.Unmarshal([]byte(out), &printed); err != nil {
 			t.Errorf("%s: %v: %s", heading, err, out)
 			continue
+		}
+		if list, ok := printed["checks"].([]any); ok {
+			for _, e := range list {
+				for k, v := range e.(map[string]any) {
+					printed["checks[]."+k] = v
+				}
+			}
 		}
 		if e, ok := printed["error"].(map[string]any); ok {
 			for k, v := range e {

@@ -40,6 +40,7 @@ var never = map[string][]string{
 	"registry":           {vaultAPI, own("verify"), own("model"), own("trustpolicy"), cobra},
 	"transfer":           {vaultAPI, own("verify"), own("model"), own("trustpolicy"), cobra},
 	"model":              {own("registry"), vaultAPI, "net/http", cobra},
+	"auditlog":           {own("registry"), own("vault"), own("verify"), vaultAPI, "net/http", cobra},
 	"aegis":              {cobra},
 }
 
@@ -50,6 +51,7 @@ var neverDirectly = map[string][]string{
 	"signature":          {"os"},
 	"signature/sigstore": {"os"},
 	"trustpolicy":        {"os"},
+	"auditlog":           {"os"},
 }
 
 type pkg struct {
