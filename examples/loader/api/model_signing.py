@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional, Sequence, Union
@@ -96,7 +97,7 @@ def sign_model_artifact(
 
     ``key`` is a Transit key such as ``hashivault://aegis-model-sign``,
     ``annotations`` become signed claims, and ``expiry`` is how long the signature
-    holds ("2160h"). ``env`` replaces the process's environment.
+    holds ("2160h"). ``env``, when given, is the program's whole environment.
 
     Raises ModelSigningError.
     """
@@ -165,8 +166,12 @@ def _run(
     timeout: float,
 ) -> Mapping[str, Any]:
     """Run the program once and return its result, or raise."""
+    # Looked up in this process's PATH, whatever env holds.
+    found = shutil.which(program)
+    if found is None:
+        raise ModelSigningError("not_installed", f"there is no program {os.fspath(program)}", 1)
     # A reference that begins with a dash must not turn into a flag.
-    command = [os.fspath(program), *args, "--format=json", "--quiet", "--", *positional]
+    command = [found, *args, "--format=json", "--quiet", "--", *positional]
     try:
         done = subprocess.run(
             command,
@@ -180,7 +185,7 @@ def _run(
     except subprocess.TimeoutExpired:
         raise ModelSigningError("timeout", f"aegis-oci gave no answer in {timeout} s", 4, True) from None
     except OSError as err:
-        raise ModelSigningError("not_installed", f"{os.fspath(program)} cannot be run: {err.strerror}", 1) from err
+        raise ModelSigningError("not_installed", f"{found} cannot be run: {err.strerror}", 1) from err
     result = _parse(done.stdout)
     if done.returncode != 0:
         raise _failure(done.returncode, result, done.stderr)
