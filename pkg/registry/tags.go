@@ -22,12 +22,12 @@ const (
 )
 
 // Tags lists the repository's tags as the registry sends them (distribution spec
-// 1.1, "Listing Tags"). What is no tag is left out. The sequence ends with the
+// 1.1, "Listing Tags"), in pages of its own choice: some refuse a size that they
+// find too large. What is no tag is left out. The sequence ends with the
 // first error.
 func (r *Repository) Tags(ctx context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		at := r.path("tags", "list")
-		at.RawQuery = url.Values{"n": {"500"}}.Encode()
 		seen := make(map[string]bool)
 		count := 0
 		for {

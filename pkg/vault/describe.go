@@ -188,17 +188,24 @@ func (s *Session) MaySign(ctx context.Context, ref KeyRef) error {
 	return err
 }
 
-// MayVerify is MaySign for verifying: an empty batch is refused for being empty
-// only where it would have been answered.
+// nobodysSignature is encoded as ECDSA has it and fits no key: r and s are 1.
+var nobodysSignature = []byte{0x30, 6, 2, 1, 1, 2, 1, 1}
+
+// MayVerify is MaySign for verifying. It asks about a signature that no key made:
+// to be told that it is wrong takes the policy, the key, and a type that verifies,
+// which an empty batch would not find out.
 func (s *Session) MayVerify(ctx context.Context, ref KeyRef) error {
-	op := "verify with " + ref.String()
-	_, err := s.do(ctx, call{op: op, path: ref.path("verify"), namespace: s.namespace(ref), capability: "update",
-		body: batchRequest{params: paramsFor(signature.Sigstore, signature.KeyUnknown)[0], Items: []batchItem{}}})
-	var e *Error
-	if errors.As(err, &e) && e.Kind == BadRequest && e.Status == http.StatusBadRequest {
-		return nil
+	a := &asking{k: s.Key(ref), op: "verify with " + ref.String()}
+	check := signature.Check{Format: signature.Sigstore, Message: []byte("aegis-oci"), Signature: nobodysSignature}
+	set := paramsFor(signature.Sigstore, signature.KeyUnknown)[0]
+	results, err := a.send(ctx, set, []item{{q: &question{check: check}, version: max(1, ref.Version)}})
+	if err != nil {
+		return err
 	}
-	return explainKey(ref, err)
+	if judgeItem(results[0]) == failed {
+		return a.unanswered(results[0].Error)
+	}
+	return nil
 }
 
 // KeyDescription is what the server says of a key.

@@ -213,3 +213,31 @@ func TestDoctorChecksTLS(t *testing.T) {
 	says(t, lines, "registry", checkFail, "TLS", "--ca-file")
 	says(t, lines, "vault", checkFail, "TLS", "--vault-cacert")
 }
+
+// TestDoctorLogsInAndGivesTheTokenBack logs in as a CI job does, and with a role
+// that is not there.
+func TestDoctorLogsInAndGivesTheTokenBack(t *testing.T) {
+	r := newLoginRig(t)
+	mount := r.jwtMount(nil)
+	args := []string{"doctor", "--format", "json", "--retry-timeout", "10ms", "--vault-auth-mount", mount, "--key", r.key()}
+	got := r.ok(r.run(t.Context(), r.github(r.issuer.RequestURL()), "", append(args, "--vault-role", "ci")...))
+	lines := make(map[string]Check)
+	for _, c := range decode[DoctorResult](t, ran{stdout: got.stdout}).Checks {
+		lines[c.Name] = c
+	}
+	says(t, lines, "vault login", checkOK, "the jwt login at auth/"+mount, "revoked at the end")
+	says(t, lines, "vault token", checkOK, "service, lives for another 5m0s")
+	says(t, lines, "may sign", checkOK, "found out by asking")
+	r.ownTokenRevoked()
+
+	got = r.run(t.Context(), r.github(r.issuer.RequestURL()), "", append(args, "--vault-role", "nobody")...)
+	if got.code != 4 {
+		t.Fatalf("exit code %d: %s%s", got.code, got.stdout, got.stderr)
+	}
+	lines = make(map[string]Check)
+	for _, c := range decode[DoctorResult](t, ran{stdout: got.stdout}).Checks {
+		lines[c.Name] = c
+	}
+	says(t, lines, "vault seal", checkOK)
+	says(t, lines, "vault login", checkFail, "nobody")
+}
