@@ -37,6 +37,7 @@ var never = map[string][]string{
 	"trustpolicy":        {own("registry"), own("vault"), own("verify"), "net/http"},
 	"verify":             {own("registry"), own("vault"), "net/http"},
 	"vault":              {own("registry"), own("verify"), own("model"), cobra},
+	"vaultsetup":         {own("registry"), own("verify"), own("model"), "net/http", vaultAPI, cobra},
 	"registry":           {vaultAPI, own("verify"), own("model"), own("trustpolicy"), cobra},
 	"transfer":           {vaultAPI, own("verify"), own("model"), own("trustpolicy"), cobra},
 	"model":              {own("registry"), vaultAPI, "net/http", cobra},
@@ -52,6 +53,7 @@ var neverDirectly = map[string][]string{
 	"signature/sigstore": {"os"},
 	"trustpolicy":        {"os"},
 	"auditlog":           {"os"},
+	"vaultsetup":         {"os"},
 }
 
 type pkg struct {

@@ -9,9 +9,9 @@ import "github.com/spf13/cobra"
 func (a *app) vaultCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "vault",
-		Short: "For operators of Vault: what its audit log says of signatures",
+		Short: "For operators of Vault: set it up, and what its audit log says of signatures",
 		Args:  exactArgs(0),
 	}
-	cmd.AddCommand(a.vaultAuditCmd())
+	cmd.AddCommand(a.vaultAuditCmd(), a.vaultSetupCmd())
 	return cmd
 }
