@@ -41,6 +41,13 @@ func VaultProgram(t testing.TB) string {
 	return binaryWith(t, "vault", "test/vault", recipe{env: []string{"CGO_ENABLED=0"}, flags: []string{"-ldflags=-s"}})
 }
 
+// TerraformParser returns the path of a program that reads Terraform with
+// HashiCorp's own parser; see test/terraform.
+func TerraformParser(t testing.TB) string {
+	t.Helper()
+	return binary(t, "terraform-parse", "test/terraform")
+}
+
 // Vault starts a real Vault server of the test's own, initialised, unsealed, with
 // Transit at transit/ and a file audit device called file, as Stack has them. It
 // has no registry.
