@@ -15,7 +15,8 @@
 #   JOB_WORKFLOW_REF     reusable workflow that jobs must come from, instead of REF
 #   REPOSITORY_ID, REPOSITORY_OWNER_ID   numbers, so that nobody can take over the
 #                        names later: gh api repos/OWNER/REPOSITORY --jq '.id,.owner.id'
-#   AUDIENCE             default https://github.com/OWNER
+#   AUDIENCE             default vault, which aegis-oci asks for; GitHub's own default
+#                        is not used, so that no other service's token opens Vault
 #   TOKEN_TTL            seconds a token lives; default 600, 3600 at most
 #   KEY, TRANSIT_MOUNT, AUTH_MOUNT       default aegis-model-sign, transit, jwt
 #   ISSUER, ISSUER_CA    for GitHub Enterprise Server: the issuer's URL, and a PEM
@@ -49,10 +50,9 @@ must() {
 
 [ $# -eq 3 ] || usage "three arguments are needed, not $#"
 policy=$1 role=$2 repository=$3
-owner=${repository%%/*}
 ref=${REF-} environment=${ENVIRONMENT-} workflow=${JOB_WORKFLOW_REF-}
 repository_id=${REPOSITORY_ID-} owner_id=${REPOSITORY_OWNER_ID-}
-audience=${AUDIENCE:-https://github.com/$owner}
+audience=${AUDIENCE:-vault}
 ttl=${TOKEN_TTL:-600}
 key=${KEY:-aegis-model-sign} transit=${TRANSIT_MOUNT:-transit} auth=${AUTH_MOUNT:-jwt}
 issuer=${ISSUER:-https://token.actions.githubusercontent.com} issuer_ca=${ISSUER_CA-}

@@ -45,7 +45,7 @@ type Options struct {
 	// GitHub and JWT.
 	Issuer   string // GitHubIssuer; no default for JWT
 	IssuerCA string // PEM; the system's roots
-	Audience string // https://github.com/OWNER; no default for JWT
+	Audience string // vault; no default for JWT
 
 	// GitHub. Repository and one of the three that follow are bound; with none of
 	// them it is Ref refs/heads/main.
@@ -108,8 +108,9 @@ func (o Options) withDefaults(m Method) Options {
 		set(&o.AuthMount, "jwt")
 		set(&o.Role, "aegis-github-role")
 		set(&o.Issuer, GitHubIssuer)
-		owner, _, _ := strings.Cut(o.Repository, "/")
-		set(&o.Audience, "https://github.com/"+owner)
+		// Not GitHub's own default, the owner's URL: a token that a job asked for
+		// without thinking of Vault should not open it.
+		set(&o.Audience, "vault")
 		if o.Environment == "" && o.JobWorkflowRef == "" {
 			set(&o.Ref, "refs/heads/main")
 		}

@@ -21,7 +21,7 @@ var script = filepath.Join(root, "scripts", "vault_oidc_github_setup.sh")
 // job is what GitHub says of a job on the main branch of acme/models.
 func job(changes map[string]any) map[string]any {
 	claims := map[string]any{
-		"aud": "https://github.com/acme", "repository": "acme/models", "ref": "refs/heads/main",
+		"repository": "acme/models", "ref": "refs/heads/main",
 		"workflow_ref": "acme/models/.github/workflows/sign.yml@refs/heads/main", "run_id": "77", "actor": "alice",
 		"repository_id": "4711", "repository_owner_id": "42", "sub": "repo:acme@42/models@4711:ref:refs/heads/main",
 	}
@@ -72,7 +72,7 @@ func TestSetupScriptLetsOneRepositorySign(t *testing.T) {
 		"fork of the name":     {"repository": "acme/models-fork"},
 		"other branch":         {"ref": "refs/heads/topic"},
 		"pull request":         {"ref": "refs/pull/1/merge"},
-		"other audience":       {"aud": "https://github.com/eve"},
+		"other audience":       {"aud": "https://github.com/acme"},
 		"no repository at all": {"repository": nil},
 	} {
 		if status, token := login(t, srv, "jwt", "aegis-github-role", issuer.Token(t, job(claims))); status == http.StatusOK || token != "" {

@@ -271,7 +271,7 @@ func TestCheckJWTSaysWhatVaultWouldRefuse(t *testing.T) {
 		"other ref":        {map[string]any{"ref": "refs/heads/dev"}, "differs  token ref"},
 		"no ref":           {map[string]any{"ref": nil}, "missing  token ref"},
 		"other audience":   {map[string]any{"aud": "sts.amazonaws.com"}, "differs  token aud"},
-		"two audiences":    {map[string]any{"aud": []string{"x", "https://github.com/acme"}}, "same: "},
+		"two audiences":    {map[string]any{"aud": []string{"x", "vault"}}, "same: "},
 		"other issuer":     {map[string]any{"iss": "https://eve.example.com"}, "differs  token iss"},
 		"expired":          {map[string]any{"exp": 1000, "iat": 900, "nbf": 900}, "it expired"},
 	} {

@@ -4,6 +4,7 @@
 package docs
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -277,6 +278,17 @@ func TestEveryResultIsDocumented(t *testing.T) {
 	}
 }
 
+// expired is a file with a token that nobody signed.
+func expired(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "token.jwt")
+	claims := base64.RawURLEncoding.EncodeToString([]byte(`{"exp":1000,"aud":"vault"}`))
+	if err := os.WriteFile(name, []byte("e30."+claims+".c2ln"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
 // TestPrintedResultsAreDocumented looks at the results whose types this package
 // cannot see.
 func TestPrintedResultsAreDocumented(t *testing.T) {
@@ -288,6 +300,7 @@ func TestPrintedResultsAreDocumented(t *testing.T) {
 		"### Result of version":          run(t, 0, "version", "--format", "json"),
 		"### Result of login and logout": run(t, 0, "logout", "--registry-config", config, "--format", "json", "registry.example.com"),
 		"### Result of doctor":           run(t, 4, "doctor", "--format", "json", "--key", "hashivault://NAME"),
+		"### Result of vault setup":      run(t, 3, "vault", "setup", "kubernetes", "--check-jwt", expired(t), "--format", "json"),
 		"### Failures":                   run(t, 2, "verify", "--format", "json", "registry.example.com/models/vad:v1"),
 	} {
 		var printed map[string]any
