@@ -1,9 +1,10 @@
 // Copyright The aegis-oci Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package transfer moves one blob: NewReader reads it through cut and stalled
-// connections. It knows no registry and verifies nothing; the reader of the bytes
-// hashes them.
+// Package transfer moves one blob. NewReader reads it in one stream, through cut
+// and stalled connections; Open does the same and adds connections where one is
+// what limits the speed. It knows no registry and verifies nothing: the bytes
+// come in order, and their reader hashes them.
 package transfer
 
 import (
@@ -70,6 +71,12 @@ var errStalled = errors.New("the transfer stalled")
 // returned. It opens the source at the first Read. The reader is for one
 // goroutine, and must be closed.
 func NewReader(ctx context.Context, src Source, desc ocispec.Descriptor, offset int64, o Options) io.ReadCloser {
+	o = o.withDefaults()
+	open := func(ctx context.Context, offset int64) (io.ReadCloser, error) { return src.OpenBlob(ctx, desc, offset) }
+	return newReader(ctx, open, desc, offset, desc.Size, o)
+}
+
+func (o Options) withDefaults() Options {
 	if o.Budget <= 0 {
 		o.Budget = defaultBudget
 	}
@@ -88,19 +95,27 @@ func NewReader(ctx context.Context, src Source, desc ocispec.Descriptor, offset 
 	if o.Sleep == nil {
 		o.Sleep = sleep
 	}
-	r := &reader{ctx: ctx, src: src, desc: desc, offset: offset, o: o}
+	return o
+}
+
+// newReader reads from offset up to end; open opens a body at an offset.
+func newReader(ctx context.Context, open openFunc, desc ocispec.Descriptor, offset, end int64, o Options) *reader {
+	r := &reader{ctx: ctx, open: open, desc: desc, offset: offset, end: end, o: o}
 	if offset < 0 || offset > desc.Size {
 		r.err = fmt.Errorf("offset %d is outside of the blob's %d bytes", offset, desc.Size)
 	}
 	return r
 }
 
+type openFunc func(ctx context.Context, offset int64) (io.ReadCloser, error)
+
 type reader struct {
 	ctx    context.Context
-	src    Source
+	open   openFunc
 	desc   ocispec.Descriptor
 	o      Options
 	offset int64
+	end    int64
 	err    error // final
 
 	conn *connection
@@ -132,7 +147,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for r.offset < r.desc.Size {
+	for r.offset < r.end {
 		if r.since.IsZero() {
 			r.since = r.o.Now()
 		}
@@ -161,12 +176,12 @@ func (r *reader) Read(p []byte) (int, error) {
 // once opens a connection if there is none, and reads from it once.
 func (r *reader) once(p []byte) (int, error) {
 	if r.conn == nil {
-		if err := r.open(); err != nil {
+		if err := r.connect(); err != nil {
 			return 0, err
 		}
 	}
 	c := r.conn
-	if left := r.desc.Size - r.offset; int64(len(p)) > left {
+	if left := r.end - r.offset; int64(len(p)) > left {
 		p = p[:left]
 	}
 	c.timer.Reset(r.o.Stall)
@@ -178,9 +193,9 @@ func (r *reader) once(p []byte) (int, error) {
 	return n, err
 }
 
-func (r *reader) open() error {
+func (r *reader) connect() error {
 	ctx, cancel := context.WithCancelCause(r.ctx)
-	body, err := r.src.OpenBlob(ctx, r.desc, r.offset)
+	body, err := r.open(ctx, r.offset)
 	if err != nil {
 		cancel(context.Canceled)
 		return err

@@ -1,0 +1,254 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package transfer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// fan fetches the rest of a blob in segments over several connections and hands
+// the bytes out in order. A segment is memory that is reserved, a connection that
+// fills it, and its place in the order.
+type fan struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	pool   *Pool
+	src    RangeSource
+	desc   ocispec.Descriptor
+	o      Options
+
+	order  chan *segment // in the blob's order
+	enough chan struct{} // closed: no further segments
+	slots  chan struct{} // one for each connection that may work
+	took   int           // slots made so far, each with a connection of the pool
+	wg     sync.WaitGroup
+	front  *segment
+	rest   piece // of front
+
+	received atomic.Int64
+	pace     pace
+}
+
+// segment is filled by one connection and read by the stream's reader.
+type segment struct {
+	offset, end int64
+	pieces      chan piece // room for the whole segment: its writer never waits
+	unread      int64      // reserved memory that is not given back yet
+	err         error      // set before pieces is closed
+}
+
+type piece struct {
+	buffer *[]byte
+	bytes  []byte // what is left of it
+}
+
+// newFan begins at offset. alone is the rate of the one stream before, in bytes a
+// second.
+func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descriptor, offset int64, alone float64, o Options) *fan {
+	ctx, cancel := context.WithCancelCause(ctx)
+	f := &fan{ctx: ctx, cancel: cancel, pool: pool, src: src, desc: desc, o: o,
+		// The memory bounds how many segments there are; the channel never blocks.
+		order:  make(chan *segment, pool.total/segmentSize+1),
+		slots:  make(chan struct{}, pool.max+1),
+		enough: make(chan struct{}),
+		pace:   pace{since: o.Now(), best: alone},
+	}
+	// The first slot is the stream's own connection, which was given up for this.
+	f.slots <- struct{}{}
+	f.grow(3)
+	f.wg.Go(func() { f.dispatch(offset) })
+	return f
+}
+
+// grow asks the pool for n more connections and reports how many it got.
+func (f *fan) grow(n int) int {
+	got := 0
+	for ; got < n && f.took < f.pool.max && f.pool.connections.TryAcquire(1); got++ {
+		f.took++
+		f.slots <- struct{}{}
+	}
+	return got
+}
+
+// dispatch starts a segment whenever there are a connection and memory for it.
+func (f *fan) dispatch(offset int64) {
+	defer close(f.order)
+	for offset < f.desc.Size {
+		select {
+		case <-f.slots:
+		case <-f.enough:
+			return
+		case <-f.ctx.Done():
+			return
+		}
+		end := min(offset+segmentSize, f.desc.Size)
+		if f.pool.reserve(f.ctx, end-offset) != nil {
+			return
+		}
+		s := &segment{offset: offset, end: end, unread: end - offset, pieces: make(chan piece, segmentSize/pieceSize+1)}
+		f.order <- s
+		f.wg.Go(func() {
+			f.fill(s)
+			f.slots <- struct{}{}
+		})
+		offset = end
+	}
+}
+
+// fill fetches one segment, through cuts of its connection.
+func (f *fan) fill(s *segment) {
+	defer close(s.pieces)
+	open := func(ctx context.Context, at int64) (io.ReadCloser, error) {
+		return f.src.OpenRange(ctx, f.desc, at, s.end)
+	}
+	r := newReader(f.ctx, open, f.desc, s.offset, s.end, f.o)
+	defer r.Close()
+	for left := s.end - s.offset; left > 0; {
+		buffer := f.pool.piece()
+		b := (*buffer)[:min(left, pieceSize)]
+		n, err := io.ReadFull(r, b)
+		if n > 0 {
+			f.received.Add(int64(n))
+			s.pieces <- piece{buffer, b[:n]}
+			left -= int64(n)
+		} else {
+			f.pool.put(buffer)
+		}
+		if err != nil && left > 0 {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				err = &ShortError{Got: s.end - left, Want: f.desc.Size}
+			}
+			s.err = err
+			return
+		}
+	}
+}
+
+// errDrained means that every segment was read.
+var errDrained = errors.New("no segment is left")
+
+// read hands out the bytes of the segment in front.
+func (f *fan) read(p []byte) (int, error) {
+	for {
+		if f.front == nil {
+			s, ok := <-f.order
+			if !ok {
+				if f.ctx.Err() != nil {
+					return 0, context.Cause(f.ctx)
+				}
+				return 0, errDrained
+			}
+			f.front = s
+		}
+		n, err := f.readFront(p)
+		if n > 0 || err != nil || len(p) == 0 {
+			f.tune()
+			return n, err
+		}
+		f.front = nil
+	}
+}
+
+// readFront fills p with what there is of the segment in front; it waits for the
+// first bytes only. It returns nothing and no error at the segment's end.
+func (f *fan) readFront(p []byte) (n int, err error) {
+	for n < len(p) {
+		if len(f.rest.bytes) == 0 && !f.nextPiece(n == 0) {
+			break
+		}
+		k := copy(p[n:], f.rest.bytes)
+		n += k
+		if f.rest.bytes = f.rest.bytes[k:]; len(f.rest.bytes) == 0 {
+			f.pool.put(f.rest.buffer)
+		}
+		f.front.unread -= int64(k)
+		f.pool.release(int64(k))
+	}
+	if n == 0 {
+		err = f.front.err
+	}
+	return n, err
+}
+
+// nextPiece makes the next piece the rest to read, and reports whether there is
+// one (yet).
+func (f *fan) nextPiece(wait bool) bool {
+	var ok bool
+	if wait {
+		f.rest, ok = <-f.front.pieces
+		return ok
+	}
+	select {
+	case f.rest, ok = <-f.front.pieces:
+		return ok
+	default:
+		return false
+	}
+}
+
+// close ends every connection and gives back what was taken from the pool.
+func (f *fan) close() {
+	f.cancel(errClosed)
+	f.wg.Wait()
+	if f.front != nil {
+		f.pool.release(f.front.unread)
+	}
+	for s := range f.order {
+		f.pool.release(s.unread)
+	}
+	f.front, f.rest = nil, piece{}
+	f.pool.connections.Release(int64(f.took))
+	f.took = 0
+}
+
+// pace decides how many connections there are: as many as still make it faster.
+type pace struct {
+	since   time.Time
+	counted int64
+	// best is the highest rate so far, in bytes a second; to begin with, the one of
+	// the single stream.
+	best    float64
+	periods int
+	settled bool
+}
+
+const (
+	// worthSpreading is how much faster several connections have to be than one.
+	// On a busy processor one stream is slow too, and more of them make it slower.
+	worthSpreading = 1.3
+	// worthGrowing is how much faster doubling has to have made it.
+	worthGrowing = 1.15
+)
+
+// tune looks at the rate from time to time. The first period holds the set-up of
+// the connections and is not judged. When they did not help, no further segments
+// are begun, so that the stream goes on alone after those under way.
+func (f *fan) tune() {
+	now := f.o.Now()
+	elapsed := now.Sub(f.pace.since)
+	if f.pace.settled || elapsed < watchFor {
+		return
+	}
+	received := f.received.Load()
+	rate := float64(received-f.pace.counted) / elapsed.Seconds()
+	f.pace.since, f.pace.counted = now, received
+	f.pace.periods++
+	switch {
+	case f.pace.periods == 1:
+		return
+	case f.pace.periods == 2 && rate < worthSpreading*f.pace.best:
+		f.pace.settled = true
+		close(f.enough)
+	case f.pace.periods > 2 && rate < worthGrowing*f.pace.best, f.grow(f.took) == 0:
+		f.pace.settled = true
+	}
+	f.pace.best = max(rate, f.pace.best)
+}

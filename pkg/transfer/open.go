@@ -1,0 +1,137 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package transfer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// RangeSource is a Source that can also open a part of a blob.
+type RangeSource interface {
+	Source
+	// OpenRange opens the bytes from offset up to end, both within the blob. An
+	// error that is ErrNoRanges says that the server sends whole blobs only.
+	OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, end int64) (io.ReadCloser, error)
+}
+
+// ErrNoRanges means that a server answers a range with the whole blob.
+var ErrNoRanges = errors.New("the server does not send ranges")
+
+const (
+	// watchFor is how long a stream is measured before it is judged.
+	watchFor = 300 * time.Millisecond
+	// fastEnough is the rate of one stream, in bytes a second, above which more
+	// connections are not tried: then the processor is the limit, and it is better
+	// spent on hashing.
+	fastEnough = 256 << 20
+	// worthwhile is how much must be left for more connections to pay.
+	worthwhile = 4 * segmentSize
+)
+
+// Open reads desc from offset on, as NewReader does. While one stream is slow and
+// it is the network that its reader waits for, further connections of pool fetch
+// the segments that come next into bounded memory, so that the bytes still come
+// in order and what was handed out has no holes. Read is for one goroutine at a
+// time; Close may be called from another.
+func Open(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descriptor, offset int64, o Options) io.ReadCloser {
+	o = o.withDefaults()
+	ctx, cancel := context.WithCancelCause(ctx)
+	s := &stream{ctx: ctx, cancel: cancel, pool: pool, src: src, desc: desc, o: o, offset: offset, alone: pool == nil || pool.max == 0}
+	s.single = NewReader(ctx, src, desc, offset, o)
+	return s
+}
+
+type stream struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	pool   *Pool
+	src    RangeSource
+	desc   ocispec.Descriptor
+	o      Options
+
+	mu     sync.Mutex // held by Read; Close waits for it
+	offset int64
+	single io.ReadCloser // nil while there is a fan
+	fan    *fan
+	alone  bool // more connections were tried and do not work here
+	gauge  gauge
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fan != nil {
+		n, err := s.fan.read(p)
+		s.offset += int64(n)
+		if n > 0 || !errors.Is(err, ErrNoRanges) && !errors.Is(err, errDrained) {
+			return n, err
+		}
+		s.fan.close()
+		s.fan, s.alone = nil, true
+		s.single = NewReader(s.ctx, s.src, s.desc, s.offset, s.o)
+	}
+	before := s.o.Now()
+	n, err := s.single.Read(p)
+	s.offset += int64(n)
+	if err == nil && !s.alone && s.desc.Size-s.offset >= worthwhile && s.gauge.slow(int64(n), before, s.o.Now()) {
+		s.spread()
+	}
+	return n, err
+}
+
+// spread gives the one stream up for several connections.
+func (s *stream) spread() {
+	s.single.Close()
+	s.single = nil
+	s.o.Logger.Debug("transfer in parallel", "digest", s.desc.Digest.String(), "offset", s.offset)
+	s.fan = newFan(s.ctx, s.pool, s.src, s.desc, s.offset, s.gauge.rate, s.o)
+}
+
+// Close ends the transfer.
+func (s *stream) Close() error {
+	s.cancel(errClosed)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fan != nil {
+		s.fan.close()
+	}
+	if s.single != nil {
+		return s.single.Close()
+	}
+	return nil
+}
+
+// gauge measures one stream: how fast it is, and whether its reader waits for it.
+type gauge struct {
+	start   time.Time
+	bytes   int64
+	waiting time.Duration
+	rate    float64 // of the last period, in bytes a second
+}
+
+// slow takes note of one read and reports, at the end of a period, that the
+// stream was slow and most of the time was spent waiting for it. The first read
+// holds the connection's set-up and is not counted.
+func (g *gauge) slow(n int64, before, after time.Time) bool {
+	if g.start.IsZero() {
+		g.start = after
+		return false
+	}
+	g.bytes += n
+	g.waiting += after.Sub(before)
+	elapsed := after.Sub(g.start)
+	if elapsed < watchFor {
+		return false
+	}
+	rate := float64(g.bytes) / elapsed.Seconds()
+	slow := rate < fastEnough && g.waiting > elapsed/2
+	*g = gauge{start: after, rate: rate}
+	return slow
+}

@@ -1,0 +1,268 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// slowSource serves a blob over connections that each give rate bytes a second.
+type slowSource struct {
+	data []byte
+	rate int64
+	// whole answers every range as a server does that knows none.
+	whole bool
+	// cut ends every n-th body in its middle, 0 for never.
+	cut int64
+	// refuse fails the range that holds this offset for good, if it is not 0.
+	refuse int64
+
+	opened, open, most atomic.Int64
+	sent               atomic.Int64
+}
+
+func (s *slowSource) desc() ocispec.Descriptor {
+	return ocispec.Descriptor{Digest: digest.FromBytes(s.data), Size: int64(len(s.data))}
+}
+
+func (s *slowSource) OpenBlob(ctx context.Context, _ ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	return s.body(ctx, offset, int64(len(s.data)))
+}
+
+func (s *slowSource) OpenRange(ctx context.Context, _ ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
+	if s.whole {
+		return nil, fmt.Errorf("range from %d: %w", offset, ErrNoRanges)
+	}
+	if s.refuse > 0 && offset <= s.refuse && s.refuse < end {
+		return nil, errRefused
+	}
+	return s.body(ctx, offset, end)
+}
+
+var errRefused = errors.New("this range is refused")
+
+func (s *slowSource) body(ctx context.Context, offset, end int64) (io.ReadCloser, error) {
+	n := s.opened.Add(1)
+	s.most.Store(max(s.most.Load(), s.open.Add(1)))
+	if s.cut > 0 && n%s.cut == 0 {
+		end = offset + (end-offset)/2
+	}
+	b := &slowBody{ctx: ctx, s: s, left: s.data[offset:end]}
+	if s.cut > 0 && n%s.cut == 0 {
+		b.end = io.ErrUnexpectedEOF
+	} else {
+		b.end = io.EOF
+	}
+	return b, nil
+}
+
+type slowBody struct {
+	ctx    context.Context
+	s      *slowSource
+	left   []byte
+	end    error
+	closed sync.Once
+}
+
+func (b *slowBody) Read(p []byte) (int, error) {
+	if b.ctx.Err() != nil {
+		return 0, context.Cause(b.ctx)
+	}
+	if len(b.left) == 0 {
+		return 0, b.end
+	}
+	n := copy(p[:min(len(p), 64<<10)], b.left)
+	b.left = b.left[n:]
+	b.s.sent.Add(int64(n))
+	if b.s.rate > 0 {
+		time.Sleep(time.Duration(int64(n) * int64(time.Second) / b.s.rate))
+	}
+	return n, nil
+}
+
+func (b *slowBody) Close() error {
+	b.closed.Do(func() { b.s.open.Add(-1) })
+	return nil
+}
+
+func randomBytes(n int) []byte {
+	r := rand.NewChaCha8([32]byte{1})
+	b := make([]byte, n)
+	_, _ = r.Read(b)
+	return b
+}
+
+// idle checks that a pool got everything back.
+func idle(t *testing.T, p *Pool) {
+	t.Helper()
+	if !p.memory.TryAcquire(p.total) {
+		t.Error("memory was not given back")
+	}
+	if !p.connections.TryAcquire(int64(p.max)) {
+		t.Error("connections were not given back")
+	}
+}
+
+func quick() Options {
+	return Options{Sleep: func(context.Context, time.Duration) error { return nil }}
+}
+
+func TestOpenSpreadsASlowBlobOverConnections(t *testing.T) {
+	t.Parallel()
+	src := &slowSource{data: randomBytes(64 << 20), rate: 16 << 20}
+	pool := NewPool(Limits{})
+	for _, offset := range []int64{0, 12345} {
+		r := Open(t.Context(), pool, src, src.desc(), offset, quick())
+		got, err := io.ReadAll(r)
+		if err != nil || !bytes.Equal(got, src.data[offset:]) {
+			t.Fatalf("from %d: %d bytes, %v", offset, len(got), err)
+		}
+		if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("after the end: %d, %v", n, err)
+		}
+		r.Close()
+	}
+	if most := src.most.Load(); most < 4 || most > defaultConnections+1 {
+		t.Errorf("%d connections at once", most)
+	}
+	if open := src.open.Load(); open != 0 {
+		t.Errorf("%d bodies are still open", open)
+	}
+	idle(t, pool)
+}
+
+func TestOpenLeavesAFastBlobAlone(t *testing.T) {
+	t.Parallel()
+	src := &slowSource{data: randomBytes(64 << 20)}
+	pool := NewPool(Limits{})
+	r := Open(t.Context(), pool, src, src.desc(), 0, quick())
+	defer r.Close()
+	// A reader that is slow itself, such as a hash or a disk, is no reason either.
+	buf := make([]byte, 1<<20)
+	for {
+		_, err := io.ReadFull(r, buf)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(15 * time.Millisecond)
+	}
+	if n := src.opened.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+	idle(t, pool)
+}
+
+func TestOpenGoesOnInOneStreamWithoutRanges(t *testing.T) {
+	t.Parallel()
+	src := &slowSource{data: randomBytes(24 << 20), rate: 16 << 20, whole: true}
+	pool := NewPool(Limits{})
+	r := Open(t.Context(), pool, src, src.desc(), 0, quick())
+	got, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(got, src.data) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	r.Close()
+	if most := src.most.Load(); most != 1 {
+		t.Errorf("%d connections at once", most)
+	}
+	idle(t, pool)
+}
+
+func TestOpenReadsThroughCuts(t *testing.T) {
+	t.Parallel()
+	src := &slowSource{data: randomBytes(48 << 20), rate: 16 << 20, cut: 3}
+	pool := NewPool(Limits{})
+	retries := atomic.Int64{}
+	o := quick()
+	o.OnRetry = func(error) { retries.Add(1) }
+	r := Open(t.Context(), pool, src, src.desc(), 0, o)
+	got, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(got, src.data) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	r.Close()
+	if retries.Load() == 0 {
+		t.Error("nothing was cut, so that the test shows nothing")
+	}
+	// The stream that is given up for several connections was at most one read ahead.
+	if sent := src.sent.Load(); sent > int64(len(src.data))*11/10 {
+		t.Errorf("%d bytes were fetched for %d", sent, len(src.data))
+	}
+	idle(t, pool)
+}
+
+func TestOpenReportsASegmentThatFailsWhereItStands(t *testing.T) {
+	t.Parallel()
+	src := &slowSource{data: randomBytes(48 << 20), rate: 16 << 20, refuse: 40 << 20}
+	pool := NewPool(Limits{})
+	r := Open(t.Context(), pool, src, src.desc(), 0, quick())
+	got, err := io.ReadAll(r)
+	if !errors.Is(err, errRefused) {
+		t.Fatalf("error %v", err)
+	}
+	if len(got) == 0 || !bytes.Equal(got, src.data[:len(got)]) || len(got) > 40<<20 {
+		t.Errorf("%d bytes came before the error", len(got))
+	}
+	if _, again := r.Read(make([]byte, 1)); !errors.Is(again, errRefused) {
+		t.Errorf("the next read: %v", again)
+	}
+	r.Close()
+	idle(t, pool)
+}
+
+func TestCloseEndsAReadThatWaits(t *testing.T) {
+	t.Parallel()
+	src := &slowSource{data: randomBytes(64 << 20), rate: 4 << 20}
+	pool := NewPool(Limits{})
+	r := Open(t.Context(), pool, src, src.desc(), 0, quick())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, r)
+		failed <- err
+	}()
+	time.Sleep(time.Second)
+	r.Close()
+	if err := <-failed; !errors.Is(err, errClosed) {
+		t.Errorf("error %v", err)
+	}
+	if open := src.open.Load(); open != 0 {
+		t.Errorf("%d bodies are still open", open)
+	}
+	idle(t, pool)
+}
+
+func TestBlobsThatShareAPoolDoNotBlockEachOther(t *testing.T) {
+	t.Parallel()
+	// Memory for two segments only, and five blobs that want it.
+	pool := NewPool(Limits{Memory: 2 * segmentSize})
+	var wg sync.WaitGroup
+	for range 5 {
+		wg.Go(func() {
+			src := &slowSource{data: randomBytes(24 << 20), rate: 12 << 20}
+			r := Open(t.Context(), pool, src, src.desc(), 0, quick())
+			defer r.Close()
+			got, err := io.ReadAll(r)
+			if err != nil || !bytes.Equal(got, src.data) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
+	wg.Wait()
+	idle(t, pool)
+}

@@ -1,0 +1,70 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package transfer
+
+import (
+	"context"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	defaultConnections = 12
+	defaultMemory      = 48 << 20
+	// pieceSize is the unit in which segments move through memory.
+	pieceSize = 256 << 10
+	// segmentSize is what one connection fetches at a time: large against the
+	// request for it, small enough for a dozen to fit into the memory.
+	segmentSize = 4 << 20
+)
+
+// Limits bound what the readers of one Pool use together, beside the one stream
+// that each of them has anyway. The zero value is usable.
+type Limits struct {
+	// Connections is how many there may be in parallel. Zero means 12; a negative
+	// value leaves every blob at one stream.
+	Connections int
+	// Memory bounds what was fetched ahead of the reader, in bytes. Zero means
+	// 48 MiB; less than one segment of 4 MiB is raised to that.
+	Memory int64
+}
+
+// Pool is what blobs that move at the same time share. It is safe for concurrent
+// use.
+type Pool struct {
+	max         int
+	connections *semaphore.Weighted
+	memory      *semaphore.Weighted
+	total       int64
+	pieces      sync.Pool
+}
+
+// NewPool returns a Pool.
+func NewPool(l Limits) *Pool {
+	if l.Connections == 0 {
+		l.Connections = defaultConnections
+	}
+	if l.Memory == 0 {
+		l.Memory = defaultMemory
+	}
+	l.Connections, l.Memory = max(0, l.Connections), max(segmentSize, l.Memory)
+	return &Pool{
+		max: l.Connections, total: l.Memory,
+		connections: semaphore.NewWeighted(int64(l.Connections)),
+		memory:      semaphore.NewWeighted(l.Memory),
+		pieces:      sync.Pool{New: func() any { b := make([]byte, pieceSize); return &b }},
+	}
+}
+
+// reserve waits for the memory of a whole segment. Segments are reserved in the
+// order in which they are read, each whole, so that the one in front can always
+// be finished and no two blobs wait for each other.
+func (p *Pool) reserve(ctx context.Context, n int64) error { return p.memory.Acquire(ctx, n) }
+
+func (p *Pool) release(n int64) { p.memory.Release(n) }
+
+func (p *Pool) piece() *[]byte { return p.pieces.Get().(*[]byte) }
+
+func (p *Pool) put(b *[]byte) { p.pieces.Put(b) }
