@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
 
@@ -110,12 +111,76 @@ func (r *Repository) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offs
 	return got.stream, nil
 }
 
+// ErrNoRanges means that a registry answers a range with the whole blob.
+var ErrNoRanges = errors.New("the registry does not send ranges")
+
+// OpenRange returns the blob's bytes from offset up to end, unverified. There may
+// be fewer, and a read error is an *Error that may be retryable. A redirect to
+// another host is followed without credentials and remembered for the blob's next
+// range, until that host refuses: its URLs expire. An error that is ErrNoRanges
+// says that there is only the whole blob to be had.
+func (r *Repository) OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
+	const op = "fetch blob"
+	about := r.Name() + "@" + desc.Digest.String()
+	if err := checkDescriptor(op, about, desc); err != nil {
+		return nil, err
+	}
+	if offset < 0 || offset >= end || end > desc.Size {
+		return nil, fmt.Errorf("%s %s: the range from %d to %d is outside of its %d bytes", op, about, offset, end, desc.Size)
+	}
+	c := call{
+		op: op, about: about, method: http.MethodGet, url: r.path("blobs", desc.Digest.String()),
+		header: http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", offset, end-1)}},
+		accept: []int{http.StatusOK, http.StatusPartialContent}, limit: -1,
+	}
+	got, err := r.openRange(ctx, c, desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	if got.status == http.StatusOK && (offset > 0 || end < desc.Size) {
+		got.stream.Close()
+		return nil, fmt.Errorf("%s %s: %w", op, about, ErrNoRanges)
+	}
+	if got.status == http.StatusPartialContent {
+		err = checkRange(c, got, desc, offset, end)
+	} else {
+		err = r.placeAt(c, got, desc, offset)
+	}
+	if err != nil {
+		got.stream.Close()
+		return nil, err
+	}
+	return got.stream, nil
+}
+
+// openRange asks where the blob's last range came from, and the registry when
+// that is nowhere or no longer answers.
+func (r *Repository) openRange(ctx context.Context, c call, d digest.Digest) (*answer, error) {
+	if at, ok := r.elsewhere.Load(d); ok {
+		there := c
+		there.url = at.(url.URL)
+		got, err := r.send(ctx, there)
+		if err == nil {
+			return got, nil
+		}
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		r.elsewhere.Delete(d)
+	}
+	got, err := r.do(ctx, c)
+	if err == nil && !sameOrigin(&r.base, &got.from) {
+		r.elsewhere.Store(d, got.from)
+	}
+	return got, err
+}
+
 // placeAt checks that the answer is the range that was asked for, or skips to it.
 func (r *Repository) placeAt(c call, got *answer, desc ocispec.Descriptor, offset int64) error {
 	if got.status == http.StatusPartialContent {
 		// A range that starts elsewhere would be joined to the wrong bytes, and
 		// the whole download thrown away at its end.
-		return checkRange(c, got, desc, offset)
+		return checkRange(c, got, desc, offset, desc.Size)
 	}
 	if got.length >= 0 && got.length != desc.Size {
 		return newError(c.op, c.about, Corrupt, "the registry announces %d bytes, its descriptor says %d", got.length, desc.Size)
@@ -133,7 +198,7 @@ func (r *Repository) placeAt(c call, got *answer, desc ocispec.Descriptor, offse
 // contentRange is RFC 9110, section 14.4, for a single byte range.
 var contentRange = regexp.MustCompile(`^bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)$`)
 
-func checkRange(c call, got *answer, desc ocispec.Descriptor, offset int64) error {
+func checkRange(c call, got *answer, desc ocispec.Descriptor, offset, end int64) error {
 	header := got.header.Get("Content-Range")
 	m := contentRange.FindStringSubmatch(header)
 	if m == nil {
@@ -150,7 +215,7 @@ func checkRange(c call, got *answer, desc ocispec.Descriptor, offset int64) erro
 		return newError(c.op, c.about, Protocol, "asked from byte %d, got byte %d on", offset, first)
 	case total != desc.Size:
 		return newError(c.op, c.about, Corrupt, "the registry announces %d bytes, its descriptor says %d", total, desc.Size)
-	case last < first || last >= desc.Size:
+	case last < first || last >= end:
 		return newError(c.op, c.about, Protocol, "the Content-Range is %q", clip(header, 80))
 	case got.length >= 0 && got.length != last-first+1:
 		return newError(c.op, c.about, Protocol, "%d bytes for the Content-Range %q", got.length, clip(header, 80))

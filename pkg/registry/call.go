@@ -38,7 +38,8 @@ type call struct {
 type answer struct {
 	status int
 	header http.Header
-	length int64 // Content-Length, -1 when unknown
+	length int64   // Content-Length, -1 when unknown
+	from   url.URL // where it came from, after redirects; it may hold a signature
 	body   []byte
 	stream *stream
 	tls    *tls.ConnectionState // nil for plain HTTP
@@ -107,7 +108,7 @@ func (r *Repository) exchange(ctx context.Context, dog *watchdog, c call) (*answ
 		defer resp.Body.Close()
 		return nil, statusError(c.op, c.about, r.base.Host, resp)
 	}
-	got := &answer{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength, tls: resp.TLS}
+	got := &answer{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength, from: *resp.Request.URL, tls: resp.TLS}
 	if c.limit < 0 {
 		dog.timer.Stop()
 		got.stream = &stream{body: resp.Body, dog: dog, ctx: ctx, op: c.op, about: c.about, timeout: r.client.options.AnswerTimeout}

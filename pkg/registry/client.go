@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -112,8 +113,10 @@ type Repository struct {
 	base   url.URL
 	auth   *auth.Client
 
-	requests atomic.Int64
-	retries  atomic.Int64
+	// elsewhere holds, by digest, the URL that a blob's range was redirected to.
+	elsewhere sync.Map
+	requests  atomic.Int64
+	retries   atomic.Int64
 }
 
 // Repository returns the repository of ref. It sends nothing.

@@ -30,14 +30,20 @@ func newTransport(o Options) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Connections of parallel ranges are used again and again.
+	idle := max(o.Concurrency, 16)
+	http1 := new(http.Protocols)
+	http1.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:                 o.Proxy,
-		DialContext:           dial,
-		TLSClientConfig:       config,
-		TLSHandshakeTimeout:   15 * time.Second,
-		ForceAttemptHTTP2:     true,
-		MaxIdleConns:          4 * o.Concurrency,
-		MaxIdleConnsPerHost:   o.Concurrency,
+		Proxy:               o.Proxy,
+		DialContext:         dial,
+		TLSClientConfig:     config,
+		TLSHandshakeTimeout: 15 * time.Second,
+		// HTTP/2 would put all parallel ranges on one TCP connection, which is what
+		// they are there to get around, under flow-control windows of its own.
+		Protocols:             http1,
+		MaxIdleConns:          4 * idle,
+		MaxIdleConnsPerHost:   idle,
 		IdleConnTimeout:       90 * time.Second,
 		ExpectContinueTimeout: time.Second,
 		// An endless header must not fill the memory.
