@@ -6,6 +6,7 @@ package aegis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"time"
@@ -40,6 +41,7 @@ type Options struct {
 // Client runs the workflows against registries.
 type Client struct {
 	registry *registry.Client
+	pool     *transfer.Pool
 	opts     Options
 }
 
@@ -51,7 +53,7 @@ func New(reg *registry.Client, o Options) *Client {
 	if o.RetryBudget <= 0 {
 		o.RetryBudget = 2 * time.Minute
 	}
-	return &Client{registry: reg, opts: o}
+	return &Client{registry: reg, pool: transfer.NewPool(transfer.Limits{}), opts: o}
 }
 
 func (c *Client) now() func() time.Time {
@@ -71,14 +73,16 @@ func (c *Client) verifier() *verify.Verifier {
 	return verify.New(verify.Options{MaxCandidates: c.opts.MaxCandidates, Now: c.now()})
 }
 
-// fetcher reads blobs through cuts of the connection.
+// fetcher reads blobs through cuts of the connection, over several connections
+// where one is slow.
 type fetcher struct {
 	repo *registry.Repository
+	pool *transfer.Pool
 	opts transfer.Options
 }
 
 func (c *Client) fetcher(repo *registry.Repository) *fetcher {
-	return &fetcher{repo: repo, opts: transfer.Options{
+	return &fetcher{repo: repo, pool: c.pool, opts: transfer.Options{
 		Budget:    c.opts.RetryBudget,
 		Retryable: registry.Retryable,
 		Logger:    c.opts.Logger,
@@ -87,7 +91,7 @@ func (c *Client) fetcher(repo *registry.Repository) *fetcher {
 
 // Fetch opens desc at offset; the bytes are unverified.
 func (f *fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	return &layer{ReadCloser: transfer.NewReader(ctx, f.repo, desc, offset, f.opts), desc: desc}, nil
+	return &layer{ReadCloser: transfer.Open(ctx, f.pool, ranges{f.repo}, desc, offset, f.opts), desc: desc}, nil
 }
 
 // layer says in package model's words what is a judgement about the content: a
@@ -109,4 +113,15 @@ func (l *layer) Read(p []byte) (int, error) {
 		err = &model.ContentError{Path: "the layer", Want: l.desc.Digest, Reason: e.Detail}
 	}
 	return n, err
+}
+
+// ranges is a repository as package transfer wants it.
+type ranges struct{ *registry.Repository }
+
+func (r ranges) OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
+	body, err := r.Repository.OpenRange(ctx, desc, offset, end)
+	if errors.Is(err, registry.ErrNoRanges) {
+		return nil, fmt.Errorf("%w: %w", transfer.ErrNoRanges, err)
+	}
+	return body, err
 }
