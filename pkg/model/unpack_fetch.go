@@ -108,6 +108,9 @@ func (t *transfer) fill(ctx context.Context, f *os.File, kept int64) (digest.Dig
 		t.reused = kept
 	}
 	if kept < t.desc.Size {
+		if err := preallocate(f, t.desc.Size); err != nil {
+			return "", err
+		}
 		if err := t.download(ctx, f, kept, sum); err != nil {
 			return "", err
 		}

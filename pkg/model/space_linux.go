@@ -1,0 +1,26 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// preallocate reserves the blocks of f up to size, so that a full disk is found
+// before the download and the file is laid out in one piece. The file's length
+// stays what was written: it tells the next run how much there is. File systems
+// that cannot are let be.
+func preallocate(f *os.File, size int64) error {
+	if size <= 0 {
+		return nil
+	}
+	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return &os.PathError{Op: "allocate", Path: f.Name(), Err: err}
+	}
+	return nil
+}

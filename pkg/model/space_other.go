@@ -1,0 +1,11 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package model
+
+import "os"
+
+// preallocate is a hint that this system does not take.
+func preallocate(*os.File, int64) error { return nil }
