@@ -27,7 +27,7 @@ type slowSource struct {
 	whole bool
 	// cut ends every n-th body in its middle, 0 for never.
 	cut int64
-	// refuse fails the range that holds this offset for good, if it is not 0.
+	// refuse fails every body at this offset for good, if it is not 0.
 	refuse int64
 
 	opened, open, most atomic.Int64
@@ -46,9 +46,6 @@ func (s *slowSource) OpenRange(ctx context.Context, _ ocispec.Descriptor, offset
 	if s.whole {
 		return nil, fmt.Errorf("range from %d: %w", offset, ErrNoRanges)
 	}
-	if s.refuse > 0 && offset <= s.refuse && s.refuse < end {
-		return nil, errRefused
-	}
 	return s.body(ctx, offset, end)
 }
 
@@ -60,12 +57,14 @@ func (s *slowSource) body(ctx context.Context, offset, end int64) (io.ReadCloser
 	if s.cut > 0 && n%s.cut == 0 {
 		end = offset + (end-offset)/2
 	}
-	b := &slowBody{ctx: ctx, s: s, left: s.data[offset:end]}
+	b := &slowBody{ctx: ctx, s: s, end: io.EOF}
 	if s.cut > 0 && n%s.cut == 0 {
 		b.end = io.ErrUnexpectedEOF
-	} else {
-		b.end = io.EOF
 	}
+	if s.refuse > 0 && offset <= s.refuse && s.refuse < end {
+		end, b.end = s.refuse, errRefused
+	}
+	b.left = s.data[offset:end]
 	return b, nil
 }
 
@@ -122,7 +121,7 @@ func quick() Options {
 
 func TestOpenSpreadsASlowBlobOverConnections(t *testing.T) {
 	t.Parallel()
-	src := &slowSource{data: randomBytes(64 << 20), rate: 16 << 20}
+	src := &slowSource{data: randomBytes(40 << 20), rate: 24 << 20}
 	pool := NewPool(Limits{})
 	for _, offset := range []int64{0, 12345} {
 		r := Open(t.Context(), pool, src, src.desc(), offset, quick())
@@ -170,7 +169,7 @@ func TestOpenLeavesAFastBlobAlone(t *testing.T) {
 
 func TestOpenGoesOnInOneStreamWithoutRanges(t *testing.T) {
 	t.Parallel()
-	src := &slowSource{data: randomBytes(24 << 20), rate: 16 << 20, whole: true}
+	src := &slowSource{data: randomBytes(24 << 20), rate: 20 << 20, whole: true}
 	pool := NewPool(Limits{})
 	r := Open(t.Context(), pool, src, src.desc(), 0, quick())
 	got, err := io.ReadAll(r)
@@ -186,7 +185,7 @@ func TestOpenGoesOnInOneStreamWithoutRanges(t *testing.T) {
 
 func TestOpenReadsThroughCuts(t *testing.T) {
 	t.Parallel()
-	src := &slowSource{data: randomBytes(48 << 20), rate: 16 << 20, cut: 3}
+	src := &slowSource{data: randomBytes(32 << 20), rate: 24 << 20, cut: 3}
 	pool := NewPool(Limits{})
 	retries := atomic.Int64{}
 	o := quick()
@@ -209,14 +208,14 @@ func TestOpenReadsThroughCuts(t *testing.T) {
 
 func TestOpenReportsASegmentThatFailsWhereItStands(t *testing.T) {
 	t.Parallel()
-	src := &slowSource{data: randomBytes(48 << 20), rate: 16 << 20, refuse: 40 << 20}
+	src := &slowSource{data: randomBytes(32 << 20), rate: 24 << 20, refuse: 28 << 20}
 	pool := NewPool(Limits{})
 	r := Open(t.Context(), pool, src, src.desc(), 0, quick())
 	got, err := io.ReadAll(r)
 	if !errors.Is(err, errRefused) {
 		t.Fatalf("error %v", err)
 	}
-	if len(got) == 0 || !bytes.Equal(got, src.data[:len(got)]) || len(got) > 40<<20 {
+	if len(got) == 0 || !bytes.Equal(got, src.data[:len(got)]) || len(got) > 28<<20 {
 		t.Errorf("%d bytes came before the error", len(got))
 	}
 	if _, again := r.Read(make([]byte, 1)); !errors.Is(again, errRefused) {
@@ -254,7 +253,7 @@ func TestBlobsThatShareAPoolDoNotBlockEachOther(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 5 {
 		wg.Go(func() {
-			src := &slowSource{data: randomBytes(24 << 20), rate: 12 << 20}
+			src := &slowSource{data: randomBytes(24 << 20), rate: 20 << 20}
 			r := Open(t.Context(), pool, src, src.desc(), 0, quick())
 			defer r.Close()
 			got, err := io.ReadAll(r)

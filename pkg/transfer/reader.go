@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -68,8 +69,8 @@ var errStalled = errors.New("the transfer stalled")
 // NewReader reads desc from offset on and ends at desc.Size, whatever the source
 // sends. When a connection breaks or stalls it opens another one where it is,
 // after a random wait, until the budget is spent; then the last error is
-// returned. It opens the source at the first Read. The reader is for one
-// goroutine, and must be closed.
+// returned. It opens the source at the first Read. Read is for one goroutine at a
+// time; Close may be called from another, and ends a Read that waits.
 func NewReader(ctx context.Context, src Source, desc ocispec.Descriptor, offset int64, o Options) io.ReadCloser {
 	o = o.withDefaults()
 	open := func(ctx context.Context, offset int64) (io.ReadCloser, error) { return src.OpenBlob(ctx, desc, offset) }
@@ -100,7 +101,8 @@ func (o Options) withDefaults() Options {
 
 // newReader reads from offset up to end; open opens a body at an offset.
 func newReader(ctx context.Context, open openFunc, desc ocispec.Descriptor, offset, end int64, o Options) *reader {
-	r := &reader{ctx: ctx, open: open, desc: desc, offset: offset, end: end, o: o}
+	r := &reader{open: open, desc: desc, offset: offset, end: end, o: o}
+	r.ctx, r.cancel = context.WithCancelCause(ctx)
 	if offset < 0 || offset > desc.Size {
 		r.err = fmt.Errorf("offset %d is outside of the blob's %d bytes", offset, desc.Size)
 	}
@@ -111,12 +113,15 @@ type openFunc func(ctx context.Context, offset int64) (io.ReadCloser, error)
 
 type reader struct {
 	ctx    context.Context
+	cancel context.CancelCauseFunc
 	open   openFunc
 	desc   ocispec.Descriptor
 	o      Options
 	offset int64
 	end    int64
-	err    error // final
+
+	mu  sync.Mutex // held by Read; Close waits for it
+	err error      // final
 
 	conn *connection
 	// since is when the time without progress began, tries the tries in it.
@@ -141,6 +146,8 @@ func (c *connection) close() {
 }
 
 func (r *reader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.err != nil {
 		return 0, r.err
 	}
@@ -250,6 +257,9 @@ func (r *reader) fail(err error) error {
 
 // Close ends the transfer. Reads after it fail.
 func (r *reader) Close() error {
+	r.cancel(errClosed)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.disconnect()
 	if r.err == nil {
 		r.err = errClosed
