@@ -19,6 +19,9 @@ const (
 	maxPathBytes = 4096
 	maxNameBytes = 255
 
+	// maxNames bounds the files and directories of one model, parents included.
+	maxNames = 5 * maxLayers / 2
+
 	// reservedName holds the receipt of an installed model; reservedPrefix begins
 	// the names of staging places and locks.
 	reservedName   = ".aegis"
@@ -129,6 +132,8 @@ func foldName(name string) string {
 // beside those already there. The zero pathSet is empty. It is not safe for
 // concurrent use.
 type pathSet struct {
+	// A path of 4096 bytes can name 2048 directories, so their number is bounded
+	// too, against manifests that fill the memory or a volume's inodes.
 	seen map[string]pathEntry // by foldName
 }
 
@@ -173,6 +178,8 @@ func (s *pathSet) addEntry(p string, file bool) error {
 func (s *pathSet) addOne(whole, key string, e pathEntry) error {
 	there, ok := s.seen[key]
 	switch {
+	case !ok && len(s.seen) >= maxNames:
+		return &PathError{Path: whole, Reason: fmt.Sprintf("more than %d files and directories", maxNames)}
 	case !ok:
 		s.seen[key] = e
 		return nil

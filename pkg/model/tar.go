@@ -201,7 +201,7 @@ func badTarget(name, target string) string {
 			return bad.Reason
 		}
 	}
-	if strings.HasPrefix(name, path.Join(path.Dir(name), rest)+"/") {
+	if strings.HasPrefix(name, path.Join(path.Dir(name), target)+"/") {
 		return "it leads to itself"
 	}
 	return ""

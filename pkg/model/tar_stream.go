@@ -58,6 +58,8 @@ type tarRecorder struct {
 	literal  int64
 	left     int64
 	tooLong  error // what reading past left gives
+	copies   int64 // bytes that hard links may still be copied to
+	tooMany  error // what copying past copies gives
 	layer    digest.Digest
 }
 
@@ -65,15 +67,18 @@ func newTarRecorder(r io.Reader, l Layer, skeleton io.Writer) *tarRecorder {
 	return &tarRecorder{r: r, sum: sha256.New(), skeleton: skeleton, layer: l.Descriptor.Digest}
 }
 
-// expandTo bounds the whole archive: to limit bytes by rule, or to the free
-// bytes of the volume where those are fewer.
-func (t *tarRecorder) expandTo(limit, free int64, dir string) {
-	t.left = limit
-	t.tooLong = &TarError{Layer: t.layer, Reason: fmt.Sprintf("it expands to more than %d bytes", limit)}
-	if free < limit {
-		t.left = free
-		t.tooLong = &SpaceError{Dir: dir, Need: limit, Free: free}
+// expandTo bounds the whole archive to limit bytes, and the copies that its hard
+// links become to copies bytes: or each to the free bytes of the volume where
+// those are fewer.
+func (t *tarRecorder) expandTo(limit, copies, free int64, dir string) {
+	bound := func(limit int64) (int64, error) {
+		if free < limit {
+			return free, &SpaceError{Dir: dir, Need: limit, Free: free}
+		}
+		return limit, &TarError{Layer: t.layer, Reason: fmt.Sprintf("it expands to more than %d bytes", limit)}
 	}
+	t.left, t.tooLong = bound(limit)
+	t.copies, t.tooMany = bound(copies)
 }
 
 func (t *tarRecorder) Read(p []byte) (int, error) {

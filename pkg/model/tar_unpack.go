@@ -98,7 +98,12 @@ func (u *unpacking) assembleArchive(ctx context.Context, s *site, t *tree, l Lay
 	if err != nil {
 		return false, err
 	}
-	rec.expandTo(u.expansion(l), free, s.dst)
+	limit := u.expansion(l)
+	if l.Compression == compressionNone {
+		rec.expandTo(l.Descriptor.Size, limit, free, s.dst)
+	} else {
+		rec.expandTo(limit, limit, free, s.dst)
+	}
 	err = walkTar(rec, l.Descriptor.Digest, names, func(e tarEntry, content io.Reader) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -116,9 +121,6 @@ func (u *unpacking) assembleArchive(ctx context.Context, s *site, t *tree, l Lay
 
 // expansion is how many bytes a layer may expand to.
 func (u *unpacking) expansion(l Layer) int64 {
-	if l.Compression == compressionNone {
-		return l.Descriptor.Size
-	}
 	if u.o.MaxExpansion > 0 {
 		return u.o.MaxExpansion
 	}
@@ -142,7 +144,7 @@ func (t *tree) unpackEntry(e tarEntry, rec *tarRecorder, content io.Reader) erro
 	case tarSymlink:
 		return t.root.Symlink(e.target, e.path)
 	case tarHardlink:
-		return t.copyLinked(e)
+		return t.copyLinked(e, rec)
 	}
 	t.size += e.size
 	f, err := t.root.OpenFile(e.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
@@ -158,11 +160,15 @@ func (t *tree) unpackEntry(e tarEntry, rec *tarRecorder, content io.Reader) erro
 	return finish(f, e.executable)
 }
 
-// copyLinked unpacks a hard link as a file of its own.
-func (t *tree) copyLinked(e tarEntry) error {
+// copyLinked unpacks a hard link as a file of its own. An entry of 512 bytes thus
+// writes any number of them, which counts as expansion.
+func (t *tree) copyLinked(e tarEntry, rec *tarRecorder) error {
 	info, err := t.root.Lstat(e.target)
 	if err != nil {
 		return err
+	}
+	if rec.copies -= info.Size(); rec.copies < 0 {
+		return rec.tooMany
 	}
 	t.size += info.Size()
 	return copyFile(t.root, e.target, e.path, info.Mode()&0o100 != 0)
