@@ -48,8 +48,9 @@ var (
 // be written: there is no default one, and no default tag. Errors are
 // *ReferenceError.
 func ParseReference(s string) (Reference, error) {
+	shown, hasUser := withoutUser(s)
 	bad := func(format string, args ...any) (Reference, error) {
-		return Reference{}, &ReferenceError{Input: clip(s, 200), Reason: fmt.Sprintf(format, args...)}
+		return Reference{}, &ReferenceError{Input: clip(shown, 200), Reason: fmt.Sprintf(format, args...)}
 	}
 	if s == "" {
 		return bad("it is empty")
@@ -59,6 +60,9 @@ func ParseReference(s string) (Reference, error) {
 	}
 	if scheme, _, found := strings.Cut(s, "://"); found {
 		return bad("leave out %q: a reference has no scheme", clip(scheme, 20)+"://")
+	}
+	if hasUser {
+		return bad("leave out the user before the registry")
 	}
 	host, path, found := strings.Cut(s, "/")
 	if !found {
@@ -84,6 +88,28 @@ func ParseReference(s string) (Reference, error) {
 	}
 	ref.Repository, ref.Tag = repository, tag
 	return ref, nil
+}
+
+// withoutUser takes away a user and password before the registry's name: what is
+// refused is shown, and the password must not be.
+func withoutUser(s string) (shown string, found bool) {
+	scheme, rest, hasScheme := strings.Cut(s, "://")
+	if !hasScheme {
+		scheme, rest = "", s
+	}
+	host, path, hasPath := strings.Cut(rest, "/")
+	at := strings.LastIndexByte(host, '@')
+	if at < 0 || !hasPath && !hasScheme {
+		return s, false
+	}
+	shown = host[at+1:]
+	if hasPath {
+		shown += "/" + path
+	}
+	if hasScheme {
+		shown = scheme + "://" + shown
+	}
+	return shown, true
 }
 
 // ParseReferences reads REFERENCE[,TAG...]: several tags in one repository, each

@@ -119,3 +119,19 @@ func FuzzParseReference(f *testing.F) {
 		}
 	})
 }
+
+func TestRefusedReferenceShowsNoPassword(t *testing.T) {
+	for _, s := range []string{
+		"ci:hunter2@registry.example.com/m:v1", "https://ci:hunter2@registry.example.com/m:v1",
+		"https://ci:hun@ter2@registry.example.com", "ci:hunter2@/m:v1",
+	} {
+		_, err := registry.ParseReference(s)
+		var re *registry.ReferenceError
+		if !errors.As(err, &re) {
+			t.Fatalf("%s: error %v, want a *ReferenceError", s, err)
+		}
+		if strings.Contains(err.Error(), "ter2") || strings.Contains(err.Error(), "hun") {
+			t.Errorf("the password is shown: %v", err)
+		}
+	}
+}
