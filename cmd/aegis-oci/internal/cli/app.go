@@ -7,11 +7,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -38,10 +40,11 @@ type app struct {
 	retryTimeout   time.Duration
 	terminationLog string
 
-	out     display.Printer
-	logger  *slog.Logger
-	cleanup []func(context.Context)
-	warned  sync.Mutex
+	out      display.Printer
+	prepared bool
+	logger   *slog.Logger
+	cleanup  []func(context.Context)
+	warned   sync.Mutex
 
 	vault        *vault.Session
 	jwt          *vault.JWT // set when it was what logged in
@@ -103,6 +106,12 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if err == nil {
 		return exitOK
 	}
+	if !a.prepared {
+		// A command line that does not parse is reported as the variables ask; one
+		// that is wrong itself is not worth a second error.
+		_ = a.env.applyTwins(root)
+		err = asUsage(err)
+	}
 	return a.report(ctx, err)
 }
 
@@ -145,6 +154,7 @@ network), 130 and 143 interrupted.`,
 
 // prepare runs before every command.
 func (a *app) prepare(cmd *cobra.Command, _ []string) error {
+	a.prepared = true
 	if err := a.env.applyTwins(cmd); err != nil {
 		return err
 	}
@@ -269,6 +279,16 @@ func (e *usageError) Error() string { return e.msg }
 
 func usagef(format string, args ...any) error {
 	return &usageError{msg: fmt.Sprintf(format, args...)}
+}
+
+// asUsage is for what cobra says before a command runs, such as of one that there
+// is not: in one line, its suggestions too.
+func asUsage(err error) error {
+	var u *usageError
+	if errors.As(err, &u) {
+		return err
+	}
+	return &usageError{msg: strings.Join(strings.Fields(err.Error()), " "), hint: "aegis-oci --help"}
 }
 
 // exactArgs and minArgs are cobra's, with usage errors.
