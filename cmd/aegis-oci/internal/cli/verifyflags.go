@@ -66,7 +66,7 @@ func (t *trustFlags) fromPolicy(ctx context.Context, a *app, v *vaultFlags, repo
 	}
 	policy, err := trustpolicy.Parse(raw)
 	if err != nil {
-		return verify.Requirement{}, &usageError{msg: fmt.Sprintf("--policy %s: %v", t.policy, err)}
+		return verify.Requirement{}, fmt.Errorf("--policy %s: %w", t.policy, err)
 	}
 	st, err := policy.Match(repository)
 	if err != nil {
