@@ -25,7 +25,7 @@ func (a *app) progress(*cobra.Command) model.Progress {
 		return nil
 	}
 	var p display.Progress
-	if f, ok := a.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !a.debug && a.logFormat != "json" {
+	if f, ok := a.stderr.(*os.File); ok && hasSize(f) && !a.debug && a.logFormat != "json" {
 		p = display.NewBars(f, 0)
 	} else {
 		p = display.NewLines(a.notice, progressInterval, time.Now)
@@ -33,6 +33,13 @@ func (a *app) progress(*cobra.Command) model.Progress {
 	a.stopProgress = p.Close
 	a.cleanup = append(a.cleanup, func(context.Context) { a.endProgress() })
 	return p
+}
+
+// hasSize reports that f is a terminal with room for bars; one that says it has
+// none, as in some CI systems, gets lines.
+func hasSize(f *os.File) bool {
+	width, height, err := term.GetSize(int(f.Fd()))
+	return err == nil && width > 0 && height > 1
 }
 
 // endProgress takes the bars away, once, so that the result stands alone.
