@@ -39,12 +39,17 @@ type Fault struct {
 	Body   string
 	// Header is set on the answer, the server's own too. A nil value removes a name.
 	Header http.Header
+	// NoRange has the server see no Range header, as if it knew none.
+	NoRange bool
 	// Replace changes the body of the server's answer; Content-Length follows.
 	Replace func(body []byte) []byte
 	// Cut breaks the connection after CutAfter bytes of the body. With zero the
 	// client gets nothing at all, though the server has done its work.
 	Cut      bool
 	CutAfter int64
+	// Stall keeps the connection open and silent after CutAfter bytes of the body,
+	// until the client gives up.
+	Stall bool
 }
 
 var errCut = errors.New("cut by a fault")
@@ -205,6 +210,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 		return
 	}
+	if fault.NoRange {
+		r.Header.Del("Range")
+	}
 	if fault.Status == 0 {
 		p.reverse.ServeHTTP(w, r.WithContext(withFault(r.Context(), fault)))
 		return
@@ -254,12 +262,20 @@ func spoil(resp *http.Response) error {
 		body = fault.Replace(body)
 		resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		resp.Header.Set("Content-Length", strconv.Itoa(len(body)))
+		if values, named := fault.Header["Content-Length"]; named && values == nil {
+			// Sent in chunks, so that only its end says how long it is.
+			resp.Header.Del("Content-Length")
+			resp.ContentLength = -1
+		}
 	}
 	if fault.Cut && fault.CutAfter == 0 {
 		return errCut
 	}
-	if fault.Cut {
+	if fault.Cut || fault.Stall {
 		resp.Body = &cutBody{ReadCloser: resp.Body, left: fault.CutAfter}
+	}
+	if fault.Stall {
+		resp.Body.(*cutBody).gone = resp.Request.Context().Done()
 	}
 	return nil
 }
@@ -273,14 +289,18 @@ func failed(w http.ResponseWriter, _ *http.Request, err error) {
 }
 
 // cutBody fails after some bytes, at which the reverse proxy breaks the client's
-// connection.
+// connection; with gone set it waits for that first.
 type cutBody struct {
 	io.ReadCloser
 	left int64
+	gone <-chan struct{}
 }
 
 func (c *cutBody) Read(p []byte) (int, error) {
 	if c.left <= 0 {
+		if c.gone != nil {
+			<-c.gone
+		}
 		return 0, errCut
 	}
 	n, err := c.ReadCloser.Read(p[:min(int64(len(p)), c.left)])
