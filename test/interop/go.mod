@@ -6,7 +6,7 @@ require github.com/aegis-oci/aegis-oci v0.0.0
 
 require (
 	github.com/gofrs/flock v0.13.2 // indirect
-	golang.org/x/crypto v0.54.0 // indirect
+	golang.org/x/crypto v0.57.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 )
 
