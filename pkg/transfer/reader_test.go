@@ -252,6 +252,49 @@ func TestReaderStopsWithItsContext(t *testing.T) {
 	}
 }
 
+// A model's other layers are closed when one fails, in the middle of their reads.
+func TestReaderMayBeClosedWhileItReads(t *testing.T) {
+	for name, c := range map[string]struct {
+		open opener
+		o    func(*transfer.Options)
+	}{
+		"in a read": {open: func(ctx context.Context, _ int64) (io.ReadCloser, error) { return io.NopCloser(silent{ctx}), nil }},
+		"in opening": {open: func(ctx context.Context, _ int64) (io.ReadCloser, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}},
+		"in waiting": {open: func(context.Context, int64) (io.ReadCloser, error) { return nil, errCut },
+			o: func(o *transfer.Options) {
+				o.Sleep = func(ctx context.Context, _ time.Duration) error { <-ctx.Done(); return context.Cause(ctx) }
+			}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var o transfer.Options
+			if c.o != nil {
+				c.o(&o)
+			}
+			r := transfer.NewReader(t.Context(), c.open, blob(), 0, o)
+			done := make(chan error, 1)
+			go func() {
+				_, err := io.ReadAll(r)
+				done <- err
+			}()
+			time.Sleep(5 * time.Millisecond)
+			if err := errors.Join(r.Close(), r.Close()); err != nil {
+				t.Error(err)
+			}
+			select {
+			case err := <-done:
+				if err == nil {
+					t.Error("a closed reader passes for one at its end")
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("the read goes on")
+			}
+		})
+	}
+}
+
 // The same over HTTP, with a registry's client as the Source.
 func TestReaderOverHTTP(t *testing.T) {
 	kept := int64(len(content) / 2)
