@@ -4,6 +4,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -297,4 +298,52 @@ func cmdTamperBlob(ts *testscript.TestScript, neg bool, args []string) {
 		content = flip(content)
 	}
 	ts.Check(os.WriteFile(path, content, 0o644))
+}
+
+// cmdVaultWrite is "vaultwrite PATH JSON [wrap=DURATION] [NAME=FIELD...]": writes
+// as root and sets NAME to a field, such as data.role_id, of the answer. What is
+// called secret or token is looked for in what commands print.
+func cmdVaultWrite(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: vaultwrite PATH JSON [wrap=DURATION] [NAME=FIELD...]")
+	}
+	r, header, fields := rigOf(ts), http.Header{}, args[2:]
+	if len(fields) > 0 && strings.HasPrefix(fields[0], "wrap=") {
+		header.Set("X-Vault-Wrap-TTL", strings.TrimPrefix(fields[0], "wrap="))
+		fields = fields[1:]
+	}
+	status, answer := r.vault.DoWith(r.tb, http.MethodPut, args[0], r.vault.RootToken, json.RawMessage(args[1]), header)
+	if status >= 300 {
+		ts.Fatalf("status %d: %v", status, answer["errors"])
+	}
+	setFields(ts, answer, fields)
+}
+
+// cmdVaultRead is "vaultread PATH NAME=FIELD...".
+func cmdVaultRead(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: vaultread PATH NAME=FIELD...")
+	}
+	r := rigOf(ts)
+	setFields(ts, r.vault.Read(r.tb, args[0]), args[1:])
+}
+
+func setFields(ts *testscript.TestScript, answer map[string]any, fields []string) {
+	r := rigOf(ts)
+	for _, f := range fields {
+		name, path, _ := strings.Cut(f, "=")
+		var v any = answer
+		for part := range strings.SplitSeq(path, ".") {
+			object, _ := v.(map[string]any)
+			v = object[part]
+		}
+		value, ok := v.(string)
+		if !ok {
+			ts.Fatalf("the answer has no %s", path)
+		}
+		if strings.Contains(path, "secret") || strings.Contains(path, "token") {
+			r.secrets = append(r.secrets, value)
+		}
+		ts.Setenv(name, value)
+	}
 }

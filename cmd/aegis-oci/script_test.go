@@ -77,6 +77,8 @@ func scripts(t *testing.T, dir string, table *errorRows, more commands) testscri
 		"sleep":         cmdSleep,
 		"vaultkey":      cmdVaultKey,
 		"vaultseal":     cmdVaultSeal,
+		"vaultread":     cmdVaultRead,
+		"vaultwrite":    cmdVaultWrite,
 		"vaulttoken":    cmdVaultToken,
 		"waitfor":       cmdWaitFor,
 		"writeonupload": cmdWriteOnUpload,

@@ -149,7 +149,21 @@ network), 130 and 143 interrupted.`,
 		a.vaultCmd(), a.doctorCmd(),
 	)
 	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.HasSubCommands() && !c.Runnable() {
+			c.Args, c.RunE = cobra.ArbitraryArgs, onlyGroups
+		}
+	}
 	return root
+}
+
+// onlyGroups refuses a misspelt subcommand, to which cobra prints the help and
+// calls it success.
+func onlyGroups(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return &usageError{msg: fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath()), hint: cmd.CommandPath() + " --help"}
+	}
+	return cmd.Help()
 }
 
 // prepare runs before every command.
