@@ -106,10 +106,10 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{vault: servertest.SharedStack(t), keys: map[string][]byte{}}
+	// Not the shared one: a second run must find the repositories empty.
+	w := &world{vault: servertest.Stack(t), keys: map[string][]byte{}}
 	w.distribution, w.distributionDir = servertest.Distribution(t)
 	for _, name := range []string{"release", "other"} {
-		// The keys of a test before this one are as good.
 		w.vault.TransitKey(t, name, "ecdsa-p256")
 		w.keys[name] = w.vault.PublicKeyPEM(t, name, 0)
 	}
