@@ -113,6 +113,18 @@ func TestMatchesByValueAlone(t *testing.T) {
 	}
 }
 
+// TestOneSignatureOfSeveralRequests: a key that signs alike each time was asked
+// twice.
+func TestOneSignatureOfSeveralRequests(t *testing.T) {
+	s := sig("a")
+	first := strings.ReplaceAll(call("1", "k", logged(s.value(1))), "15:07", "15:01")
+	r := report(t, []Signature{s}, withSalt, call("2", "k", logged(s.value(1)))+first)
+	wantOutcome(t, r, "explained")
+	if e := r.Signatures[0]; e.Event.RequestID != "1" || !strings.Contains(e.Reason, "2 requests") || len(r.Unexplained) != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestVersionsThatNoHintNames(t *testing.T) {
 	s := sig("a")
 	s.KeyVersion = 3

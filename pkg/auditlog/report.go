@@ -4,9 +4,11 @@
 package auditlog
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -48,7 +50,8 @@ type Explained struct {
 	Digest    string   `json:"digest"`
 	Format    string   `json:"format"`
 	Status    Status   `json:"status"`
-	Reason    string   `json:"reason,omitempty"`
+	// Reason says why it could not be told, or that several requests made it.
+	Reason string `json:"reason,omitempty"`
 	// RequestID is the unsigned hint.
 	RequestID string `json:"requestID,omitempty"`
 	// Event made it (Proven) or may have (Hinted).
@@ -161,9 +164,13 @@ func (m *Matcher) explain(s *tracked) Explained {
 	}
 	switch {
 	case len(s.events) > 0:
-		ev := s.events[0]
+		// Ed25519 and PKCS #1 v1.5 sign a message alike each time they are asked.
+		ev := slices.MinFunc(s.events, func(a, b Event) int { return cmp.Compare(a.Time, b.Time) })
 		ev.KeyVersion = s.by
 		e.Status, e.Event = Proven, &ev
+		if len(s.events) > 1 {
+			e.Reason = strconv.Itoa(len(s.events)) + " requests made this very signature; the first is shown"
+		}
 	case s.Problem != "":
 		e.Status, e.Reason = Undecided, s.Problem
 	case m.canTell() && m.log.Unlisted > 0:

@@ -199,10 +199,13 @@ func (a *app) auditHasher(ctx context.Context, o *vaultAuditOptions) (auditlog.H
 		}
 		return auditlog.Salt(salt), "salt", nil
 	}
+	if a.vaultConfig(&o.vaultFlags, o.auth == "agent").Address == "" {
+		return a.hintsOnly("no address of a Vault is set")
+	}
 	s, err := a.session(ctx, &o.vaultFlags)
-	if notConfigured(err) {
-		a.warn("no Vault to ask for the audit device's hash: signatures are tied to requests by hints only")
-		return nil, "none", nil
+	var none *noTokenError
+	if errors.As(err, &none) {
+		return a.hintsOnly(none.Error())
 	}
 	if err != nil {
 		return nil, "", err
@@ -214,8 +217,7 @@ func (a *app) auditHasher(ctx context.Context, o *vaultAuditOptions) (auditlog.H
 	case err == nil:
 		return hash, "audit-hash", nil
 	case errors.As(err, &e) && e.Kind == vault.Denied:
-		a.warn(fmt.Sprintf("%v: signatures are tied to requests by hints only", err))
-		return nil, "none", nil
+		return a.hintsOnly(err.Error())
 	case errors.As(err, &e) && e.Kind == vault.BadRequest && e.Hint == "":
 		known := *e
 		known.Hint = "--audit-device NAME, as vault audit list shows it"
@@ -224,9 +226,7 @@ func (a *app) auditHasher(ctx context.Context, o *vaultAuditOptions) (auditlog.H
 	return nil, "", err
 }
 
-// notConfigured reports that nothing names a Vault or a token.
-func notConfigured(err error) bool {
-	var none *noTokenError
-	var e *vault.Error
-	return errors.As(err, &none) || errors.As(err, &e) && e.Kind == vault.BadConfig && e.Path == "" && e.Detail == "no address is set"
+func (a *app) hintsOnly(why string) (auditlog.Hasher, string, error) {
+	a.warn(why + ": signatures are tied to requests by hints only")
+	return nil, "none", nil
 }
