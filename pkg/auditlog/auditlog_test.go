@@ -184,6 +184,10 @@ func TestRequestsWithoutAnAnswer(t *testing.T) {
 	if len(r.Unanswered) != 1 || r.Unanswered[0].RequestID != "1" {
 		t.Errorf("%+v", r)
 	}
+	// A signature that is not found may be the one that is missing.
+	if r := report(t, []Signature{sig("a")}, withSalt, request); r.Signatures[0].Status != Undecided {
+		t.Errorf("%+v", r)
+	}
 	for _, order := range [][]string{{request, response}, {response, request}} {
 		if r := report(t, nil, withSalt, order...); len(r.Unanswered) != 0 || len(r.Unexplained) != 1 {
 			t.Errorf("%+v", r)
@@ -268,8 +272,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestMemoryDoesNotGrowWithTheLog reads 16 MiB of unexplained
-// sign requests.
+// TestMemoryDoesNotGrowWithTheLog reads 16 MiB of unexplained sign requests.
 func TestMemoryDoesNotGrowWithTheLog(t *testing.T) {
 	o := withSalt
 	o.MaxList = 100
@@ -296,6 +299,18 @@ func TestMemoryDoesNotGrowWithTheLog(t *testing.T) {
 	}
 	if r.Log.SignRequests != n || r.Log.Unlisted != n-100 || r.Outcome != "unexplained" || r.Signatures[0].Status != Undecided {
 		t.Errorf("%d requests, %d unlisted, %s: %+v", r.Log.SignRequests, r.Log.Unlisted, r.Outcome, r.Signatures)
+	}
+}
+
+func TestARequestThatIsRepeatedIsNotKeptForEver(t *testing.T) {
+	var log strings.Builder
+	for i := range 3 * maxEvents {
+		log.WriteString(call(fmt.Sprint(i), "k", logged(sig("a").value(1))))
+	}
+	r := report(t, []Signature{sig("a")}, withSalt, log.String())
+	wantOutcome(t, r, "explained")
+	if e := r.Signatures[0]; e.Event.RequestID != "0" || !strings.Contains(e.Reason, "100 requests or more") {
+		t.Errorf("%+v", e)
 	}
 }
 

@@ -24,6 +24,10 @@ const (
 	// maxPending bounds the requests that wait for their answer's entry, in both
 	// directions: files may be given in any order.
 	maxPending = 1 << 16
+	// maxProven and maxEvents bound what is kept of requests that made one
+	// signature over and over.
+	maxProven  = 1 << 18
+	maxEvents  = 100
 	defaultMax = 1000
 )
 
@@ -320,12 +324,14 @@ func (m *Matcher) signed(ev Event) {
 }
 
 func (m *Matcher) prove(ev Event, hits []version) {
-	m.proven[ev.id()] = true
+	if len(m.proven) < maxProven {
+		m.proven[ev.id()] = true
+	}
 	m.matched[ev.value] = ev
 	for _, h := range hits {
 		s := &m.sigs[h.sig]
 		// A second copy of the log is no second request.
-		if !slices.ContainsFunc(s.events, func(o Event) bool { return o.id() == ev.id() }) {
+		if len(s.events) < maxEvents && !slices.ContainsFunc(s.events, func(o Event) bool { return o.id() == ev.id() }) {
 			s.by, s.events = h.version, append(s.events, ev)
 		}
 	}

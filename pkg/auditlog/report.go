@@ -99,7 +99,7 @@ func (m *Matcher) Report(ctx context.Context) (Report, error) {
 		return Report{}, err
 	}
 	r := Report{Signatures: []Explained{}, Unexplained: []Event{}, Unanswered: []Event{}, Log: m.log}
-	doubt := m.log.Malformed > 0 || m.log.LongLines > 0 || m.overflow
+	doubt := m.gaps()
 	found := false
 	for i := range m.sigs {
 		e := m.explain(&m.sigs[i])
@@ -124,7 +124,6 @@ func (m *Matcher) Report(ctx context.Context) (Report, error) {
 		found, doubt = found || m.comparable(ev), true
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.pending)) {
-		doubt = true
 		if len(r.Unanswered) < m.opts.MaxList {
 			r.Unanswered = append(r.Unanswered, m.pending[id])
 		}
@@ -151,6 +150,12 @@ func (m *Matcher) canTell() bool {
 	return m.hashed == 0 || m.opts.Hash != nil && m.log.Foreign == 0
 }
 
+// gaps reports that Transit may have made signatures which what was read of the
+// log does not show.
+func (m *Matcher) gaps() bool {
+	return m.log.Malformed > 0 || m.log.LongLines > 0 || m.overflow || len(m.pending) > 0
+}
+
 // hintedBy keeps what cannot be compared, and a hint names, from being listed a
 // second time.
 func (m *Matcher) hintedBy(ev Event) bool {
@@ -168,13 +173,18 @@ func (m *Matcher) explain(s *tracked) Explained {
 		ev := slices.MinFunc(s.events, func(a, b Event) int { return cmp.Compare(a.Time, b.Time) })
 		ev.KeyVersion = s.by
 		e.Status, e.Event = Proven, &ev
-		if len(s.events) > 1 {
-			e.Reason = strconv.Itoa(len(s.events)) + " requests made this very signature; the first is shown"
+		switch n := len(s.events); {
+		case n == maxEvents:
+			e.Reason = strconv.Itoa(n) + " requests or more made this very signature"
+		case n > 1:
+			e.Reason = strconv.Itoa(n) + " requests made this very signature; the first is shown"
 		}
 	case s.Problem != "":
 		e.Status, e.Reason = Undecided, s.Problem
 	case m.canTell() && m.log.Unlisted > 0:
 		e.Status, e.Reason = Undecided, "more signatures are in the log than are kept: name the key"
+	case m.canTell() && m.gaps():
+		e.Status, e.Reason = Undecided, "it is not in what could be read of the log"
 	case m.canTell():
 		e.Status = Unexplained
 	case s.hinted != nil:
