@@ -142,7 +142,7 @@ func (s *Server) vaultConfig(t testing.TB, address string, keep bool) []byte {
 		storage = map[string]any{"file": map[string]any{"path": filepath.Join(s.Dir, "data")}}
 	}
 	config, err := json.Marshal(map[string]any{
-		"disable_mlock": true, "log_level": "warn", "ui": false, "api_addr": scheme + address,
+		"disable_mlock": true, "disable_clustering": true, "log_level": "warn", "ui": false, "api_addr": scheme + address,
 		"storage": storage, "listener": map[string]any{"tcp": listener},
 	})
 	if err != nil {
