@@ -143,7 +143,8 @@ var (
 	plainName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$`)
 	repository = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$`)
 	number     = regexp.MustCompile(`^[1-9][0-9]{0,18}$`)
-	claimName  = regexp.MustCompile(`^[A-Za-z0-9_/.:-]{1,100}$`)
+	// A slash in front would make it a JSON pointer.
+	claimName = regexp.MustCompile(`^[A-Za-z0-9_.:-][A-Za-z0-9_/.:-]{0,99}$`)
 	// plainURL keeps what a shell or a reader could misread out of URLs.
 	plainURL = regexp.MustCompile(`^https?://[A-Za-z0-9._~:/\[\]-]{1,300}$`)
 	dnsLabel = regexp.MustCompile(`^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$`)

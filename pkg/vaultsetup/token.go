@@ -84,19 +84,40 @@ func (p Plan) checkIdentity(claims map[string]any) []Check {
 	if user := role.field("user_claim").(string); bound[user] == "" {
 		all = append(all, claim(user, "", claims))
 	}
-	return all
+	return append(all, mapped(role.field("claim_mappings").(map[string]string), claims)...)
 }
 
-// boundClaim is Vault's comparison: of a list, one item suffices.
+// boundClaim is Vault's comparison: text with text, and of a list one item
+// suffices.
 func boundClaim(name, want string, claims map[string]any) Check {
 	c := claim(name, want, claims)
-	if items, ok := claims[name].([]any); ok && slices.ContainsFunc(items, func(i any) bool { return canonical(i) == want }) {
-		c.Status = Same
-	}
-	if c.Status == Differs && strings.EqualFold(c.Want, c.Have) {
-		c.Detail = "upper and lower case count"
+	switch v := claims[name].(type) {
+	case nil, string:
+		if c.Status == Differs && strings.EqualFold(c.Want, c.Have) {
+			c.Detail = "upper and lower case count"
+		}
+	case []any:
+		c.Status = Differs
+		if slices.Contains(v, any(want)) {
+			c.Status = Same
+		}
+	default:
+		c.Status, c.Detail = Differs, "the role binds text, and the token holds something else"
 	}
 	return c
+}
+
+// mapped finds what Vault cannot carry into the audit log: it takes text only, and
+// refuses the login otherwise.
+func mapped(names map[string]string, claims map[string]any) []Check {
+	var all []Check
+	for _, name := range sortedKeys(names) {
+		if _, text := claims[name].(string); claims[name] != nil && !text {
+			all = append(all, Check{Path: "token", Field: name, Status: Differs, Want: "text", Have: clip(canonical(claims[name])),
+				Detail: "the role's claim_mappings carry it into the audit log, which takes text only"})
+		}
+	}
+	return all
 }
 
 func audience(want string, claims map[string]any) Check {

@@ -108,7 +108,7 @@ func (o *vaultSetupOptions) registerBindings(f *flagSet) {
 	f.StringVar(&p.Issuer, "issuer", "", "github, jwt: URL of the tokens' issuer (default of github "+vaultsetup.GitHubIssuer+")")
 	f.StringVar(&o.issuerCA, "issuer-ca", "", "github, jwt: PEM file of the issuer's certificate authority")
 	f.StringVar(&p.Audience, "audience", "", "github, jwt: audience that a token must name (default of github vault)")
-	f.StringArrayVar(&o.claims, "bound-claim", nil, "jwt: NAME=VALUE that a token must carry, literally (repeatable, all must hold)")
+	f.StringArrayVar(&o.claims, "bound-claim", nil, "jwt: NAME=VALUE that a token must carry as text, literally (repeatable, all must hold)")
 	f.StringVar(&p.UserClaim, "user-claim", "sub", "jwt: claim that names the client in Vault")
 	f.StringVar(&p.ServiceAccount, "service-account", "aegis-app", "kubernetes: service account that may log in")
 	f.StringVar(&p.ServiceAccountNamespace, "service-account-namespace", "default", "kubernetes: its namespace")
