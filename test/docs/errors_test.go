@@ -56,14 +56,7 @@ func emittedCodes(t *testing.T) []string {
 				}
 			case *ast.AssignStmt:
 				for i, left := range n.Lhs {
-					name := ""
-					switch left := left.(type) {
-					case *ast.SelectorExpr:
-						name = left.Sel.Name
-					case *ast.Ident:
-						name = left.Name
-					}
-					if (name == "code" || name == "c") && i < len(n.Rhs) {
+					if i < len(n.Rhs) && slices.Contains([]string{"code", "c"}, assigned(left)) {
 						add(n.Rhs[i])
 					}
 				}
@@ -81,6 +74,17 @@ func emittedCodes(t *testing.T) []string {
 		t.Fatalf("only %d error codes found in the source: does it still look like that?", len(all))
 	}
 	return all
+}
+
+// assigned is the name of a variable or field.
+func assigned(left ast.Expr) string {
+	switch left := left.(type) {
+	case *ast.SelectorExpr:
+		return left.Sel.Name
+	case *ast.Ident:
+		return left.Name
+	}
+	return ""
 }
 
 // TestEveryErrorCodeHasARow: each row's script must fail with the row's codes.
