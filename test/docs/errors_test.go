@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -116,5 +117,36 @@ func TestEveryErrorCodeHasARow(t *testing.T) {
 		if !listed[code] {
 			t.Errorf("docs/errors.md has no row for the code %s", code)
 		}
+	}
+}
+
+// TestEveryJudgementsCodeHasARow holds the codes of results that are judgements
+// to the page, in both directions: exit code and error code.
+func TestEveryJudgementsCodeHasARow(t *testing.T) {
+	made := regexp.MustCompile(`printedError\{exit: (\w+), code: "(\w+)"`)
+	exits := map[string]string{"exitRejected": "3", "exitUndecided": "4"}
+	emitted := map[string]string{}
+	files, err := filepath.Glob(filepath.Join(root, "cmd/aegis-oci/internal/cli/*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range made.FindAllStringSubmatch(string(source), -1) {
+			emitted[m[2]] = exits[m[1]]
+		}
+	}
+	if len(emitted) < 5 {
+		t.Fatalf("only %v found in the source: does it still look like that?", emitted)
+	}
+	said := map[string]string{}
+	for _, row := range tables(section(t, page(t, "docs/errors.md"), "## A result that is a judgement")) {
+		said[strings.Trim(row[2], "`")] = row[1]
+	}
+	if !maps.Equal(said, emitted) {
+		t.Errorf("the page says %v, the source %v", said, emitted)
 	}
 }
