@@ -47,6 +47,7 @@ type app struct {
 	warned   sync.Mutex
 
 	vault        *vault.Session
+	login        *vaultLogin
 	jwt          *vault.JWT // set when it was what logged in
 	stopProgress func()
 }

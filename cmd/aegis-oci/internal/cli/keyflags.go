@@ -97,6 +97,12 @@ func (a *app) verifyingKey(ctx context.Context, v *vaultFlags, uri string) (sign
 	if err != nil {
 		return nil, err
 	}
+	// What is wrong with the flags is said at once. That there is no token matters
+	// only when one is needed.
+	var wrong *usageError
+	if _, err := a.preparedLogin(v); errors.As(err, &wrong) {
+		return nil, err
+	}
 	return &lazyKey{app: a, flags: v, ref: ref}, nil
 }
 

@@ -61,10 +61,10 @@ func TestARefusedPodSaysWhoItIs(t *testing.T) {
 	flags := []string{"--vault-role", "app", "--vault-auth-mount", mount, "--vault-k8s-token-path"}
 	other := r.issuer.PodToken(t, "default", "somebody-else", nil)
 	r.secret(other)
-	r.refused(r.verify(nil, append(flags, r.write("other", other))...), 4, "vault_login_refused", `sub="system:serviceaccount:default:somebody-else"`, `aud=["vault"]`)
+	r.refused(r.push(nil, append(flags, r.write("other", other))...), 4, "vault_login_refused", `sub="system:serviceaccount:default:somebody-else"`, `aud=["vault"]`)
 	wrong := r.podToken("a", map[string]any{"aud": []string{"https://kubernetes.default.svc"}})
 	// Its path is given: it may be sent, and the role's audience refuses it.
-	r.refused(r.verify(nil, append(flags, wrong)...), 4, "vault_login_refused", `aud=["https://kubernetes.default.svc"]`)
+	r.refused(r.push(nil, append(flags, wrong)...), 4, "vault_login_refused", `aud=["https://kubernetes.default.svc"]`)
 }
 
 // A pod whose volume was projected without an audience must not hand its API
@@ -87,7 +87,7 @@ func TestTheDefaultServiceAccountTokenIsNotSent(t *testing.T) {
 		}
 		r.wantNoIdentity(l)
 	}
-	r.refused(r.verify(map[string]string{"AEGIS_VAULT_ROLE": "app"}), 4, "vault_no_token")
+	r.refused(r.push(map[string]string{"AEGIS_VAULT_ROLE": "app"}), 4, "vault_no_token")
 }
 
 func TestAWrongRoleIsFoundBeforeTheUpload(t *testing.T) {
@@ -157,6 +157,7 @@ func TestWhatALoginLacksIsAUsageError(t *testing.T) {
 	} {
 		r.refused(r.push(tc.env, tc.flags...), 2, map[bool]string{true: "vault_insecure", false: "usage"}[strings.Contains(tc.text, "plain HTTP")], tc.text)
 	}
+	r.refused(r.verify(nil, "--vault-auth", "kubernetes"), 2, "usage", "needs --vault-role")
 	if asked := r.requests(); len(asked) != 0 {
 		t.Errorf("Vault was asked %q", asked)
 	}
@@ -170,18 +171,18 @@ func TestWhatALoginLacksIsAUsageError(t *testing.T) {
 func TestNoIdentity(t *testing.T) {
 	r := newLoginRig(t)
 	gone := filepath.Join(r.in, "gone")
-	r.refused(r.verify(nil, "--vault-role", "app", "--vault-k8s-token-path", gone), 4, "vault_no_identity", gone)
-	r.refused(r.verify(nil, "--vault-role", "ci", "--vault-jwt-file", r.write("jwt", "hvs.not-a-jwt")), 4, "vault_no_identity", "holds no JWT")
+	r.refused(r.push(nil, "--vault-role", "app", "--vault-k8s-token-path", gone), 4, "vault_no_identity", gone)
+	r.refused(r.push(nil, "--vault-role", "ci", "--vault-jwt-file", r.write("jwt", "hvs.not-a-jwt")), 4, "vault_no_identity", "holds no JWT")
 	r.secret("hvs.not-a-jwt")
 	// The request token is refused once and not asked about again.
 	proxy := servertest.FaultProxy(t, r.issuer.URL)
 	env := map[string]string{requestURL: proxy.URL + "/idtoken?api-version=2.0", requestToken: "ghs-expired"}
-	r.refused(r.verify(env, "--vault-role", "ci"), 4, "vault_no_identity", "status 401")
+	r.refused(r.push(env, "--vault-role", "ci"), 4, "vault_no_identity", "status 401")
 	if proxy.Count("/idtoken") != 1 {
 		t.Errorf("%d requests", proxy.Count("/idtoken"))
 	}
 	// In a job without a role the job's identity is passed over, and named.
-	r.refused(r.verify(env), 4, "vault_no_token", "could log in, and --vault-role is not given")
+	r.refused(r.push(env), 4, "vault_no_token", "could log in, and --vault-role is not given")
 	if asked := r.requests(); len(asked) != 0 {
 		t.Errorf("Vault was asked %q", asked)
 	}

@@ -81,7 +81,7 @@ func (a *app) session(ctx context.Context, v *vaultFlags) (*vault.Session, error
 	if a.vault != nil {
 		return a.vault, nil
 	}
-	l, err := a.vaultLogin(v)
+	l, err := a.preparedLogin(v)
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,18 @@ type vaultLogin struct {
 	jwt      *vault.JWT
 }
 
+// preparedLogin is vaultLogin, once for a command: standard input is read once.
+func (a *app) preparedLogin(v *vaultFlags) (vaultLogin, error) {
+	if a.login == nil {
+		l, err := a.vaultLogin(v)
+		if err != nil {
+			return vaultLogin{}, err
+		}
+		a.login = &l
+	}
+	return *a.login, nil
+}
+
 const authHint = "--vault-auth is auto, token, jwt, kubernetes, approle, agent or cert"
 
 // vaultLogin turns the flags into a login; nobody is asked yet.
