@@ -150,7 +150,7 @@ func usedUp(e *Error) error {
 	if e.Status >= 400 && e.Status < 500 && !e.Retryable() && e.Kind != TLS {
 		e.Kind, e.Capability, e.vague = WrappingUsed, "", false
 		e.Detail = "if neither you nor an earlier run has unwrapped it, somebody else has, and holds the secret_id"
-		e.Hint = "possible theft: vault write auth/MOUNT/role/ROLE/secret-id-accessor/destroy, look for sys/wrapping/unwrap in the audit log, then deliver a new one"
+		e.Hint = "possible theft: look for sys/wrapping/unwrap in the audit log, destroy what vault list auth/MOUNT/role/ROLE/secret-id shows, then deliver a new one"
 	}
 	return e
 }
