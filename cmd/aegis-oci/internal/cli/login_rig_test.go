@@ -29,6 +29,7 @@ type loginRig struct {
 	t      *testing.T
 	srv    *servertest.Server
 	proxy  *servertest.Proxy
+	addr   string // of the proxy, which may go down and up
 	issuer *servertest.Issuer
 	id     string // names the key, the policy, the mounts and the repository
 	out    string // what runs write
@@ -54,6 +55,7 @@ func newLoginRig(t *testing.T) *loginRig {
 		path "transit/verify/%[1]s" { capabilities = ["update"] }
 		path "auth/token/revoke-self" { capabilities = ["update"] }`, r.id))
 	r.secret(r.issuer.RequestToken, srv.RootToken)
+	r.addr = r.proxy.URL
 	r.watch(r.proxy)
 	r.start = len(srv.AuditEntries(t))
 	t.Cleanup(r.leaks)
@@ -172,7 +174,7 @@ type loginRun struct {
 // run runs the program against the rig's Vault with --debug and a termination log.
 func (r *loginRig) run(ctx context.Context, env map[string]string, stdin string, args ...string) loginRun {
 	r.t.Helper()
-	all := environment{"VAULT_ADDR": r.proxy.URL, "HOME": r.out}
+	all := environment{"VAULT_ADDR": r.addr, "HOME": r.out}
 	maps.Copy(all, env)
 	var stdout, stderr bytes.Buffer
 	a := &app{stdin: strings.NewReader(stdin), stdout: &stdout, stderr: &stderr, env: all}
