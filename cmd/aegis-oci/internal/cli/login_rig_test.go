@@ -93,6 +93,13 @@ func (r *loginRig) secret(values ...string) {
 	}
 }
 
+// known are the secrets so far.
+func (r *loginRig) known() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.secrets)
+}
+
 // tokens are those that a login has given out.
 func (r *loginRig) tokens() []string {
 	r.mu.Lock()
@@ -323,7 +330,7 @@ func (r *loginRig) ownTokenRevoked() {
 
 // leaks greps every stream and file of every run for every secret.
 func (r *loginRig) leaks() {
-	if len(r.secrets) < 2 || len(r.streams) == 0 {
+	if len(r.known()) < 2 || len(r.streams) == 0 {
 		r.t.Error("the rig has seen no secret or no run: nothing was searched")
 	}
 	r.search("a stream", strings.Join(r.streams, "\n"))
@@ -343,7 +350,7 @@ func (r *loginRig) leaks() {
 // search looks for the secrets as they are and inside base64 text, at each of its
 // three alignments.
 func (r *loginRig) search(where, text string) {
-	for _, s := range r.secrets {
+	for _, s := range r.known() {
 		forms := []string{s}
 		for shift := range 3 {
 			// Whole groups of three bytes, away from what comes before and after.
