@@ -18,7 +18,8 @@ root=$(pwd)
 CGO_ENABLED=0 go build -trimpath -o bin/aegis-oci ./cmd/aegis-oci
 test/tools/build.sh oras cosign cosign2
 for server in stack:aegis-stack distribution:registry; do
-	(cd "test/${server%%:*}" && GOWORK=off CGO_ENABLED=0 go build -trimpath -o "$root/bin/${server##*:}" .)
+	# The same flags as make stack: one build of OpenBao serves all.
+	(cd "test/${server%%:*}" && GOWORK=off go build -o "$root/bin/${server##*:}" .)
 done
 
 AEGIS_STRESS_ROUNDS=${AEGIS_STRESS_ROUNDS:-100}
