@@ -93,6 +93,31 @@ func TestOperatorsGuide(t *testing.T) {
 			}
 		}
 	}
+	prove(t, keyRotation, "version 1 verifies after rotating, new signatures have version 2, ?version=1 pins; after min_decryption_version=2 version 1 is rejected (3)")
+	who.podsAsked(t)
+}
+
+// podsAsked shows the pods' requests in the audit log, with the life of their tokens.
+func (p *people) podsAsked(t *testing.T) {
+	t.Helper()
+	n := 0
+	for _, e := range p.vault.AuditEntries(t) {
+		request, _ := e["request"].(map[string]any)
+		auth, _ := e["auth"].(map[string]any)
+		metadata, _ := auth["metadata"].(map[string]any)
+		if e["type"] != "response" || request["path"] != "transit/verify/aegis-model-sign" || metadata["service_account_name"] != "aegis-app" {
+			continue
+		}
+		n++
+		if ttl, _ := auth["token_ttl"].(float64); ttl <= 0 || ttl > 3600 {
+			t.Errorf("a pod's token lives %v s", auth["token_ttl"])
+		}
+		prove(t, auditShows, "%v by service account %v/%v, token TTL %v s", request["path"], metadata["service_account_namespace"], metadata["service_account_name"], auth["token_ttl"])
+	}
+	if n == 0 {
+		t.Error("the audit log shows no verify by a pod")
+	}
+	prove(t, podsVerify, "pull as a pod: %d calls of transit/verify, before anything is written (with TokenReview by a stand-in; make kubernetes has the real node)", n)
 }
 
 // people are the environments of those who run the guide's blocks.

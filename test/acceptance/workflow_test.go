@@ -81,6 +81,7 @@ func TestWorkflowSignsWithNoStaticSecret(t *testing.T) {
 	if !strings.Contains(c.runner.summary, m[1]) || !strings.Contains(c.runner.summary, "hashivault://aegis-model-sign") {
 		t.Errorf("summary:\n%s", c.runner.summary)
 	}
+	prove(t, ephemeralToken, "the workflow's %d run steps, against Vault and the issuer; no VAULT_TOKEN in any environment", len(c.runner.seen))
 	c.signatureVerifiesOffline(t, m[2])
 	// And so does the model, with no Vault at all.
 	pub := filepath.Join(t.TempDir(), "release.pub")
@@ -120,6 +121,7 @@ func (c *ci) signatureVerifiesOffline(t *testing.T, digest string) {
 	if opened[0].Statement.Claims.Builder["repository"] != "acme/models" {
 		t.Errorf("it says of its builder: %v", opened[0].Statement.Claims.Builder)
 	}
+	prove(t, signatureFile, "signatures/%s verifies with the public key, offline", filepath.Base(files[0]))
 }
 
 // auditShowsTheJob: who, with which lifetime, and that the token is gone.
@@ -130,7 +132,7 @@ func (c *ci) auditShowsTheJob(t *testing.T) {
 		request, _ := e["request"].(map[string]any)
 		auth, _ := e["auth"].(map[string]any)
 		metadata, _ := auth["metadata"].(map[string]any)
-		if e["type"] != "response" || metadata["repository"] != "acme/models" {
+		if e["type"] != "response" || e["error"] != nil || metadata["repository"] != "acme/models" {
 			continue
 		}
 		if ttl, _ := auth["token_ttl"].(float64); ttl <= 0 || ttl > 3600 || metadata["actor"] != "alice" || metadata["ref"] != "refs/heads/main" {
@@ -138,7 +140,7 @@ func (c *ci) auditShowsTheJob(t *testing.T) {
 		}
 		path, _ := request["path"].(string)
 		did[path]++
-		t.Logf("audit log: %s by %v of %v on %v, token TTL %v s", path, metadata["actor"], metadata["repository"], metadata["ref"], auth["token_ttl"])
+		prove(t, auditShows, "%s by %v of %v on %v, token TTL %v s", path, metadata["actor"], metadata["repository"], metadata["ref"], auth["token_ttl"])
 	}
 	want := map[string]int{"auth/jwt/login": 1, "transit/sign/aegis-model-sign": 1, "auth/token/revoke-self": 1}
 	for path, n := range want {
