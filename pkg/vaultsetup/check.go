@@ -54,7 +54,11 @@ func (p Plan) Check(ctx context.Context, r Reader) ([]Check, error) {
 		case ctx.Err() != nil:
 			return nil, err
 		case err != nil:
-			all = append(all, Check{Path: res.Path, Status: Unknown, Detail: err.Error()})
+			detail := err.Error()
+			if res.Kind == Auth {
+				detail += `; Vault wants "sudo" beside "read" for looking at one auth mount`
+			}
+			all = append(all, Check{Path: res.Path, Status: Unknown, Detail: detail})
 			continue
 		case !found:
 			all = append(all, Check{Path: res.Path, Status: Missing, Detail: title(res)})

@@ -280,7 +280,7 @@ func setupVerdict(err error, r vaultSetupResult) error {
 		return nil
 	case errors.Is(err, vaultsetup.ErrDiffers):
 		return &printedError{exit: exitRejected, code: "vault_setup_differs", message: fmt.Sprintf("%d of %d settings are not as planned", wrong, len(r.Checks)),
-			hint: "aegis-oci vault setup " + r.Method + " without --check prints what makes it so"}
+			hint: "aegis-oci vault setup " + r.Method + ", with the same flags and no check, prints what they should be"}
 	}
 	return &printedError{exit: exitUndecided, code: "vault_setup_unknown", message: fmt.Sprintf("%d of %d settings could not be read", wrong, len(r.Checks)),
 		hint: "use a token that may read the paths above"}
