@@ -170,19 +170,17 @@ func apply(t *testing.T, srv *servertest.Server, method string, r resource) {
 	}
 }
 
-// TestCheckFindsEachChange makes one change at a time, as a colleague might.
-func TestCheckFindsEachChange(t *testing.T) {
-	t.Parallel()
-	srv, issuer, other := servertest.Vault(t), servertest.OIDC(t), servertest.OIDC(t)
-	env := operator(t, srv, "vault")
-	setup := []string{"vault", "setup", "github", "--repository", "acme/models", "--issuer", issuer.URL}
-	script := run(t, env, "", builtProgram(t), setup...).stdout
-	const role, policy = "auth/jwt/role/aegis-github-role", "sys/policies/acl/aegis-transit-policy"
-	for _, tc := range []struct {
-		name, path string
-		body       map[string]any
-		want       []string // path and field of the difference
-	}{
+// deviation is a write, and the path and field of each difference that it makes.
+type deviation struct {
+	name, path string
+	body       map[string]any
+	want       []string
+}
+
+const role, policy = "auth/jwt/role/aegis-github-role", "sys/policies/acl/aegis-transit-policy"
+
+func deviations(otherIssuer string) []deviation {
+	return []deviation{
 		{"any branch", role, map[string]any{"bound_claims": map[string]any{"repository": "acme/models"}},
 			[]string{role + " bound_claims"}},
 		{"globs", role, map[string]any{"bound_claims_type": "glob"},
@@ -197,10 +195,20 @@ path "transit/verify/aegis-model-sign" { capabilities = ["update"] }
 path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/revoke-self" { capabilities = ["update"] }
 path "transit/keys/aegis-model-sign" { capabilities = ["read"] }`}, []string{policy + " policy"}},
-		{"other issuer", "auth/jwt/config", map[string]any{"oidc_discovery_url": other.URL}, []string{"auth/jwt/config oidc_discovery_url", "auth/jwt/config bound_issuer"}},
+		{"other issuer", "auth/jwt/config", map[string]any{"oidc_discovery_url": otherIssuer}, []string{"auth/jwt/config oidc_discovery_url", "auth/jwt/config bound_issuer"}},
 		{"deletable key", "transit/keys/aegis-model-sign/config", map[string]any{"deletion_allowed": true}, []string{"transit/keys/aegis-model-sign deletion_allowed"}},
 		{"exportable key", "transit/keys/aegis-model-sign/config", map[string]any{"exportable": true}, []string{"transit/keys/aegis-model-sign exportable"}},
-	} {
+	}
+}
+
+// TestCheckFindsEachChange makes one change at a time, as a colleague might.
+func TestCheckFindsEachChange(t *testing.T) {
+	t.Parallel()
+	srv, issuer, other := servertest.Vault(t), servertest.OIDC(t), servertest.OIDC(t)
+	env := operator(t, srv, "vault")
+	setup := []string{"vault", "setup", "github", "--repository", "acme/models", "--issuer", issuer.URL}
+	script := run(t, env, "", builtProgram(t), setup...).stdout
+	for _, tc := range deviations(other.URL) {
 		t.Run(tc.name, func(t *testing.T) {
 			srv.Write(t, "sys/auth/jwt", map[string]any{"type": "jwt"})
 			if r := run(t, env, script, "sh"); r.code != 0 {
