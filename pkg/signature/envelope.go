@@ -35,6 +35,9 @@ type Statement struct {
 	MediaType string
 	Size      int64
 	Claims    Claims
+	// Stamped is the time of an RFC 3161 stamp over the signature that the format
+	// has verified; zero where there is none.
+	Stamped time.Time
 }
 
 // Envelope is a parsed and untrusted signature. It has no accessor for what it
