@@ -81,6 +81,7 @@ func (r reader) notation(n *yaml.Node, path string) (statement, error) {
 	if s.scopes, err = r.readScopes(o, "registryScopes"); err != nil {
 		return statement{}, err
 	}
+	s.Scopes = scopeTexts(s.scopes)
 	for i, sc := range s.scopes {
 		if sc.breadth != exact && sc.breadth != everything {
 			scopes := o.fields["registryScopes"]

@@ -85,6 +85,7 @@ func (r reader) statement(n *yaml.Node, path string) (statement, error) {
 	if s.scopes, err = r.readScopes(o, "scopes"); err != nil {
 		return statement{}, err
 	}
+	s.Scopes = scopeTexts(s.scopes)
 	if s.Keys, err = readKeys(o); err != nil {
 		return statement{}, err
 	}
@@ -117,6 +118,14 @@ func (r reader) readScopes(o object, field string) ([]scope, error) {
 		scopes = append(scopes, s)
 	}
 	return scopes, nil
+}
+
+func scopeTexts(scopes []scope) []string {
+	texts := make([]string, len(scopes))
+	for i, sc := range scopes {
+		texts[i] = sc.String()
+	}
+	return texts
 }
 
 func checkName(s string) string {

@@ -30,6 +30,8 @@ type statement struct {
 // value asks for nothing, but for Require.
 type Statement struct {
 	Name string
+	// Scopes are the repositories it is for, with their registries in lower case.
+	Scopes []string
 	// Require is how many distinct signers must have signed, from 1 to the number
 	// of Keys. A signer is one entry of Keys and counts once.
 	Require int
@@ -142,6 +144,7 @@ func (p Policy) Match(repository string) (Statement, error) {
 
 func (s *statement) clone() Statement {
 	c := s.Statement
+	c.Scopes = slices.Clone(c.Scopes)
 	c.Formats = slices.Clone(c.Formats)
 	c.Annotations = maps.Clone(c.Annotations)
 	c.Builder = maps.Clone(c.Builder)
@@ -160,11 +163,11 @@ func (s *statement) clone() Statement {
 	return c
 }
 
-// Statements returns the statements' names in the document's order.
-func (p Policy) Statements() []string {
-	names := make([]string, 0, len(p.statements))
-	for _, s := range p.statements {
-		names = append(names, s.Name)
+// Statements returns the statements in the document's order, as Match does.
+func (p Policy) Statements() []Statement {
+	all := make([]Statement, 0, len(p.statements))
+	for i := range p.statements {
+		all = append(all, p.statements[i].clone())
 	}
-	return names
+	return all
 }

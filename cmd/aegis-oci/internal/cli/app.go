@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/aegis-oci/aegis-oci/cmd/aegis-oci/internal/display"
+	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
 	"github.com/aegis-oci/aegis-oci/pkg/vault"
 )
 
@@ -48,6 +49,7 @@ type app struct {
 
 	vault        *vault.Session
 	jwt          *vault.JWT // set when it was what logged in
+	vaults       map[trustpolicy.Vault]*vault.Session // of policy entries that name their own
 	stopProgress func()
 }
 
@@ -147,6 +149,7 @@ network), 130 and 143 interrupted.`,
 		a.pushCmd(), a.pullCmd(), a.signCmd(), a.verifyCmd(),
 		a.inspectCmd(), a.tagCmd(), a.loginCmd(), a.logoutCmd(), a.versionCmd(),
 		a.vaultCmd(), a.doctorCmd(),
+		a.policyCmd(),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

@@ -101,6 +101,9 @@ func usage(err error, o *outcome) bool {
 		pack   *model.OptionError
 		policy *trustpolicy.ParseError
 		key    *signature.KeyFileError
+		shared *verify.DuplicateKeyError
+		certs  *aegis.CertificateError
+		record *aegis.RecordError
 	)
 	switch {
 	case errors.As(err, &u):
@@ -109,103 +112,14 @@ func usage(err error, o *outcome) bool {
 		return o.set(exitUsage, "reference_invalid", "a reference is REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]")
 	case errors.As(err, &format):
 		return o.set(exitUsage, "format_unknown", "--signature-format sigstore")
-	case errors.As(err, &policy):
+	case errors.As(err, &policy), errors.As(err, &shared), errors.As(err, &certs):
 		return o.set(exitUsage, "policy_invalid", "")
+	case errors.As(err, &record):
+		return o.set(exitUsage, "record_invalid", "aegis-oci policy explain --format json ... writes records")
 	case errors.As(err, &conf), errors.As(err, &option), errors.As(err, &pack), errors.As(err, &key):
 		return o.set(exitUsage, "usage", "")
 	}
 	return false
-}
-
-// trust is the verifier's three outcomes, and a policy without a statement.
-func trust(err error, o *outcome) bool {
-	var (
-		none      *verify.NoSignatureError
-		rejected  *verify.RejectedError
-		undecided *verify.UndecidedError
-		noScope   *trustpolicy.NoMatchError
-		self      *aegis.SelfVerifyError
-		subject   *signature.ManifestError
-		digests   *aegis.DigestError
-	)
-	switch {
-	case errors.As(err, &none):
-		return o.set(exitRejected, "unsigned", "sign it first: aegis-oci sign --key hashivault://NAME "+refusedReference(err))
-	case errors.As(err, &rejected):
-		return o.set(exitRejected, rejectedCode(rejected), "aegis-oci inspect --key KEY "+refusedReference(err))
-	case errors.As(err, &noScope):
-		return o.set(exitRejected, "policy_no_match", "add the repository to a statement's scopes; nothing is allowed by default")
-	case errors.As(err, &digests):
-		return o.set(exitRejected, "digest_differs", "")
-	case errors.As(err, &subject):
-		return o.set(exitRejected, "manifest_invalid", "")
-	case errors.As(err, &self):
-		return o.set(exitUndecided, "self_verify", "is --public-key that of this key and version?")
-	case errors.As(err, &undecided):
-		return undecidedOutcome(undecided, o)
-	}
-	return false
-}
-
-// undecidedOutcome takes code and hint from the first cause that is known.
-func undecidedOutcome(u *verify.UndecidedError, o *outcome) bool {
-	message := o.message
-	for _, cause := range u.Causes {
-		if errors.Is(cause, verify.ErrTooMany) {
-			continue
-		}
-		if fromVault(cause, o) || fromRegistry(cause, o) {
-			// Whatever the cause, no judgement was reached: a signature that was
-			// changed on its way is not the model's fault.
-			o.message = message
-			if o.exit != exitUsage {
-				o.exit = exitUndecided
-			}
-			if o.code == "content_differs" {
-				o.set(exitUndecided, "signature_unreadable", "the registry or a proxy changed a signature: sign again, or fetch it from elsewhere")
-			}
-			return true
-		}
-	}
-	if errors.Is(u, verify.ErrTooMany) {
-		return o.set(exitUndecided, "too_many_signatures", "somebody attaches junk to this digest: remove referrers, or sign again so that yours is the newest")
-	}
-	return o.set(exitUndecided, "undecided", "")
-}
-
-// rejectedCode names the reason when all candidates share one.
-func rejectedCode(r *verify.RejectedError) string {
-	code := ""
-	for _, reason := range r.Reasons {
-		c := "rejected"
-		var (
-			expired    *verify.ExpiredError
-			subject    *verify.SubjectError
-			annotation *verify.AnnotationError
-		)
-		switch {
-		case errors.As(reason.Err, &expired):
-			c = "expired"
-		case errors.As(reason.Err, &subject):
-			c = "subject_differs"
-		case errors.As(reason.Err, &annotation):
-			c = "annotation_differs"
-		}
-		if code != "" && c != code {
-			return "rejected"
-		}
-		code = c
-	}
-	return code
-}
-
-func refusedReference(err error) string {
-	var s *aegis.SubjectRefusal
-	if errors.As(err, &s) {
-		ref, _, _ := strings.Cut(s.Reference, " ")
-		return ref
-	}
-	return "REF"
 }
 
 // content is a judgement about what a registry or a directory holds.

@@ -81,20 +81,29 @@ func (a *app) session(ctx context.Context, v *vaultFlags) (*vault.Session, error
 	if a.vault != nil {
 		return a.vault, nil
 	}
-	l, err := a.vaultLogin(v)
+	s, l, err := a.openVault(ctx, v)
 	if err != nil {
 		return nil, err
+	}
+	a.vault, a.jwt = s, l.jwt
+	return s, nil
+}
+
+// openVault logs in to one Vault and closes the session when the command ends.
+func (a *app) openVault(ctx context.Context, v *vaultFlags) (*vault.Session, vaultLogin, error) {
+	l, err := a.vaultLogin(v)
+	if err != nil {
+		return nil, l, err
 	}
 	if l.picked {
 		a.notice("Vault token: " + l.what)
 	}
 	s, err := vault.Open(ctx, a.vaultConfig(v, l.listener), l.source)
 	if err != nil {
-		return nil, err
+		return nil, l, err
 	}
-	a.vault, a.jwt = s, l.jwt
 	a.cleanup = append(a.cleanup, func(ctx context.Context) { s.Close(ctx) })
-	return s, nil
+	return s, l, nil
 }
 
 // vaultConfig is how Vault is reached, flags before variables: itself, or an agent

@@ -119,7 +119,7 @@ func (a *app) verifyDir(cmd *cobra.Command, o *verifyOptions, args []string, wan
 	if len(args) != 0 {
 		return aegis.VerifyResult{}, &usageError{msg: "verify --dir takes no further argument", hint: "name the reference with --ref"}
 	}
-	if o.policy != "" && o.ref == "" {
+	if o.policyFlags.given() && o.ref == "" {
 		return aegis.VerifyResult{}, &usageError{msg: "verify --dir with a policy needs --ref", hint: "--ref registry.example.com/models/vad: the directory's own word is not trusted"}
 	}
 	var name, shown string
