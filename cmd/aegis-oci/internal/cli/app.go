@@ -48,7 +48,7 @@ type app struct {
 	warned   sync.Mutex
 
 	vault        *vault.Session
-	jwt          *vault.JWT // set when it was what logged in
+	jwt          *vault.JWT                           // set when it was what logged in
 	vaults       map[trustpolicy.Vault]*vault.Session // of policy entries that name their own
 	stopProgress func()
 }
