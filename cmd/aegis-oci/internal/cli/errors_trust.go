@@ -93,16 +93,20 @@ var ruleCodes = map[string]string{
 	verify.RuleRequire:     "too_few_signers",
 }
 
-// rejectedCode names the reason when all candidates share one, and whenever there
-// were too few signers.
+// rejectedCode names the reason when all signatures that a key accepts share one,
+// and whenever there were too few signers. Those that no key accepts are anybody's
+// and say nothing beside them.
 func rejectedCode(r *verify.RejectedError) string {
 	code := ""
 	for _, reason := range r.Reasons {
-		c := "rejected"
 		var rule verify.RuleError
-		if errors.As(reason.Err, &rule) && ruleCodes[rule.Rule()] != "" {
-			c = ruleCodes[rule.Rule()]
+		if !errors.As(reason.Err, &rule) {
+			if errors.Is(reason.Err, signature.ErrInvalid) {
+				continue
+			}
+			return "rejected"
 		}
+		c := ruleCodes[rule.Rule()]
 		if c == ruleCodes[verify.RuleRequire] {
 			return c
 		}
@@ -111,7 +115,7 @@ func rejectedCode(r *verify.RejectedError) string {
 		}
 		code = c
 	}
-	return code
+	return first(code, "rejected")
 }
 
 func refusedReference(err error) string {

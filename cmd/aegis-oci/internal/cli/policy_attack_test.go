@@ -151,7 +151,7 @@ func TestCLIASignatureCopiedFromAnotherRepository(t *testing.T) {
 	r := newPolicyRig(t)
 	k := testkey.New(t, signature.ECDSAP256)
 	r.file(t, "k.pub", string(k.PEM()))
-	staging, production := r.srv.Registry+"/copied/staging:v1", r.srv.Registry+"/copied/production:v1"
+	staging, production := r.srv.Registry+"/staging/"+r.id+":v1", r.srv.Registry+"/production/"+r.id+":v1"
 	model := r.model(t, "the same in both")
 	r.ok(t, "push", staging, model)
 	r.ok(t, "push", production, model)

@@ -43,8 +43,10 @@ func (o outcomeOf) code(t testing.TB) string {
 	return r.Error.Code
 }
 
-// policyRig is a directory for policies, a registry and perhaps a Vault.
+// policyRig is a directory for policies, a registry and perhaps a Vault. id makes
+// names that no other run has.
 type policyRig struct {
+	id  string
 	srv *servertest.Server
 	dir string
 	env map[string]string
@@ -53,7 +55,7 @@ type policyRig struct {
 func newPolicyRig(t testing.TB) *policyRig {
 	t.Helper()
 	srv := servertest.SharedStack(t)
-	return &policyRig{srv: srv, dir: t.TempDir(), env: map[string]string{"HOME": t.TempDir(), "VAULT_ADDR": srv.VaultAddr}}
+	return &policyRig{id: fmt.Sprint(time.Now().UnixNano()), srv: srv, dir: t.TempDir(), env: map[string]string{"HOME": t.TempDir(), "VAULT_ADDR": srv.VaultAddr}}
 }
 
 func (r *policyRig) run(t testing.TB, stdin string, args ...string) outcomeOf {
@@ -115,7 +117,7 @@ func (r *policyRig) as(t testing.TB, rules ...string) {
 }
 
 func (r *policyRig) ref(t testing.TB, tag string) string {
-	return r.srv.Registry + "/" + strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())) + ":" + tag
+	return r.srv.Registry + "/" + strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())) + r.id + ":" + tag
 }
 
 func (r *policyRig) model(t testing.TB, content string) string {
@@ -149,15 +151,16 @@ func (r *policyRig) signedBy(t testing.TB, ref string, offset time.Duration, s a
 
 func TestCLITwoTransitSigners(t *testing.T) {
 	r := newPolicyRig(t)
-	r.srv.TransitKey(t, "cli-one", "ecdsa-p256")
-	r.srv.TransitKey(t, "cli-two", "rsa-3072")
+	one, two := "one-"+r.id, "two-"+r.id
+	r.srv.TransitKey(t, one, "ecdsa-p256")
+	r.srv.TransitKey(t, two, "rsa-3072")
 	ref := r.ref(t, "v1")
-	r.as(t, "transit/sign/cli-one", "update", "transit/sign/cli-two", "update", "transit/keys/cli-one", "read", "transit/keys/cli-two", "read")
-	r.ok(t, "push", "--sign", "--key", "hashivault://cli-one", ref, r.model(t, "w"))
+	r.as(t, "transit/sign/"+one, "update", "transit/sign/"+two, "update", "transit/keys/"+one, "read", "transit/keys/"+two, "read")
+	r.ok(t, "push", "--sign", "--key", "hashivault://"+one, ref, r.model(t, "w"))
 	policy := r.policy(t, "require: 2", "requireRepository: true", "maxAge: {of: claim, is: 1h}", "keys:",
-		`- {name: one, key: "hashivault://cli-one"}`, `- {name: two, key: "hashivault://transit/cli-two"}`)
-	verifyOnly := []string{"transit/verify/cli-one", "update", "transit/verify/cli-two", "update"}
-	r.as(t, append(verifyOnly, "transit/keys/cli-one", "read", "transit/keys/cli-two", "read")...)
+		`- {name: one, key: "hashivault://`+one+`"}`, `- {name: two, key: "hashivault://transit/`+two+`"}`)
+	verifyOnly := []string{"transit/verify/" + one, "update", "transit/verify/" + two, "update"}
+	r.as(t, append(verifyOnly, "transit/keys/"+one, "read", "transit/keys/"+two, "read")...)
 	dst := filepath.Join(r.dir, "out", "model")
 	r.refused(t, 3, "too_few_signers", "pull", "--policy", policy, "-o", dst, ref)
 	if _, err := os.Stat(filepath.Dir(dst)); err == nil {
@@ -166,10 +169,10 @@ func TestCLITwoTransitSigners(t *testing.T) {
 			t.Errorf("a refused pull left %v", entries)
 		}
 	}
-	r.as(t, "transit/sign/cli-two", "update", "transit/keys/cli-two", "read")
-	r.ok(t, "sign", "--key", "hashivault://cli-two", ref)
+	r.as(t, "transit/sign/"+two, "update", "transit/keys/"+two, "read")
+	r.ok(t, "sign", "--key", "hashivault://"+two, ref)
 
-	r.as(t, append(verifyOnly, "transit/keys/cli-one", "read", "transit/keys/cli-two", "read")...)
+	r.as(t, append(verifyOnly, "transit/keys/"+one, "read", "transit/keys/"+two, "read")...)
 	if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -187,9 +190,9 @@ func TestCLITwoTransitSigners(t *testing.T) {
 	if !strings.Contains(o.stderr, `"read"`) || !strings.Contains(o.stderr, "public") {
 		t.Errorf("the error does not say what is missing: %s", o.stderr)
 	}
-	r.file(t, "one.pub", string(r.srv.PublicKeyPEM(t, "cli-one", 0)))
-	r.file(t, "two.pub", string(r.srv.PublicKeyPEM(t, "cli-two", 0)))
-	beside := r.policy(t, "require: 2", "keys:", `- {name: one, key: "hashivault://cli-one", publicKeyFile: one.pub}`, `- {name: two, key: "hashivault://cli-two", publicKeyFile: two.pub}`)
+	r.file(t, "one.pub", string(r.srv.PublicKeyPEM(t, one, 0)))
+	r.file(t, "two.pub", string(r.srv.PublicKeyPEM(t, two, 0)))
+	beside := r.policy(t, "require: 2", "keys:", `- {name: one, key: "hashivault://`+one+`", publicKeyFile: one.pub}`, `- {name: two, key: "hashivault://`+two+`", publicKeyFile: two.pub}`)
 	r.ok(t, "verify", "--policy", beside, ref)
 }
 
@@ -240,47 +243,50 @@ func TestCLIExpiredAndFutureDated(t *testing.T) {
 
 func TestCLIRevokedVersions(t *testing.T) {
 	r := newPolicyRig(t)
-	r.srv.TransitKey(t, "cli-rotated", "ecdsa-p256")
+	name := "rotated-" + r.id
+	key := "hashivault://" + name
+	r.srv.TransitKey(t, name, "ecdsa-p256")
 	ref := r.ref(t, "v1")
-	all := []string{"transit/sign/cli-rotated", "update", "transit/verify/cli-rotated", "update", "transit/keys/cli-rotated", "read"}
+	all := []string{"transit/sign/" + name, "update", "transit/verify/" + name, "update", "transit/keys/" + name, "read"}
 	r.as(t, all...)
-	r.ok(t, "push", "--sign", "--key", "hashivault://cli-rotated", ref, r.model(t, "w"))
-	r.srv.RotateKey(t, "cli-rotated")
-	entry := `- {name: release, key: "hashivault://cli-rotated"}`
-	minimum := r.policy(t, "keys:", `- {name: release, key: "hashivault://cli-rotated", minVersion: 2}`)
+	r.ok(t, "push", "--sign", "--key", key, ref, r.model(t, "w"))
+	r.srv.RotateKey(t, name)
+	entry := `- {name: release, key: "` + key + `"}`
+	minimum := r.policy(t, "keys:", `- {name: release, key: "`+key+`", minVersion: 2}`)
 	revoked := r.policy(t, `revoked: {keys: ["release@1"]}`, "keys:", entry)
-	list := r.file(t, "revoked.yaml", `keys: ["hashivault://cli-rotated@1"]`+"\n")
+	list := r.file(t, "revoked.yaml", `keys: ["`+key+`@1"]`+"\n")
 	r.as(t, all[2:4]...)
 	for args, code := range map[string]string{
-		"--policy " + minimum: "key_version_too_old",
-		"--policy " + revoked: "revoked",
-		"--key hashivault://cli-rotated --revoked " + list: "revoked",
+		"--policy " + minimum:                 "key_version_too_old",
+		"--policy " + revoked:                 "revoked",
+		"--key " + key + " --revoked " + list: "revoked",
 	} {
 		r.refused(t, 3, code, append(append([]string{"verify"}, strings.Fields(args)...), ref)...)
 	}
 	r.as(t, all...)
-	r.ok(t, "sign", "--key", "hashivault://cli-rotated", ref)
+	r.ok(t, "sign", "--key", key, ref)
 	r.as(t, all[2:4]...)
 	r.ok(t, "verify", "--policy", minimum, ref)
 	r.ok(t, "verify", "--policy", revoked, ref)
-	r.ok(t, "verify", "--key", "hashivault://cli-rotated", "--revoked", list, ref)
+	r.ok(t, "verify", "--key", key, "--revoked", list, ref)
 
-	typo := r.file(t, "typo.yaml", `keys: ["hashivault://cli-rotatd@1"]`+"\n")
-	r.refused(t, 2, "usage", "verify", "--key", "hashivault://cli-rotated", "--revoked", typo, ref)
+	typo := r.file(t, "typo.yaml", `keys: ["`+key+`x@1"]`+"\n")
+	r.refused(t, 2, "usage", "verify", "--key", key, "--revoked", typo, ref)
 	r.refused(t, 2, "usage", "verify", "--policy", minimum, "--revoked", list, ref)
-	r.refused(t, 2, "usage", "verify", "--key", "hashivault://cli-rotated", "--revoked", filepath.Join(r.dir, "none"), ref)
+	r.refused(t, 2, "usage", "verify", "--key", key, "--revoked", filepath.Join(r.dir, "none"), ref)
 }
 
 // TestCLIPolicyWithAVaultOfAnEntrysOwn has two Vaults, one of which speaks TLS
 // with a CA that only the policy names.
 func TestCLIPolicyWithAVaultOfAnEntrysOwn(t *testing.T) {
 	r := newPolicyRig(t)
+	name := "shared-" + r.id
 	other := servertest.Stack(t, "-tls")
 	token := fmt.Sprintf("policy-test-%d", time.Now().UnixNano())
 	for _, srv := range []*servertest.Server{r.srv, other} {
-		srv.TransitKey(t, "shared-name", "ecdsa-p256")
-		srv.Policy(t, "verifier", `path "transit/+/shared-name" { capabilities = ["update", "read"] }`)
-		srv.Token(t, map[string]any{"id": token, "policies": []string{"verifier"}, "ttl": "10m", "no_default_policy": true})
+		srv.TransitKey(t, name, "ecdsa-p256")
+		srv.Policy(t, "verifier-"+r.id, `path "transit/+/`+name+`" { capabilities = ["update", "read"] }`)
+		srv.Token(t, map[string]any{"id": token, "policies": []string{"verifier-" + r.id}, "ttl": "10m", "no_default_policy": true})
 	}
 	r.env["VAULT_TOKEN"] = token
 	ref := r.ref(t, "v1")
@@ -289,13 +295,13 @@ func TestCLIPolicyWithAVaultOfAnEntrysOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.file(t, "vault/ca.pem", string(ca))
-	r.ok(t, "push", "--sign", "--key", "hashivault://shared-name", ref, r.model(t, "w"))
-	own := fmt.Sprintf(`- {name: theirs, key: "hashivault://shared-name", vault: {address: %q, caFile: vault/ca.pem}}`, other.VaultAddr)
-	ours := `- {name: ours, key: "hashivault://shared-name"}`
+	r.ok(t, "push", "--sign", "--key", "hashivault://"+name, ref, r.model(t, "w"))
+	own := fmt.Sprintf(`- {name: theirs, key: "hashivault://`+name+`", vault: {address: %q, caFile: vault/ca.pem}}`, other.VaultAddr)
+	ours := `- {name: ours, key: "hashivault://` + name + `"}`
 	both := r.policy(t, "require: 2", "keys:", ours, own)
 	r.refused(t, 3, "too_few_signers", "verify", "--policy", both, ref)
 	r.refused(t, 3, "rejected", "verify", "--policy", r.policy(t, "keys:", own), ref)
-	r.ok(t, "sign", "--key", "hashivault://shared-name", "--vault-addr", other.VaultAddr, "--vault-cacert", other.CAFile, ref)
+	r.ok(t, "sign", "--key", "hashivault://"+name, "--vault-addr", other.VaultAddr, "--vault-cacert", other.CAFile, ref)
 	r.ok(t, "verify", "--policy", both, ref)
 	r.ok(t, "verify", "--policy", r.policy(t, "keys:", own), ref)
 	withoutCA := strings.Replace(own, ", caFile: vault/ca.pem", "", 1)
@@ -392,13 +398,14 @@ func TestCLIPolicyInitCheckTest(t *testing.T) {
 // without anybody to ask.
 func TestCLIExplainAndReplay(t *testing.T) {
 	r := newPolicyRig(t)
-	r.srv.TransitKey(t, "cli-explained", "ecdsa-p256")
+	name := "explained-" + r.id
+	r.srv.TransitKey(t, name, "ecdsa-p256")
 	k, stranger, ref := testkey.New(t, signature.ECDSAP256), testkey.New(t, signature.ECDSAP256), r.ref(t, "v1")
 	r.signedBy(t, ref, 0, aegis.Signing{Annotations: map[string]string{"env": "dev\x1b[2J"}}, k, stranger)
-	r.as(t, "transit/sign/cli-explained", "update", "transit/verify/cli-explained", "update")
-	r.ok(t, "sign", "--key", "hashivault://cli-explained", ref)
+	r.as(t, "transit/sign/"+name, "update", "transit/verify/"+name, "update")
+	r.ok(t, "sign", "--key", "hashivault://"+name, ref)
 	r.file(t, "k.pub", string(k.PEM()))
-	local, transit := "- {name: local, publicKeyFile: k.pub}", `- {name: transit, key: "hashivault://cli-explained"}`
+	local, transit := "- {name: local, publicKeyFile: k.pub}", `- {name: transit, key: "hashivault://`+name+`"}`
 	offline := &policyRig{dir: r.dir, env: map[string]string{"HOME": r.dir}}
 	for want, policy := range map[string]string{
 		"accepted":  r.policy(t, "keys:", local, transit),
