@@ -261,7 +261,7 @@ func TestEveryResultIsDocumented(t *testing.T) {
 		"### Result of inspect": aegis.InspectResult{},
 		"### Result of tag":     aegis.TagResult{},
 
-		"### Result of vault audit": auditlog.Report{},
+		"### Result of vault audit":    auditlog.Report{},
 		"### Result of policy explain": aegis.Record{},
 		"### Result of policy replay":  aegis.ReplayResult{},
 	} {

@@ -89,7 +89,6 @@ var ruleCodes = map[string]string{
 	verify.RuleBuilder:     "builder_differs",
 	verify.RuleMinVersion:  "key_version_too_old",
 	verify.RuleRevoked:     "revoked",
-	verify.RuleSigner:      "key_shared",
 	verify.RuleRequire:     "too_few_signers",
 }
 
@@ -106,7 +105,7 @@ func rejectedCode(r *verify.RejectedError) string {
 			}
 			return "rejected"
 		}
-		c := ruleCodes[rule.Rule()]
+		c := first(ruleCodes[rule.Rule()], "rejected")
 		if c == ruleCodes[verify.RuleRequire] {
 			return c
 		}
