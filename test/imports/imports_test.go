@@ -34,6 +34,8 @@ func own(name string) string { return module + "/pkg/" + name }
 var never = map[string][]string{
 	"signature":          {"net/http", oras, vaultAPI, cobra},
 	"signature/sigstore": {"net/http", oras, vaultAPI, cobra},
+	"signature/notary":   {"net/http", oras, vaultAPI, cobra},
+	"signature/formats":  {"net/http", oras, vaultAPI, cobra},
 	"trustpolicy":        {own("registry"), own("vault"), own("verify"), "net/http"},
 	"verify":             {own("registry"), own("vault"), "net/http"},
 	"vault":              {own("registry"), own("verify"), own("model"), cobra},
@@ -51,6 +53,8 @@ var neverDirectly = map[string][]string{
 	"verify":             {"os"},
 	"signature":          {"os"},
 	"signature/sigstore": {"os"},
+	"signature/notary":   {"os"},
+	"signature/formats":  {"os"},
 	"trustpolicy":        {"os"},
 	"auditlog":           {"os"},
 	"vaultsetup":         {"os"},

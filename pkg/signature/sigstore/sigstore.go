@@ -14,11 +14,11 @@ package sigstore
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"time"
 
 	bundlev1 "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
@@ -86,7 +86,7 @@ func (d *Draft) Message() signature.Message {
 }
 
 // Finish makes the bundle and its referrer.
-func (d *Draft) Finish(p signature.Primitive, id signature.KeyID) (signature.Attachment, error) {
+func (d *Draft) Finish(_ context.Context, p signature.Primitive, id signature.KeyID) (signature.Attachment, error) {
 	pk := &commonv1.PublicKeyIdentifier{}
 	if id.SPKI != nil {
 		sum := sha256.Sum256(id.SPKI)
@@ -120,12 +120,7 @@ func (d *Draft) Finish(p signature.Primitive, id signature.KeyID) (signature.Att
 	if !d.created.IsZero() {
 		a.Annotations[ocispec.AnnotationCreated] = d.created.UTC().Format(time.RFC3339)
 	}
-	if p.KeyVersion > 0 {
-		a.Annotations[signature.AnnotationKeyVersion] = strconv.Itoa(p.KeyVersion)
-	}
-	if p.RequestID != "" {
-		a.Annotations[signature.AnnotationRequestID] = p.RequestID
-	}
+	p.Hint(a.Annotations)
 	return a, nil
 }
 
