@@ -120,7 +120,7 @@ func (r *InspectResult) add(f verify.Finding, judged bool) {
 		return
 	}
 	s := InspectedSignature{
-		Format:         signature.Sigstore,
+		Format:         f.Format,
 		Manifest:       f.Descriptor.Digest,
 		Created:        f.Annotations[ocispec.AnnotationCreated],
 		VaultRequestID: f.Annotations[signature.AnnotationRequestID],

@@ -6,6 +6,7 @@ package aegis
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -16,7 +17,8 @@ import (
 
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
-	"github.com/aegis-oci/aegis-oci/pkg/signature/sigstore"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/formats"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 )
 
 // Signing says how to sign.
@@ -33,6 +35,13 @@ type Signing struct {
 	Builder     map[string]string
 	// Expiry is how long the signature holds; zero means for ever.
 	Expiry time.Duration
+	// Certificates are the key's own and its issuers', leaf first, which the
+	// Notary formats need.
+	Certificates []*x509.Certificate
+	// Timestamper stamps the signatures of formats that can carry a timestamp.
+	Timestamper notary.Timestamper
+	// Agent names the program that signs.
+	Agent string
 }
 
 // check refuses what cannot be signed before anything is sent.
@@ -43,7 +52,7 @@ func (s Signing) check() error {
 	if s.Expiry < 0 {
 		return &OptionError{Option: "Signing.Expiry", Reason: "it is negative: " + s.Expiry.String()}
 	}
-	return CheckFormats(s.Formats)
+	return CheckFormats(s.Formats, s.Signer.ID().Type)
 }
 
 // OptionError means that an option cannot be used. It is the caller's mistake,
@@ -64,21 +73,6 @@ func (e *SelfVerifyError) Error() string {
 }
 
 func (e *SelfVerifyError) Unwrap() error { return e.Err }
-
-// FormatError means that a signature format is not known.
-type FormatError struct{ Format signature.Format }
-
-func (e *FormatError) Error() string { return fmt.Sprintf("unknown signature format %q", e.Format) }
-
-// CheckFormats reports the first format that cannot be written.
-func CheckFormats(formats []signature.Format) error {
-	for _, f := range formats {
-		if f != signature.Sigstore {
-			return &FormatError{Format: f}
-		}
-	}
-	return nil
-}
 
 // Sign signs the manifest that ref names, in place: the manifest is resolved
 // once, signed by digest, and the signature attached as a referrer.
@@ -111,25 +105,28 @@ func (c *Client) Sign(ctx context.Context, ref registry.Reference, s Signing) (S
 }
 
 func (c *Client) signAndAttach(ctx context.Context, repo *registry.Repository, pinned registry.Pinned, tag string, s Signing) ([]SignatureMade, error) {
-	draft, err := sigstore.Prepare(pinned.Subject(), c.claims(pinned, tag, s))
+	drafts, err := prepare(pinned, c.claims(pinned, tag, s), s)
 	if err != nil {
 		return nil, err
 	}
-	attachments, err := signature.Sign(ctx, s.Signer, draft)
+	attachments, err := signature.Sign(ctx, s.Signer, drafts...)
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", pinned.Subject(), err)
 	}
-	var made []SignatureMade
-	for _, a := range attachments {
-		checked, err := c.selfVerify(ctx, a, pinned.Subject(), s)
-		if err != nil {
+	checked := make([]bool, len(attachments))
+	for i, a := range attachments {
+		// All of them before the first one is seen by anybody.
+		if checked[i], err = c.selfVerify(ctx, a, pinned.Subject(), s); err != nil {
 			return nil, err
 		}
+	}
+	var made []SignatureMade
+	for i, a := range attachments {
 		m, err := attach(ctx, repo, pinned.Subject(), a)
 		if err != nil {
 			return nil, err
 		}
-		m.Key, m.SelfVerified = s.Signer.ID().Name, checked
+		m.Key, m.SelfVerified = s.Signer.ID().Name, checked[i]
 		made = append(made, m)
 	}
 	return made, nil
@@ -165,10 +162,10 @@ func (c *Client) selfVerify(ctx context.Context, a signature.Attachment, subject
 		key = public
 	}
 	if key == nil {
-		c.warn(fmt.Sprintf("the signature by %s was not checked: the token may not read the key or call verify; give --public-key", id.Name))
+		c.warn(fmt.Sprintf("the %s signature by %s was not checked: the token may not read the key or call verify; give --public-key", a.Format, id.Name))
 		return false, nil
 	}
-	env, err := sigstore.Parse(a.Envelope)
+	env, err := formats.Parse(a)
 	if err != nil {
 		return false, &SelfVerifyError{Key: id.Name, Err: err}
 	}

@@ -103,6 +103,13 @@ type FutureError struct{ SignedAt string }
 
 func (e *FutureError) Error() string { return "signed in the future, at " + e.SignedAt }
 
+// CertificateTimeError means that a certificate of the signature is not valid now.
+type CertificateTimeError struct{ From, Until string }
+
+func (e *CertificateTimeError) Error() string {
+	return fmt.Sprintf("its certificates are valid from %s to %s only", e.From, e.Until)
+}
+
 // AnnotationError means that a required annotation is not signed, or differs.
 type AnnotationError struct {
 	Key, Want, Got string

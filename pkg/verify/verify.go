@@ -187,6 +187,9 @@ func (j *judgement) decide(k signature.Key, c *candidate, o signature.Opened) (A
 		err = notFromTheFuture(o.Statement.Claims, j.now)
 	}
 	if err == nil {
+		err = certificatesValid(o.Statement, j.now)
+	}
+	if err == nil {
 		err = annotationsMatch(o.Statement.Claims, j.annotations)
 	}
 	if err != nil {
@@ -202,7 +205,7 @@ func (j *judgement) decide(k signature.Key, c *candidate, o signature.Opened) (A
 		Claims:            o.Statement.Claims,
 		ManifestBytes:     c.manifest,
 		Envelope:          c.envelopeBytes,
-		EnvelopeMediaType: c.layerType,
+		EnvelopeMediaType: c.layer.MediaType,
 	}, true
 }
 
@@ -218,6 +221,19 @@ func subjectMatches(st signature.Statement, s signature.Subject) error {
 func notExpired(c signature.Claims, now time.Time) error {
 	if !c.Expires.IsZero() && now.Add(-ClockSkew).After(c.Expires) {
 		return &ExpiredError{Expires: c.Expires.UTC().Format(time.RFC3339)}
+	}
+	return nil
+}
+
+// certificatesValid holds the certificates of formats that have them against the
+// clock. Whoever stole a key could claim any signing time, so that only a trusted
+// timestamp could stand for now, and none is asked for here.
+func certificatesValid(st signature.Statement, now time.Time) error {
+	if st.ValidUntil.IsZero() {
+		return nil
+	}
+	if now.Add(-ClockSkew).After(st.ValidUntil) || now.Add(ClockSkew).Before(st.ValidFrom) {
+		return &CertificateTimeError{From: st.ValidFrom.UTC().Format(time.RFC3339), Until: st.ValidUntil.UTC().Format(time.RFC3339)}
 	}
 	return nil
 }

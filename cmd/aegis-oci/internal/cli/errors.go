@@ -15,6 +15,7 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 	"github.com/aegis-oci/aegis-oci/pkg/transfer"
 	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
 	"github.com/aegis-oci/aegis-oci/pkg/vault"
@@ -101,6 +102,9 @@ func usage(err error, o *outcome) bool {
 		pack   *model.OptionError
 		policy *trustpolicy.ParseError
 		key    *signature.KeyFileError
+		claim  *signature.ClaimError
+		noCert *aegis.NoCertificateError
+		chain  *notary.ChainError
 	)
 	switch {
 	case errors.As(err, &u):
@@ -108,7 +112,11 @@ func usage(err error, o *outcome) bool {
 	case errors.As(err, &ref):
 		return o.set(exitUsage, "reference_invalid", "a reference is REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]")
 	case errors.As(err, &format):
-		return o.set(exitUsage, "format_unknown", "--signature-format sigstore")
+		return o.set(exitUsage, "format_unknown", "--signature-format sigstore, notary, notary-cose, cosign-tag or oms; an ecdsa-p256 key serves all of them")
+	case errors.As(err, &claim):
+		return o.set(exitUsage, "claim_unsupported", "leave the claim out, or sign in a format that carries it")
+	case errors.As(err, &noCert), errors.As(err, &chain):
+		return o.set(exitUsage, "certificate_unsuitable", "aegis-oci key certificate makes one that Notary verifiers take; --cert-chain FILE gives it")
 	case errors.As(err, &policy):
 		return o.set(exitUsage, "policy_invalid", "")
 	case errors.As(err, &conf), errors.As(err, &option), errors.As(err, &pack), errors.As(err, &key):

@@ -5,6 +5,8 @@ package cli
 
 import (
 	"context"
+	"crypto/x509"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,8 @@ import (
 
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
+	"github.com/aegis-oci/aegis-oci/pkg/vault"
 )
 
 // signFlags say how to sign; push and sign share them.
@@ -23,12 +27,14 @@ type signFlags struct {
 	bundle       string
 	signatureDir string
 	noBuilder    bool
+	certChain    string
 }
 
 func (s *signFlags) register(f *flagSet) {
 	f.StringVar(&s.key, "key", "", "Transit key to sign with: hashivault://[MOUNT/]NAME[?version=N&namespace=NS]")
 	f.StringVar(&s.publicKey, "public-key", "", "PEM file to check the new signature with, for a token that may only sign")
-	f.StringSliceVar(&s.formats, "signature-format", []string{string(signature.Sigstore)}, "signature format (repeatable or comma separated)")
+	f.StringSliceVar(&s.formats, "signature-format", []string{string(signature.Sigstore)}, "signature format: sigstore, notary (jws), notary-cose (cose) (repeatable or comma separated)")
+	f.StringVar(&s.certChain, "cert-chain", "", "PEM file with the key's certificate and its issuers, leaf first, for the notary formats (default: what Transit holds for the key version)")
 	f.DurationVarP(&s.expiry, "expiry", "e", 0, "how long the signature holds (0 = for ever)")
 	f.StringVar(&s.bundle, "bundle", "", "write the signature to this file too")
 	f.StringVar(&s.signatureDir, "signature-dir", "", "write every signature into this directory too")
@@ -50,6 +56,8 @@ func (s *signFlags) used() string {
 		return "--signature-dir"
 	case s.noBuilder:
 		return "--no-builder"
+	case s.certChain != "":
+		return "--cert-chain"
 	}
 	return ""
 }
@@ -68,13 +76,16 @@ func (s *signFlags) check() error {
 	if s.bundle != "" && len(s.formats) > 1 {
 		return &usageError{msg: "--bundle takes one signature format", hint: "--signature-dir DIR"}
 	}
-	return aegis.CheckFormats(s.parsed())
+	if s.certChain != "" && !aegis.NeedCertificates(s.parsed()) {
+		return &usageError{msg: "--cert-chain goes with the notary formats", hint: "--signature-format notary"}
+	}
+	return aegis.CheckFormats(s.parsed(), signature.KeyUnknown)
 }
 
 func (s *signFlags) parsed() []signature.Format {
 	out := make([]signature.Format, len(s.formats))
 	for i, f := range s.formats {
-		out[i] = signature.Format(strings.TrimSpace(f))
+		out[i], _ = signature.ParseFormat(strings.TrimSpace(f))
 	}
 	return out
 }
@@ -88,6 +99,13 @@ func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotati
 	if err != nil {
 		return nil, err
 	}
+	if err := aegis.CheckFormats(s.parsed(), signer.ID().Type); err != nil {
+		return nil, err
+	}
+	chain, err := s.certificates(signer)
+	if err != nil {
+		return nil, err
+	}
 	self, err := a.selfVerifyKey(ctx, v, signer, s.key, s.publicKey)
 	if err != nil {
 		return nil, err
@@ -98,11 +116,37 @@ func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotati
 		Formats:     s.parsed(),
 		Expiry:      s.expiry,
 		Annotations: annotations,
+
+		Certificates: chain,
+		Agent:        userAgent(),
 	}
 	if a.jwt != nil && !s.noBuilder {
 		signing.Builder = a.jwt.BuilderClaims()
 	}
 	return signing, nil
+}
+
+// certificates reads the chain for the formats that need one: the file given, or
+// what Transit holds for the version that signs.
+func (s *signFlags) certificates(signer *vault.Signer) ([]*x509.Certificate, error) {
+	if !aegis.NeedCertificates(s.parsed()) {
+		return nil, nil
+	}
+	name, data := s.certChain, []byte(nil)
+	if name != "" {
+		var err error
+		if data, err = readFileBounded(name, maxKeyFile); err != nil {
+			return nil, &usageError{msg: fmt.Sprintf("--cert-chain: %v", err)}
+		}
+	} else if data = signer.CertificateChain(); data == nil {
+		return nil, &usageError{
+			msg:  fmt.Sprintf("the notary formats need a certificate, and %s%s holds none that may be read", signer.ID().Name, versionText(signer.ID().Version)),
+			hint: `--cert-chain FILE, or: aegis-oci key certificate --self-signed --subject "C=US,ST=WA,O=Acme,CN=models" --install ` + s.key,
+		}
+	} else {
+		name = "certificate chain of " + signer.ID().Name
+	}
+	return notary.ParseCertificates(name, data)
 }
 
 // write leaves the signatures as files.
