@@ -12,6 +12,7 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/sigstore"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/simplesigning"
 )
 
 // FormatError means that a signature format cannot be written: it is not known,
@@ -86,6 +87,8 @@ func draft(f signature.Format, pinned registry.Pinned, claims signature.Claims, 
 	switch f {
 	case signature.Sigstore:
 		return sigstore.Prepare(pinned.Subject(), claims)
+	case signature.CosignTag:
+		return simplesigning.Prepare(pinned.Subject(), claims)
 	case signature.Notary, signature.NotaryCOSE:
 		if len(s.Certificates) == 0 {
 			return nil, &NoCertificateError{Format: f, Key: s.Signer.ID().Name}

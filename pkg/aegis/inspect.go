@@ -88,7 +88,7 @@ func (c *Client) Inspect(ctx context.Context, ref registry.Reference, keys []sig
 	if err := r.describe(pinned); err != nil {
 		return InspectResult{}, err
 	}
-	findings, more, err := c.verifier().Examine(ctx, s, repo, keys)
+	findings, more, err := c.verifier().Examine(ctx, s, source{repo}, keys)
 	if err != nil {
 		return InspectResult{}, fmt.Errorf("list signatures of %s: %w", pinned.Reference(), err)
 	}

@@ -13,6 +13,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
@@ -184,6 +185,9 @@ func (c *Client) selfVerify(ctx context.Context, a signature.Attachment, subject
 
 // attach pushes the envelope and its manifest, and sees it in the listing.
 func attach(ctx context.Context, repo *registry.Repository, subject signature.Subject, a signature.Attachment) (SignatureMade, error) {
+	if a.Format == signature.CosignTag {
+		return attachClassic(ctx, repo, subject, a)
+	}
 	manifest, err := a.Manifest(subject)
 	if err != nil {
 		return SignatureMade{}, err
@@ -198,14 +202,30 @@ func attach(ctx context.Context, repo *registry.Repository, subject signature.Su
 	if err != nil {
 		return SignatureMade{}, fmt.Errorf("attach the signature: %w", err)
 	}
+	return signatureMade(a, desc.Digest), nil
+}
+
+// attachClassic adds the signature to those under cosign's tag.
+func attachClassic(ctx context.Context, repo *registry.Repository, subject signature.Subject, a signature.Attachment) (SignatureMade, error) {
+	if err := pushBytes(ctx, repo, a.Layer(), a.Envelope); err != nil {
+		return SignatureMade{}, fmt.Errorf("push the signature: %w", err)
+	}
+	dgst, err := repo.AppendClassic(ctx, subject, a.Layer())
+	if err != nil {
+		return SignatureMade{}, fmt.Errorf("attach the signature: %w", err)
+	}
+	return signatureMade(a, dgst), nil
+}
+
+func signatureMade(a signature.Attachment, manifest digest.Digest) SignatureMade {
 	return SignatureMade{
 		Format:         a.Format,
-		Digest:         desc.Digest,
+		Digest:         manifest,
 		MediaType:      a.MediaType,
 		KeyVersion:     a.Primitive.KeyVersion,
 		VaultRequestID: a.Primitive.RequestID,
 		Envelope:       a.Envelope,
-	}, nil
+	}
 }
 
 func pushBytes(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor, content []byte) error {

@@ -80,7 +80,7 @@ func ordered(ctx context.Context, src Source, s signature.Subject, max int) (lis
 
 // examine fetches every descriptor, several at a time.
 func examine(ctx context.Context, src Source, s signature.Subject, descs []ocispec.Descriptor, concurrency int) []*candidate {
-	out := make([]*candidate, len(descs))
+	out := make([][]*candidate, len(descs))
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, concurrency)
 	for i, d := range descs {
@@ -92,49 +92,89 @@ func examine(ctx context.Context, src Source, s signature.Subject, descs []ocisp
 		}()
 	}
 	wg.Wait()
-	return out
+	return slices.Concat(out...)
 }
 
-// fetch reads one referrer. The listing is not believed: the manifest itself
-// must name the subject, and its own media types say what it is.
-func fetch(ctx context.Context, src Source, s signature.Subject, d ocispec.Descriptor) *candidate {
+// fetch reads one referrer, or one manifest that many share. The listing is not
+// believed: the manifest itself must name the subject, and its own media types
+// say what it is.
+func fetch(ctx context.Context, src Source, s signature.Subject, d ocispec.Descriptor) []*candidate {
 	c := &candidate{desc: d}
-	if d.MediaType != ocispec.MediaTypeImageManifest {
-		c.foreign = true
-		return c
+	limit := int64(maxCandidateManifest)
+	if formats.IsShared(d.ArtifactType) {
+		limit = signature.MaxManifestSize
 	}
-	if d.Size > maxCandidateManifest {
+	if d.MediaType != ocispec.MediaTypeImageManifest || d.Size > limit {
 		c.foreign = true
-		return c
+		return []*candidate{c}
 	}
 	raw, err := src.FetchManifest(ctx, d)
 	if err != nil {
 		c.unfetched = fmt.Errorf("signature %s: %w", short(d.Digest), err)
-		return c
+		return []*candidate{c}
 	}
 	c.manifest = raw
 	var m ocispec.Manifest
 	if err := strictjson.Unmarshal(raw, &m); err != nil {
 		c.reason = &CandidateError{"its manifest is not usable: " + err.Error()}
-		return c
+		return []*candidate{c}
 	}
 	format, known := formats.Of(m)
 	if !known {
 		c.foreign = true
-		return c
+		return []*candidate{c}
 	}
 	c.format, c.annotations = format, m.Annotations
-	if c.reason = checkManifest(m, s, format); c.reason != nil {
-		return c
+	if format.Shared {
+		return shared(ctx, src, s, m, c)
 	}
-	c.layer = m.Layers[0]
-	c.envelopeBytes, err = envelopeBytes(ctx, src, m.Layers[0])
-	if err != nil {
-		c.unfetched = fmt.Errorf("signature %s: %w", short(d.Digest), err)
-		return c
+	if c.reason = checkManifest(m, s, format); c.reason != nil {
+		return []*candidate{c}
+	}
+	c.read(ctx, src, m.Layers[0])
+	return []*candidate{c}
+}
+
+// maxShared bounds the signatures that are examined in one manifest.
+const maxShared = 100
+
+// shared makes a candidate of each layer, the newest first: cosign appends.
+func shared(ctx context.Context, src Source, s signature.Subject, m ocispec.Manifest, whole *candidate) []*candidate {
+	if m.Subject != nil && m.Subject.Digest != s.Digest() {
+		whole.reason = &SubjectError{Signed: m.Subject.Digest, Want: s.Digest()}
+		return []*candidate{whole}
+	}
+	var all []*candidate
+	for i := len(m.Layers) - 1; i >= 0; i-- {
+		c := *whole
+		if len(all) == maxShared {
+			c.unfetched = fmt.Errorf("%w (%d in %s)", ErrTooMany, maxShared, short(c.desc.Digest))
+			return append(all, &c)
+		}
+		all = append(all, &c)
+		layer := m.Layers[i]
+		c.annotations = layer.Annotations
+		switch {
+		case layer.MediaType != c.format.LayerType:
+			c.reason = &CandidateError{fmt.Sprintf("layer %d is %q", i, layer.MediaType)}
+		case layer.Size > signature.MaxEnvelopeSize || layer.Size < 0:
+			c.reason = &CandidateError{fmt.Sprintf("layer %d has %d bytes, more than %d", i, layer.Size, signature.MaxEnvelopeSize)}
+		default:
+			c.read(ctx, src, layer)
+		}
+	}
+	return all
+}
+
+// read fetches the envelope and parses it.
+func (c *candidate) read(ctx context.Context, src Source, layer ocispec.Descriptor) {
+	c.layer = layer
+	var err error
+	if c.envelopeBytes, err = envelopeBytes(ctx, src, layer); err != nil {
+		c.unfetched = fmt.Errorf("signature %s: %w", short(c.desc.Digest), err)
+		return
 	}
 	c.parse()
-	return c
 }
 
 // checkManifest checks the referrer's manifest rather than its listing.

@@ -45,6 +45,8 @@ var never = map[string][]string{
 	"model":              {own("registry"), vaultAPI, "net/http", cobra},
 	"auditlog":           {own("registry"), own("vault"), own("verify"), vaultAPI, "net/http", cobra},
 	"aegis":              {cobra},
+
+	"signature/simplesigning": {"net/http", oras, vaultAPI, cobra},
 }
 
 // neverDirectly lists what a package must not import itself. The standard
@@ -58,6 +60,8 @@ var neverDirectly = map[string][]string{
 	"trustpolicy":        {"os"},
 	"auditlog":           {"os"},
 	"vaultsetup":         {"os"},
+
+	"signature/simplesigning": {"os"},
 }
 
 type pkg struct {

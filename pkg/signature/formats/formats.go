@@ -12,6 +12,7 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/sigstore"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/simplesigning"
 )
 
 // Format is one row of the table.
@@ -22,22 +23,35 @@ type Format struct {
 	// predicate is the predicate type that the manifest names, where one artifact
 	// type has several.
 	predicate string
-	parse     func([]byte) (*signature.Envelope, error)
+	// Shared is a manifest that holds many signatures, one in each layer, and is
+	// found by its tag: it need not name a subject.
+	Shared bool
+	parse  func(content []byte, layer ocispec.Descriptor) (*signature.Envelope, error)
 }
 
 // rows is the table.
 func rows() []Format {
 	return []Format{
 		{Name: signature.Sigstore, ArtifactType: sigstore.MediaType, LayerType: sigstore.MediaType,
-			predicate: sigstore.PredicateType, parse: sigstore.Parse},
-		{Name: signature.Notary, ArtifactType: notary.ArtifactType, LayerType: notary.MediaTypeJWS, parse: notary.ParseJWS},
-		{Name: signature.NotaryCOSE, ArtifactType: notary.ArtifactType, LayerType: notary.MediaTypeCOSE, parse: notary.ParseCOSE},
+			predicate: sigstore.PredicateType, parse: alone(sigstore.Parse)},
+		{Name: signature.Notary, ArtifactType: notary.ArtifactType, LayerType: notary.MediaTypeJWS, parse: alone(notary.ParseJWS)},
+		{Name: signature.NotaryCOSE, ArtifactType: notary.ArtifactType, LayerType: notary.MediaTypeCOSE, parse: alone(notary.ParseCOSE)},
+		{Name: signature.CosignTag, ArtifactType: simplesigning.MediaType, LayerType: simplesigning.MediaType, Shared: true, parse: parseClassic},
 	}
+}
+
+// alone is for formats whose signature is all in the layer's bytes.
+func alone(parse func([]byte) (*signature.Envelope, error)) func([]byte, ocispec.Descriptor) (*signature.Envelope, error) {
+	return func(content []byte, _ ocispec.Descriptor) (*signature.Envelope, error) { return parse(content) }
+}
+
+func parseClassic(content []byte, layer ocispec.Descriptor) (*signature.Envelope, error) {
+	return simplesigning.Parse(content, layer.Annotations)
 }
 
 // Parse reads the envelope of one layer.
 func (f Format) Parse(content []byte, layer ocispec.Descriptor) (*signature.Envelope, error) {
-	return f.parse(content)
+	return f.parse(content, layer)
 }
 
 // IsZero reports whether f is no format.
@@ -56,6 +70,13 @@ func artifactType(m ocispec.Manifest) string {
 // that calls itself a signature and whose first layer is of none of its types.
 func Of(m ocispec.Manifest) (f Format, known bool) {
 	for _, row := range rows() {
+		if row.Shared {
+			// cosign's manifest looks like an image's, but for its layers.
+			if len(m.Layers) > 0 && m.Layers[0].MediaType == row.LayerType {
+				return row, true
+			}
+			continue
+		}
 		if artifactType(m) != row.ArtifactType || !row.claimedBy(m.Annotations) {
 			continue
 		}
@@ -115,3 +136,14 @@ func Parse(a signature.Attachment) (*signature.Envelope, error) {
 type UnknownError struct{ Format signature.Format }
 
 func (e *UnknownError) Error() string { return "unknown signature format " + string(e.Format) }
+
+// IsShared reports whether manifests of an artifact type hold many signatures,
+// and may be as large as that takes.
+func IsShared(artifactType string) bool {
+	for _, row := range rows() {
+		if row.Shared && row.ArtifactType == artifactType {
+			return true
+		}
+	}
+	return false
+}
