@@ -6,11 +6,14 @@ package aegis
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 
+	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/oms"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/sigstore"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/simplesigning"
 )
@@ -97,5 +100,34 @@ func draft(f signature.Format, pinned registry.Pinned, claims signature.Claims, 
 			Chain: s.Certificates, Agent: s.Agent, Timestamper: s.Timestamper,
 		})
 	}
+	if f == signature.OMS {
+		return omsDraft(pinned, claims)
+	}
 	return nil, errors.New("aegis: format " + string(f) + " has no writer")
 }
+
+// omsDraft signs the files by the digests that the manifest has for them: a raw
+// layer is a file, and nothing is hashed again.
+func omsDraft(pinned registry.Pinned, claims signature.Claims) (signature.Draft, error) {
+	if pinned.Subject().IsIndex() {
+		return nil, &FormatError{signature.OMS, "it signs files, and an index has none"}
+	}
+	m, err := model.Describe(pinned.Subject(), pinned.Manifest())
+	if err != nil {
+		return nil, err
+	}
+	o := oms.Model{Name: path.Base(pinned.Name()), Manifest: pinned.Subject(), Ignored: []string{evidenceDir}}
+	for _, l := range m.Layers {
+		if l.Archive {
+			return nil, &FormatError{signature.OMS, "it needs the digest of every file, and the manifest has archives"}
+		}
+		o.Files = append(o.Files, signature.File{Path: l.Path, Digest: l.Descriptor.Digest})
+	}
+	if len(m.Unknown) > 0 {
+		return nil, &FormatError{signature.OMS, "it needs the digest of every file, and the manifest has layers of unknown types"}
+	}
+	return oms.Prepare(o, claims)
+}
+
+// evidenceDir is what pull leaves beside a model's files.
+const evidenceDir = ".aegis"

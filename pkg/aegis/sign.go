@@ -134,15 +134,16 @@ func (c *Client) signAndAttach(ctx context.Context, repo *registry.Repository, p
 }
 
 func (c *Client) claims(pinned registry.Pinned, tag string, s Signing) signature.Claims {
+	claims := c.signedClaims(s)
+	claims.Repository, claims.Tag = pinned.Name(), tag
+	return claims
+}
+
+// signedClaims are those that do not depend on what is signed.
+func (c *Client) signedClaims(s Signing) signature.Claims {
 	// Whole seconds: what every format can carry.
 	now := c.now()().UTC().Truncate(time.Second)
-	claims := signature.Claims{
-		SignedAt:    now,
-		Repository:  pinned.Name(),
-		Tag:         tag,
-		Builder:     s.Builder,
-		Annotations: s.Annotations,
-	}
+	claims := signature.Claims{SignedAt: now, Builder: s.Builder, Annotations: s.Annotations}
 	if s.Expiry > 0 {
 		claims.Expires = now.Add(s.Expiry)
 	}
@@ -152,6 +153,15 @@ func (c *Client) claims(pinned registry.Pinned, tag string, s Signing) signature
 // selfVerify checks a signature before anybody else sees it: Transit signs a
 // wrong hash as readily as a right one.
 func (c *Client) selfVerify(ctx context.Context, a signature.Attachment, subject signature.Subject, s Signing) (bool, error) {
+	env, err := formats.Parse(a)
+	if err != nil {
+		return false, &SelfVerifyError{Key: s.Signer.ID().Name, Err: err}
+	}
+	return c.selfVerifyEnvelope(ctx, env, a, s, func(st signature.Statement) bool { return st.Digest == subject.Digest() })
+}
+
+// selfVerifyEnvelope asks the key, and means to find what was to be signed.
+func (c *Client) selfVerifyEnvelope(ctx context.Context, env *signature.Envelope, a signature.Attachment, s Signing, means func(signature.Statement) bool) (bool, error) {
 	id := s.Signer.ID()
 	key := s.SelfVerify
 	if key == nil && id.SPKI != nil {
@@ -166,13 +176,9 @@ func (c *Client) selfVerify(ctx context.Context, a signature.Attachment, subject
 		c.warn(fmt.Sprintf("the %s signature by %s was not checked: the token may not read the key or call verify; give --public-key", a.Format, id.Name))
 		return false, nil
 	}
-	env, err := formats.Parse(a)
-	if err != nil {
-		return false, &SelfVerifyError{Key: id.Name, Err: err}
-	}
 	opened := signature.Open(ctx, key, []*signature.Envelope{env.WithVersionHint(a.Primitive.KeyVersion)})[0]
 	switch {
-	case opened.Err == nil && opened.Statement.Digest == subject.Digest():
+	case opened.Err == nil && means(opened.Statement):
 		return true, nil
 	case opened.Err == nil:
 		return false, &SelfVerifyError{Key: id.Name, Err: errors.New("it names another subject")}

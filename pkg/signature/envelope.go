@@ -42,9 +42,21 @@ type Statement struct {
 	// ValidFrom and ValidUntil bound the time at which every certificate of the
 	// envelope is valid; zero in formats without certificates.
 	ValidFrom, ValidUntil time.Time
+	// Files are what is signed beside or instead of a manifest, in the format that
+	// signs files.
+	Files []File
+	// Ignored are the paths, of files or directories, that the signer left out.
+	Ignored []string
 	// Stamp is the envelope's RFC 3161 timestamp, nil without one. Nobody has
 	// judged it.
 	Stamp *Stamp
+}
+
+// File is one signed file: its path with slashes, "." for a model that is one
+// file, and the SHA-256 of its content.
+type File struct {
+	Path   string
+	Digest digest.Digest
 }
 
 // Stamp is a timestamp token (RFC 3161) and what it has to be over.

@@ -32,7 +32,8 @@ func (e *NoSignatureError) Error() string {
 
 // Rejection is why one candidate does not count.
 type Rejection struct {
-	// Manifest is the digest of the candidate's manifest.
+	// Manifest is the digest of the candidate's manifest; empty for a signature
+	// that stands alone.
 	Manifest digest.Digest
 	// Key is the key that gave the reason; empty when no key was asked.
 	Key string
@@ -40,6 +41,9 @@ type Rejection struct {
 }
 
 func (r Rejection) Error() string {
+	if r.Manifest == "" {
+		return fmt.Sprintf("%s: %v", r.Key, r.Err)
+	}
 	if r.Key == "" {
 		return fmt.Sprintf("%s: %v", short(r.Manifest), r.Err)
 	}

@@ -34,8 +34,6 @@ func own(name string) string { return module + "/pkg/" + name }
 var never = map[string][]string{
 	"signature":          {"net/http", oras, vaultAPI, cobra},
 	"signature/sigstore": {"net/http", oras, vaultAPI, cobra},
-	"signature/notary":   {"net/http", oras, vaultAPI, cobra},
-	"signature/formats":  {"net/http", oras, vaultAPI, cobra},
 	"trustpolicy":        {own("registry"), own("vault"), own("verify"), "net/http"},
 	"verify":             {own("registry"), own("vault"), "net/http"},
 	"vault":              {own("registry"), own("verify"), own("model"), cobra},
@@ -46,7 +44,10 @@ var never = map[string][]string{
 	"auditlog":           {own("registry"), own("vault"), own("verify"), vaultAPI, "net/http", cobra},
 	"aegis":              {cobra},
 
+	"signature/notary":        {"net/http", oras, vaultAPI, cobra},
+	"signature/formats":       {"net/http", oras, vaultAPI, cobra},
 	"signature/simplesigning": {"net/http", oras, vaultAPI, cobra},
+	"signature/oms":           {"net/http", oras, vaultAPI, cobra},
 }
 
 // neverDirectly lists what a package must not import itself. The standard
@@ -55,13 +56,14 @@ var neverDirectly = map[string][]string{
 	"verify":             {"os"},
 	"signature":          {"os"},
 	"signature/sigstore": {"os"},
-	"signature/notary":   {"os"},
-	"signature/formats":  {"os"},
 	"trustpolicy":        {"os"},
 	"auditlog":           {"os"},
 	"vaultsetup":         {"os"},
 
+	"signature/notary":        {"os"},
+	"signature/formats":       {"os"},
 	"signature/simplesigning": {"os"},
+	"signature/oms":           {"os"},
 }
 
 type pkg struct {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/oms"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/sigstore"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/simplesigning"
 )
@@ -36,6 +37,8 @@ func rows() []Format {
 			predicate: sigstore.PredicateType, parse: alone(sigstore.Parse)},
 		{Name: signature.Notary, ArtifactType: notary.ArtifactType, LayerType: notary.MediaTypeJWS, parse: alone(notary.ParseJWS)},
 		{Name: signature.NotaryCOSE, ArtifactType: notary.ArtifactType, LayerType: notary.MediaTypeCOSE, parse: alone(notary.ParseCOSE)},
+		{Name: signature.OMS, ArtifactType: sigstore.MediaType, LayerType: sigstore.MediaType,
+			predicate: oms.PredicateType, parse: alone(oms.Parse)},
 		{Name: signature.CosignTag, ArtifactType: simplesigning.MediaType, LayerType: simplesigning.MediaType, Shared: true, parse: parseClassic},
 	}
 }

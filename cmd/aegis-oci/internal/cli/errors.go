@@ -16,6 +16,7 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/oms"
 	"github.com/aegis-oci/aegis-oci/pkg/transfer"
 	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
 	"github.com/aegis-oci/aegis-oci/pkg/vault"
@@ -105,6 +106,7 @@ func usage(err error, o *outcome) bool {
 		claim  *signature.ClaimError
 		noCert *aegis.NoCertificateError
 		chain  *notary.ChainError
+		files  *oms.ModelError
 	)
 	switch {
 	case errors.As(err, &u):
@@ -119,6 +121,8 @@ func usage(err error, o *outcome) bool {
 		return o.set(exitUsage, "certificate_unsuitable", "aegis-oci key certificate makes one that Notary verifiers take; --cert-chain FILE gives it")
 	case errors.As(err, &policy):
 		return o.set(exitUsage, "policy_invalid", "")
+	case errors.As(err, &files):
+		return o.set(exitUsage, "source_refused", "")
 	case errors.As(err, &conf), errors.As(err, &option), errors.As(err, &pack), errors.As(err, &key):
 		return o.set(exitUsage, "usage", "")
 	}
@@ -135,8 +139,11 @@ func trust(err error, o *outcome) bool {
 		self      *aegis.SelfVerifyError
 		subject   *signature.ManifestError
 		digests   *aegis.DigestError
+		bundle    *aegis.BundleError
 	)
 	switch {
+	case errors.As(err, &bundle):
+		return o.set(exitRejected, "bundle_invalid", "")
 	case errors.As(err, &none):
 		return o.set(exitRejected, "unsigned", "sign it first: aegis-oci sign --key hashivault://NAME "+refusedReference(err))
 	case errors.As(err, &rejected):
@@ -288,6 +295,7 @@ func source(err error, o *outcome) bool {
 		empty   *model.EmptyError
 		many    *model.TooManyFilesError
 		limit   *aegis.LayerLimitError
+		links   *aegis.LinkError
 		pack    *aegis.PackError
 		path    *model.PathError
 	)
@@ -304,6 +312,8 @@ func source(err error, o *outcome) bool {
 		return o.set(exitInternal, "source_changed", "run it again when nothing writes to the model")
 	case errors.As(err, &many):
 		return o.set(exitUsage, "too_many_files", "pack small files into an archive")
+	case errors.As(err, &links):
+		return o.set(exitUsage, "source_refused", "replace them by what they lead to, or leave them out with --ignore-path")
 	case errors.As(err, &limit):
 		return o.set(exitUsage, "layer_too_large", "split the file into shards below the limit")
 	}

@@ -33,7 +33,7 @@ type signFlags struct {
 func (s *signFlags) register(f *flagSet) {
 	f.StringVar(&s.key, "key", "", "Transit key to sign with: hashivault://[MOUNT/]NAME[?version=N&namespace=NS]")
 	f.StringVar(&s.publicKey, "public-key", "", "PEM file to check the new signature with, for a token that may only sign")
-	f.StringSliceVar(&s.formats, "signature-format", []string{string(signature.Sigstore)}, "signature format: sigstore, notary (jws), notary-cose (cose) (repeatable or comma separated)")
+	f.StringSliceVar(&s.formats, "signature-format", []string{string(signature.Sigstore)}, "signature format: sigstore, notary (jws), notary-cose (cose), cosign-tag, oms (repeatable or comma separated)")
 	f.StringVar(&s.certChain, "cert-chain", "", "PEM file with the key's certificate and its issuers, leaf first, for the notary formats (default: what Transit holds for the key version)")
 	f.DurationVarP(&s.expiry, "expiry", "e", 0, "how long the signature holds (0 = for ever)")
 	f.StringVar(&s.bundle, "bundle", "", "write the signature to this file too")
@@ -153,7 +153,7 @@ func (s *signFlags) certificates(signer *vault.Signer) ([]*x509.Certificate, err
 func (s *signFlags) write(made []aegis.SignatureMade) error {
 	for _, m := range made {
 		if s.bundle != "" {
-			if err := os.WriteFile(s.bundle, m.Envelope, 0o644); err != nil {
+			if err := writeFile(s.bundle, m.Envelope); err != nil {
 				return err
 			}
 		}
@@ -163,12 +163,20 @@ func (s *signFlags) write(made []aegis.SignatureMade) error {
 		if err := os.MkdirAll(s.signatureDir, 0o755); err != nil {
 			return err
 		}
-		name := m.Digest.Encoded() + "." + string(m.Format) + ".json"
+		name := m.Digest.Encoded() + "." + string(m.Format) + extension(m.Format)
 		if err := os.WriteFile(filepath.Join(s.signatureDir, name), m.Envelope, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// extension is .json but for the one format that is binary.
+func extension(f signature.Format) string {
+	if f == signature.NotaryCOSE {
+		return ".cbor"
+	}
+	return ".json"
 }
 
 // annotationFlag is -a k=v, repeatable.
