@@ -48,6 +48,7 @@ var never = map[string][]string{
 	"signature/formats":       {"net/http", oras, vaultAPI, cobra},
 	"signature/simplesigning": {"net/http", oras, vaultAPI, cobra},
 	"signature/oms":           {"net/http", oras, vaultAPI, cobra},
+	"timestamp":               {oras, vaultAPI, own("registry"), own("verify"), own("model"), cobra},
 }
 
 // neverDirectly lists what a package must not import itself. The standard

@@ -17,6 +17,7 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/oms"
+	"github.com/aegis-oci/aegis-oci/pkg/timestamp"
 	"github.com/aegis-oci/aegis-oci/pkg/transfer"
 	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
 	"github.com/aegis-oci/aegis-oci/pkg/vault"
@@ -439,6 +440,11 @@ func registryCode(e *registry.Error) (code, hint string) {
 }
 
 func fromTransfer(err error, o *outcome) bool {
+	var stamp *timestamp.Error
+	if errors.As(err, &stamp) {
+		o.retryable = true
+		return o.set(exitUndecided, "timestamp_failed", "is the authority up, and its root given with --timestamp-root-cert?")
+	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		o.retryable = true
 		return o.set(exitUndecided, "timeout", "")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/aegis-oci/aegis-oci/pkg/aegis"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 	"github.com/aegis-oci/aegis-oci/pkg/vault"
@@ -30,41 +31,6 @@ verifiers look for. The private key stays in Vault.`,
 	}
 	cmd.AddCommand(a.keyShowCmd(), a.keyPublicCmd(), a.keyCertificateCmd(), a.keyCSRCmd())
 	return cmd
-}
-
-// keyResult is the result of key show.
-type keyResult struct {
-	Key    string `json:"key"`
-	Type   string `json:"type"`
-	Latest int    `json:"latestVersion"`
-	// MinVerify and MinSign are Transit's limits: older versions verify or sign
-	// nothing.
-	MinVerify int `json:"minVerifyVersion"`
-	MinSign   int `json:"minSignVersion"`
-	// Formats are the signature formats that take the type.
-	Formats  []signature.Format `json:"formats"`
-	Versions []keyVersion       `json:"versions"`
-}
-
-// keyVersion is one version of a key.
-type keyVersion struct {
-	Version int `json:"version"`
-	// Signs and Verifies say what the server still does with it.
-	Signs     bool   `json:"signs"`
-	Verifies  bool   `json:"verifies"`
-	PublicKey string `json:"publicKey"`
-	// Certificates are those stored with the version, leaf first.
-	Certificates []keyCertificate `json:"certificates"`
-}
-
-// keyCertificate is one certificate, as trust policies want to know it.
-type keyCertificate struct {
-	Identity  string    `json:"identity"`
-	NotBefore time.Time `json:"notBefore"`
-	NotAfter  time.Time `json:"notAfter"`
-	// Problem says why Notary verifiers would refuse the chain, on its first
-	// certificate.
-	Problem string `json:"problem,omitempty"`
 }
 
 func (a *app) keyShowCmd() *cobra.Command {
@@ -113,17 +79,17 @@ func (a *app) transitKey(cmd *cobra.Command, v *vaultFlags, uri string) (*vault.
 	return s, ref, err
 }
 
-func showKey(uri string, d vault.KeyDetails) keyResult {
-	r := keyResult{Key: uri, Type: d.Type, Latest: d.Latest, MinVerify: d.MinVerify, MinSign: d.MinSign,
-		Formats: []signature.Format{}, Versions: []keyVersion{}}
+func showKey(uri string, d vault.KeyDetails) aegis.KeyResult {
+	r := aegis.KeyResult{Key: uri, Type: d.Type, Latest: d.Latest, MinVerify: d.MinVerify, MinSign: d.MinSign,
+		Formats: []signature.Format{}, Versions: []aegis.KeyVersion{}}
 	for _, f := range signature.Formats() {
 		if d.Key != signature.KeyUnknown && len(signature.Algorithms(f, d.Key)) > 0 {
 			r.Formats = append(r.Formats, f)
 		}
 	}
 	for _, v := range d.Versions {
-		kv := keyVersion{Version: v.Version, Signs: v.Version >= d.MinSign, Verifies: v.Version >= d.MinVerify,
-			PublicKey: string(v.PublicKey), Certificates: []keyCertificate{}}
+		kv := aegis.KeyVersion{Version: v.Version, Signs: v.Version >= d.MinSign, Verifies: v.Version >= d.MinVerify,
+			PublicKey: string(v.PublicKey), Certificates: []aegis.KeyCertificate{}}
 		if len(v.Chain) > 0 {
 			kv.Certificates = showChain(v)
 		}
@@ -132,14 +98,14 @@ func showKey(uri string, d vault.KeyDetails) keyResult {
 	return r
 }
 
-func showChain(v vault.KeyVersion) []keyCertificate {
+func showChain(v vault.KeyVersion) []aegis.KeyCertificate {
 	chain, err := notary.ParseCertificates("the stored chain", v.Chain)
 	if err != nil {
-		return []keyCertificate{{Problem: err.Error()}}
+		return []aegis.KeyCertificate{{Problem: err.Error()}}
 	}
-	out := make([]keyCertificate, len(chain))
+	out := make([]aegis.KeyCertificate, len(chain))
 	for i, c := range chain {
-		out[i] = keyCertificate{Identity: notary.SubjectText(c), NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC()}
+		out[i] = aegis.KeyCertificate{Identity: notary.SubjectText(c), NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC()}
 	}
 	if err := notary.CheckChain(chain); err != nil {
 		out[0].Problem = err.Error()
@@ -147,7 +113,7 @@ func showChain(v vault.KeyVersion) []keyCertificate {
 	return out
 }
 
-func keyText(w io.Writer, r keyResult) error {
+func keyText(w io.Writer, r aegis.KeyResult) error {
 	names := make([]string, len(r.Formats))
 	for i, f := range r.Formats {
 		names[i] = string(f)
@@ -176,14 +142,6 @@ func keyText(w io.Writer, r keyResult) error {
 	return nil
 }
 
-// publicKeyResult is the result of key public.
-type publicKeyResult struct {
-	Key string `json:"key"`
-	// PublicKeys is PEM, one block for each version, oldest first.
-	PublicKeys string `json:"publicKeys"`
-	Versions   []int  `json:"versions"`
-}
-
 func (a *app) keyPublicCmd() *cobra.Command {
 	v := &vaultFlags{}
 	var output string
@@ -202,7 +160,7 @@ Example:
 			if err != nil {
 				return err
 			}
-			r := publicKeyResult{Key: args[0], Versions: []int{}}
+			r := aegis.PublicKeyResult{Key: args[0], Versions: []int{}}
 			for _, version := range d.Versions {
 				r.PublicKeys += string(version.PublicKey)
 				r.Versions = append(r.Versions, version.Version)

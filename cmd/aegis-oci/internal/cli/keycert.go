@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/aegis-oci/aegis-oci/pkg/aegis"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 )
@@ -27,19 +28,6 @@ type certificateOptions struct {
 	install    bool
 	chain      string
 	output     string
-}
-
-// certificateResult is the result of key certificate.
-type certificateResult struct {
-	Key     string `json:"key"`
-	Version int    `json:"keyVersion"`
-	// Identity is how a trust policy names the certificate's subject.
-	Identity  string    `json:"identity"`
-	NotBefore time.Time `json:"notBefore"`
-	NotAfter  time.Time `json:"notAfter"`
-	// Certificates is PEM, leaf first.
-	Certificates string `json:"certificates"`
-	Installed    bool   `json:"installed"`
 }
 
 func (a *app) keyCertificateCmd() *cobra.Command {
@@ -97,7 +85,7 @@ func (a *app) runKeyCertificate(cmd *cobra.Command, o *certificateOptions, uri s
 	for _, c := range chain {
 		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
 	}
-	r := certificateResult{Key: uri, Version: version, Identity: notary.SubjectText(chain[0]),
+	r := aegis.CertificateResult{Key: uri, Version: version, Identity: notary.SubjectText(chain[0]),
 		NotBefore: chain[0].NotBefore.UTC(), NotAfter: chain[0].NotAfter.UTC(), Certificates: string(text), Installed: o.install}
 	if o.install {
 		s, ref, err := a.transitKey(cmd, &o.vaultFlags, uri)
@@ -180,14 +168,6 @@ type csrOptions struct {
 	output  string
 }
 
-// csrResult is the result of key csr.
-type csrResult struct {
-	Key     string `json:"key"`
-	Version int    `json:"keyVersion"`
-	// Request is PEM (PKCS #10).
-	Request string `json:"request"`
-}
-
 func (a *app) keyCSRCmd() *cobra.Command {
 	o := &csrOptions{}
 	cmd := &cobra.Command{
@@ -234,7 +214,7 @@ func (a *app) runKeyCSR(cmd *cobra.Command, o *csrOptions, uri string) error {
 		return err
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
-	return a.printPEM(o.output, string(text), csrResult{Key: uri, Version: signer.Version(), Request: string(text)})
+	return a.printPEM(o.output, string(text), aegis.RequestResult{Key: uri, Version: signer.Version(), Request: string(text)})
 }
 
 // writeFile replaces a file whole: a failure half-way leaves the old one.

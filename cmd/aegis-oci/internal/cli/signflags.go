@@ -15,6 +15,7 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
+	"github.com/aegis-oci/aegis-oci/pkg/timestamp"
 	"github.com/aegis-oci/aegis-oci/pkg/vault"
 )
 
@@ -28,6 +29,8 @@ type signFlags struct {
 	signatureDir string
 	noBuilder    bool
 	certChain    string
+	tsaURL       string
+	tsaRoots     string
 }
 
 func (s *signFlags) register(f *flagSet) {
@@ -36,9 +39,43 @@ func (s *signFlags) register(f *flagSet) {
 	f.StringSliceVar(&s.formats, "signature-format", []string{string(signature.Sigstore)}, "signature format: sigstore, notary (jws), notary-cose (cose), cosign-tag, oms (repeatable or comma separated)")
 	f.StringVar(&s.certChain, "cert-chain", "", "PEM file with the key's certificate and its issuers, leaf first, for the notary formats (default: what Transit holds for the key version)")
 	f.DurationVarP(&s.expiry, "expiry", "e", 0, "how long the signature holds (0 = for ever)")
+	s.registerTimestamp(f)
 	f.StringVar(&s.bundle, "bundle", "", "write the signature to this file too")
 	f.StringVar(&s.signatureDir, "signature-dir", "", "write every signature into this directory too")
 	f.BoolVar(&s.noBuilder, "no-builder", false, "do not sign which CI job this is: repository, ref, sha, workflow_ref and run_id of its identity token")
+}
+
+// registerTimestamp registers the flags of the timestamp authority.
+func (s *signFlags) registerTimestamp(f *flagSet) {
+	f.StringVar(&s.tsaURL, "timestamp-url", "", "RFC 3161 timestamp authority that stamps the signatures of the notary formats")
+	f.StringVar(&s.tsaRoots, "timestamp-root-cert", "", "PEM file with the timestamp authority's root (default: the system's roots)")
+}
+
+// timestamper opens the timestamp authority; nil without one.
+func (s *signFlags) timestamper() (notary.Timestamper, error) {
+	if s.tsaURL == "" {
+		return nil, nil
+	}
+	var roots *x509.CertPool
+	if s.tsaRoots != "" {
+		data, err := readFileBounded(s.tsaRoots, maxKeyFile)
+		if err != nil {
+			return nil, &usageError{msg: fmt.Sprintf("--timestamp-root-cert: %v", err)}
+		}
+		certs, err := notary.ParseCertificates(s.tsaRoots, data)
+		if err != nil {
+			return nil, err
+		}
+		roots = x509.NewCertPool()
+		for _, c := range certs {
+			roots.AddCert(c)
+		}
+	}
+	authority, err := timestamp.NewAuthority(s.tsaURL, roots, nil)
+	if err != nil {
+		return nil, &usageError{msg: err.Error(), hint: "--timestamp-url http://timestamp.example.com"}
+	}
+	return authority, nil
 }
 
 // used returns the first flag that only makes sense when signing.
@@ -58,6 +95,8 @@ func (s *signFlags) used() string {
 		return "--no-builder"
 	case s.certChain != "":
 		return "--cert-chain"
+	case s.tsaURL != "":
+		return "--timestamp-url"
 	}
 	return ""
 }
@@ -78,6 +117,12 @@ func (s *signFlags) check() error {
 	}
 	if s.certChain != "" && !aegis.NeedCertificates(s.parsed()) {
 		return &usageError{msg: "--cert-chain goes with the notary formats", hint: "--signature-format notary"}
+	}
+	if s.tsaURL != "" && !aegis.NeedCertificates(s.parsed()) {
+		return &usageError{msg: "--timestamp-url goes with the notary formats", hint: "--signature-format notary"}
+	}
+	if s.tsaRoots != "" && s.tsaURL == "" {
+		return usagef("--timestamp-root-cert goes with --timestamp-url")
 	}
 	return aegis.CheckFormats(s.parsed(), signature.KeyUnknown)
 }
@@ -106,6 +151,10 @@ func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotati
 	if err != nil {
 		return nil, err
 	}
+	stamper, err := s.timestamper()
+	if err != nil {
+		return nil, err
+	}
 	self, err := a.selfVerifyKey(ctx, v, signer, s.key, s.publicKey)
 	if err != nil {
 		return nil, err
@@ -118,6 +167,7 @@ func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotati
 		Annotations: annotations,
 
 		Certificates: chain,
+		Timestamper:  stamper,
 		Agent:        userAgent(),
 	}
 	if a.jwt != nil && !s.noBuilder {
