@@ -259,7 +259,7 @@ func TestEveryResultIsDocumented(t *testing.T) {
 		"### Result of inspect": aegis.InspectResult{},
 		"### Result of tag":     aegis.TagResult{},
 
-		"### Result of vault audit": auditlog.Report{},
+		"### Result of vault audit":               auditlog.Report{},
 		"### Result of sign with --dir or --file": aegis.LocalSignResult{},
 		"### Result of key show":                  aegis.KeyResult{},
 		"### Result of key public":                aegis.PublicKeyResult{},
