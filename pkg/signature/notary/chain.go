@@ -50,10 +50,12 @@ func checkChain(chain []*x509.Certificate) (algorithm, error) {
 		if i > 0 {
 			reason = authorityReason(c, i-1)
 		}
-		if reason == "" {
-			reason = issuerReason(chain, i)
-		}
 		if reason != "" {
+			return algorithm{}, &ChainError{Index: i, Subject: c.Subject.String(), Reason: reason}
+		}
+	}
+	for i, c := range chain {
+		if reason := issuerReason(chain, i); reason != "" {
 			return algorithm{}, &ChainError{Index: i, Subject: c.Subject.String(), Reason: reason}
 		}
 	}
