@@ -8,7 +8,7 @@
 // The envelopes are written here rather than with notation-core-go, which
 // reaches net/http through its revocation package and asks its signer in the
 // middle of making an envelope: one Vault request could not serve several
-// formats. test/notation holds them against notation-core-go in both directions.
+// formats. test/interop holds them against notation in both directions.
 //
 // Parse checks everything that a key need not be asked for: structure, critical
 // headers, the algorithm, and the certificates (order, issuance, usages). A
