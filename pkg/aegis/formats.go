@@ -22,10 +22,14 @@ import (
 // is given twice, or has no algorithm for the type of key.
 type FormatError struct {
 	Format signature.Format
+	// Reason is empty for a format that is not known.
 	Reason string
 }
 
 func (e *FormatError) Error() string {
+	if e.Reason == "" {
+		return fmt.Sprintf("unknown signature format %q", e.Format)
+	}
 	return fmt.Sprintf("signature format %q: %s", e.Format, e.Reason)
 }
 
@@ -46,7 +50,7 @@ func CheckFormats(formats []signature.Format, t signature.KeyType) error {
 	for i, f := range formats {
 		switch {
 		case !slices.Contains(signature.Formats(), f):
-			return &FormatError{f, "it is not known"}
+			return &FormatError{f, ""}
 		case slices.Contains(formats[:i], f):
 			return &FormatError{f, "it is given twice"}
 		case len(signature.Algorithms(f, t)) == 0:

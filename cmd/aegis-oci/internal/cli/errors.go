@@ -115,11 +115,11 @@ func usage(err error, o *outcome) bool {
 	case errors.As(err, &ref):
 		return o.set(exitUsage, "reference_invalid", "a reference is REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]")
 	case errors.As(err, &format):
-		return o.set(exitUsage, "format_unknown", "--signature-format sigstore, notary, notary-cose, cosign-tag or oms; an ecdsa-p256 key serves all of them")
+		return o.set(exitUsage, "format_unknown", "--signature-format sigstore, notary, notary-cose, cosign-tag or oms; an ecdsa-p256 key takes all")
 	case errors.As(err, &claim):
 		return o.set(exitUsage, "claim_unsupported", "leave the claim out, or sign in a format that carries it")
 	case errors.As(err, &noCert), errors.As(err, &chain):
-		return o.set(exitUsage, "certificate_unsuitable", "aegis-oci key certificate makes one that Notary verifiers take; --cert-chain FILE gives it")
+		return o.set(exitUsage, "certificate_unsuitable", "aegis-oci key certificate makes one that Notary verifiers take")
 	case errors.As(err, &policy):
 		return o.set(exitUsage, "policy_invalid", "")
 	case errors.As(err, &files):
