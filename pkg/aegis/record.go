@@ -183,7 +183,11 @@ func outcome(err error) string {
 // checkDigest names a question to a key.
 func checkDigest(c signature.Check) digest.Digest {
 	h := sha256.New()
-	for _, part := range [][]byte{[]byte(c.Format), c.Message, c.Signature} {
+	parts := [][]byte{[]byte(c.Format), c.Message, c.Signature}
+	for _, x := range c.Chain {
+		parts = append(parts, x.Raw)
+	}
+	for _, part := range parts {
 		var size [8]byte
 		binary.BigEndian.PutUint64(size[:], uint64(len(part)))
 		h.Write(size[:])

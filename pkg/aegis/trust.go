@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
@@ -124,12 +125,9 @@ func openCertificates(k trustpolicy.Key, open KeyOpener) (signature.Key, error) 
 		}
 		roots = b
 	}
-	return certificateKey(k.Name, roots, k.Identities)
-}
-
-// certificateKey is the one place that makes a key of certificate authorities and
-// identities. No format that this version reads carries certificates, so that no
-// signature could ever count: better an error than an entry without effect.
-func certificateKey(name string, _ []byte, _ []string) (signature.Key, error) {
-	return nil, &CertificateError{Key: name, Reason: "certificates are not read by this version"}
+	key, err := notary.NewAuthority(k.Name, roots, k.Identities)
+	if err != nil {
+		return nil, &CertificateError{Key: k.Name, Reason: err.Error()}
+	}
+	return key, nil
 }

@@ -126,9 +126,16 @@ type asking struct {
 
 // add opens a question, or answers it where no request is needed.
 func (a *asking) add(i int, c signature.Check, info *keyInfo) {
-	typ := signature.KeyUnknown
+	// A certificate says which type of key it is of. It leads to one row of the
+	// table where the key may not be read, and must agree where it may.
+	typ, _ := c.Leaf()
 	if info != nil {
-		typ = info.keyType()
+		if known := info.keyType(); typ == signature.KeyUnknown || typ == known {
+			typ = known
+		} else {
+			a.verdicts[i].Err = fmt.Errorf("the certificate is of a key of type %s, not %s: %w", typ, known, signature.ErrInvalid)
+			return
+		}
 	}
 	sets := paramsFor(c.Format, typ)
 	switch {

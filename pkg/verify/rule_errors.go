@@ -18,6 +18,7 @@ const (
 	RuleFormats     = "formats"
 	RuleExpiry      = "expiry"
 	RuleClock       = "clock"
+	RuleCertificate = "certificate"
 	RuleMaxAge      = "maxAge"
 	RuleNotBefore   = "notBefore"
 	RuleRepository  = "requireRepository"
@@ -44,6 +45,9 @@ func (e *ExpiredError) Rule() string { return RuleExpiry }
 
 // Rule names the rule that refused.
 func (e *FutureError) Rule() string { return RuleClock }
+
+// Rule names the rule that refused.
+func (e *CertificateTimeError) Rule() string { return RuleCertificate }
 
 // Rule names the rule that refused.
 func (e *AnnotationError) Rule() string { return RuleAnnotations }

@@ -382,7 +382,7 @@ func TestExplainTellsEveryRule(t *testing.T) {
 		}
 	}
 	want := map[string]bool{
-		verify.RuleSignature: true, verify.RuleSubject: true, verify.RuleExpiry: true, verify.RuleClock: true, verify.RuleMaxAge: false,
+		verify.RuleSignature: true, verify.RuleSubject: true, verify.RuleExpiry: true, verify.RuleClock: true, verify.RuleCertificate: true, verify.RuleMaxAge: false,
 		verify.RuleNotBefore: false, verify.RuleRepository: false, verify.RuleAnnotations: false, verify.RuleBuilder: false,
 	}
 	if !reflect.DeepEqual(got, want) {

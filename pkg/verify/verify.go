@@ -281,7 +281,7 @@ func (j *judgement) decide(i int, k signature.Key, c *candidate, o signature.Ope
 		Claims:            o.Statement.Claims,
 		ManifestBytes:     c.manifest,
 		Envelope:          c.envelopeBytes,
-		EnvelopeMediaType: c.layerType,
+		EnvelopeMediaType: c.layer.MediaType,
 	}, true
 }
 

@@ -261,9 +261,14 @@ func TestEveryResultIsDocumented(t *testing.T) {
 		"### Result of inspect": aegis.InspectResult{},
 		"### Result of tag":     aegis.TagResult{},
 
-		"### Result of vault audit":    auditlog.Report{},
-		"### Result of policy explain": aegis.Record{},
-		"### Result of policy replay":  aegis.ReplayResult{},
+		"### Result of vault audit":               auditlog.Report{},
+		"### Result of sign with --dir or --file": aegis.LocalSignResult{},
+		"### Result of key show":                  aegis.KeyResult{},
+		"### Result of key public":                aegis.PublicKeyResult{},
+		"### Result of key certificate":           aegis.CertificateResult{},
+		"### Result of key csr":                   aegis.RequestResult{},
+		"### Result of policy explain":            aegis.Record{},
+		"### Result of policy replay":             aegis.ReplayResult{},
 	} {
 		want, got := fields(reflect.TypeOf(result), ""), saidFields(t, heading)
 		for _, f := range want {

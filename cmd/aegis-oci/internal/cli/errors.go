@@ -15,6 +15,9 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/oms"
+	"github.com/aegis-oci/aegis-oci/pkg/timestamp"
 	"github.com/aegis-oci/aegis-oci/pkg/transfer"
 	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
 	"github.com/aegis-oci/aegis-oci/pkg/vault"
@@ -104,6 +107,10 @@ func usage(err error, o *outcome) bool {
 		shared *verify.DuplicateKeyError
 		certs  *aegis.CertificateError
 		record *aegis.RecordError
+		claim  *signature.ClaimError
+		noCert *aegis.NoCertificateError
+		chain  *notary.ChainError
+		files  *oms.ModelError
 	)
 	switch {
 	case errors.As(err, &u):
@@ -111,11 +118,17 @@ func usage(err error, o *outcome) bool {
 	case errors.As(err, &ref):
 		return o.set(exitUsage, "reference_invalid", "a reference is REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]")
 	case errors.As(err, &format):
-		return o.set(exitUsage, "format_unknown", "--signature-format sigstore")
+		return o.set(exitUsage, "format_unknown", "--signature-format sigstore, notary, notary-cose, cosign-tag or oms; an ecdsa-p256 key takes all")
 	case errors.As(err, &policy), errors.As(err, &shared), errors.As(err, &certs):
 		return o.set(exitUsage, "policy_invalid", "")
 	case errors.As(err, &record):
 		return o.set(exitUsage, "record_invalid", "aegis-oci policy explain --format json ... writes records")
+	case errors.As(err, &claim):
+		return o.set(exitUsage, "claim_unsupported", "leave the claim out, or sign in a format that carries it")
+	case errors.As(err, &noCert), errors.As(err, &chain):
+		return o.set(exitUsage, "certificate_unsuitable", "aegis-oci key certificate makes one that Notary verifiers take")
+	case errors.As(err, &files):
+		return o.set(exitUsage, "source_refused", "")
 	case errors.As(err, &conf), errors.As(err, &option), errors.As(err, &pack), errors.As(err, &key):
 		return o.set(exitUsage, "usage", "")
 	}
@@ -194,6 +207,7 @@ func source(err error, o *outcome) bool {
 		empty   *model.EmptyError
 		many    *model.TooManyFilesError
 		limit   *aegis.LayerLimitError
+		links   *aegis.LinkError
 		pack    *aegis.PackError
 		path    *model.PathError
 	)
@@ -210,6 +224,8 @@ func source(err error, o *outcome) bool {
 		return o.set(exitInternal, "source_changed", "run it again when nothing writes to the model")
 	case errors.As(err, &many):
 		return o.set(exitUsage, "too_many_files", "pack small files into an archive")
+	case errors.As(err, &links):
+		return o.set(exitUsage, "source_refused", "replace them by what they lead to, or leave them out with --ignore-path")
 	case errors.As(err, &limit):
 		return o.set(exitUsage, "layer_too_large", "split the file into shards below the limit")
 	}
@@ -335,6 +351,11 @@ func registryCode(e *registry.Error) (code, hint string) {
 }
 
 func fromTransfer(err error, o *outcome) bool {
+	var stamp *timestamp.Error
+	if errors.As(err, &stamp) {
+		o.retryable = true
+		return o.set(exitUndecided, "timestamp_failed", "is the authority up, and its root given with --timestamp-root-cert?")
+	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		o.retryable = true
 		return o.set(exitUndecided, "timeout", "")

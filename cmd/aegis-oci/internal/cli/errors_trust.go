@@ -24,8 +24,11 @@ func trust(err error, o *outcome) bool {
 		subject   *signature.ManifestError
 		digests   *aegis.DigestError
 		differs   *differsError
+		bundle    *aegis.BundleError
 	)
 	switch {
+	case errors.As(err, &bundle):
+		return o.set(exitRejected, "bundle_invalid", "")
 	case errors.As(err, &none):
 		return o.set(exitRejected, "unsigned", "sign it first: aegis-oci sign --key hashivault://NAME "+refusedReference(err))
 	case errors.As(err, &rejected):

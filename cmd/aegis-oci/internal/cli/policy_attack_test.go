@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/elliptic"
+	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
 	"fmt"
@@ -242,6 +243,52 @@ func TestCLIAThousandReferrers(t *testing.T) {
 		by.attach(by.sign(k, signature.Claims{SignedAt: time.Now().Add(time.Minute)}))
 	}
 	r.ok(t, "verify", "--policy", two, copied)
+}
+
+// TestCLICertificates has a Notary signature judged under a policy of ours and under
+// notation's own, by authority and subject.
+func TestCLICertificates(t *testing.T) {
+	r := newPolicyRig(t)
+	now := time.Now()
+	k, ca, stranger := testkey.New(t, signature.ECDSAP256), testkey.New(t, signature.ECDSAP256), testkey.New(t, signature.ECDSAP256)
+	authority := ca.Issue(t, testkey.Authority(now, "ca"), nil, nil)
+	chain := []*x509.Certificate{k.Issue(t, testkey.Leaf(now, "signer"), ca, authority), authority}
+	ref := r.ref(t, "v1")
+	r.signedBy(t, ref, 0, aegis.Signing{Formats: []signature.Format{signature.Notary, signature.NotaryCOSE}, Certificates: chain}, k)
+	r.signedBy(t, r.ref(t, "plain"), 0, aegis.Signing{}, k)
+	r.file(t, "truststore/x509/ca/acme/ca.pem", string(testkey.CertificatePEM(authority)))
+	r.file(t, "truststore/x509/ca/der/ca.crt", string(authority.Raw))
+	r.file(t, "truststore/x509/ca/other/ca.pem", string(testkey.CertificatePEM(stranger.Issue(t, testkey.Authority(now, "other"), nil, nil))))
+	ours := func(file, identity string) string {
+		return r.policy(t, "formats: [notary, notary-cose]", "keys:", `- {name: pki, certificatesFile: `+file+`, identities: ["`+identity+`"]}`)
+	}
+	acme, other := "truststore/x509/ca/acme/ca.pem", "truststore/x509/ca/other/ca.pem"
+	r.ok(t, "verify", "--policy", ours(acme, "x509.subject: C=US, ST=WA, O=Acme"), ref)
+	r.ok(t, "verify", "--policy", ours(acme, "*"), ref)
+	r.refused(t, 3, "rejected", "verify", "--policy", ours(acme, "x509.subject: C=US, ST=WA, O=Other"), ref)
+	r.refused(t, 3, "rejected", "verify", "--policy", ours(other, "*"), ref)
+	r.refused(t, 3, "format_not_allowed", "verify", "--policy", ours(acme, "*"), r.ref(t, "plain"))
+	r.refused(t, 2, "policy_invalid", "policy", "check", "--policy", ours("none.pem", "*"))
+	r.file(t, "k.pub", string(k.PEM()))
+	// The certificate is of the key: one signer under two names, and one signature.
+	two := r.policy(t, "require: 2", "keys:", `- {name: pki, certificatesFile: `+acme+`, identities: ["*"]}`, "- {name: key, publicKeyFile: k.pub}")
+	r.refused(t, 3, "too_few_signers", "verify", "--policy", two, ref)
+
+	notation := func(store, level string) string {
+		return r.file(t, "trustpolicy.json", fmt.Sprintf(`{"version": "1.0", "trustPolicies": [{"name": "all", "registryScopes": ["*"],
+			"signatureVerification": {"level": %q}, "trustStores": ["ca:%s"], "trustedIdentities": ["x509.subject: C=US, ST=WA, O=Acme"]}]}`, level, store))
+	}
+	for _, store := range []string{"acme", "der"} {
+		r.ok(t, "verify", "--notation-policy", notation(store, "strict"), ref)
+		r.ok(t, "verify", "--notation-policy", notation(store, "permissive"), ref)
+	}
+	r.refused(t, 3, "rejected", "verify", "--notation-policy", notation("other", "permissive"), ref)
+	r.refused(t, 3, "format_not_allowed", "verify", "--notation-policy", notation("acme", "strict"), r.ref(t, "plain"))
+	r.refused(t, 2, "policy_invalid", "verify", "--notation-policy", notation("none", "strict"), ref)
+	record := r.file(t, "record.json", r.ok(t, "policy", "explain", "--format", "json", "--notation-policy", notation("acme", "strict"), ref))
+	if out := r.ok(t, "policy", "replay", record); !strings.Contains(out, "decision   accepted") || !strings.Contains(out, "verified again   all") {
+		t.Errorf("replay says %s", out)
+	}
 }
 
 // notation's policies are read and held to their form; nothing passes by them.
