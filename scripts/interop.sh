@@ -2,7 +2,7 @@
 # Copyright The aegis-oci Authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# Holds aegis-oci against cosign and oras, as programs, on two real registries.
+# Holds aegis-oci against cosign, notation and oras, as programs, on two real registries.
 # Builds what is missing first: from an empty build cache that takes about ten
 # minutes, afterwards a few seconds. The tests take about a minute, and the
 # concurrent signers of one round three seconds more:
@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 root=$(pwd)
 
 CGO_ENABLED=0 go build -trimpath -o bin/aegis-oci ./cmd/aegis-oci
-test/tools/build.sh oras cosign cosign2
+test/tools/build.sh oras cosign cosign2 notation
 for server in stack:aegis-stack distribution:registry; do
 	# The same flags as make stack: one build of OpenBao serves all.
 	(cd "test/${server%%:*}" && GOWORK=off go build -o "$root/bin/${server##*:}" .)

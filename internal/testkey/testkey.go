@@ -85,7 +85,11 @@ func (k *Key) Sign(_ context.Context, msgs []signature.Message) ([]signature.Pri
 			h.Write(in)
 			in = h.Sum(nil)
 		}
-		sig, err := k.priv.Sign(rand.Reader, in, a.Hash)
+		var opts crypto.SignerOpts = a.Hash
+		if a.Family == signature.RSAPSS {
+			opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: a.Hash}
+		}
+		sig, err := k.priv.Sign(rand.Reader, in, opts)
 		if err != nil {
 			return nil, err
 		}

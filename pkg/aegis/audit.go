@@ -116,7 +116,7 @@ func (c *Client) attached(ctx context.Context, n named) ([]auditlog.Signature, e
 		return nil, err
 	}
 	v := verify.New(verify.Options{MaxCandidates: allCandidates, Now: c.now()})
-	findings, _, err := v.Examine(ctx, pinned.Subject(), repo, nil)
+	findings, _, err := v.Examine(ctx, pinned.Subject(), source{repo}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("list signatures of %s: %w", pinned.Reference(), err)
 	}
@@ -135,7 +135,7 @@ func auditable(pinned registry.Pinned, tags []string, f verify.Finding) auditlog
 		Reference: pinned.Reference(),
 		Tags:      slices.Clone(tags),
 		Digest:    f.Descriptor.Digest.String(),
-		Format:    string(signature.Sigstore),
+		Format:    string(f.Format),
 		RequestID: f.Annotations[signature.AnnotationRequestID],
 	}
 	if f.Envelope == nil {

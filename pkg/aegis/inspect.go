@@ -88,7 +88,7 @@ func (c *Client) Inspect(ctx context.Context, ref registry.Reference, keys []sig
 	if err := r.describe(pinned); err != nil {
 		return InspectResult{}, err
 	}
-	findings, more, err := c.verifier().Examine(ctx, s, repo, keys)
+	findings, more, err := c.verifier().Examine(ctx, s, source{repo}, keys)
 	if err != nil {
 		return InspectResult{}, fmt.Errorf("list signatures of %s: %w", pinned.Reference(), err)
 	}
@@ -120,7 +120,7 @@ func (r *InspectResult) add(f verify.Finding, judged bool) {
 		return
 	}
 	s := InspectedSignature{
-		Format:         signature.Sigstore,
+		Format:         f.Format,
 		Manifest:       f.Descriptor.Digest,
 		Created:        f.Annotations[ocispec.AnnotationCreated],
 		VaultRequestID: f.Annotations[signature.AnnotationRequestID],

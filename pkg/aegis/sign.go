@@ -6,17 +6,20 @@ package aegis
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
-	"github.com/aegis-oci/aegis-oci/pkg/signature/sigstore"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/formats"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 )
 
 // Signing says how to sign.
@@ -33,6 +36,13 @@ type Signing struct {
 	Builder     map[string]string
 	// Expiry is how long the signature holds; zero means for ever.
 	Expiry time.Duration
+	// Certificates are the key's own and its issuers', leaf first, which the
+	// Notary formats need.
+	Certificates []*x509.Certificate
+	// Timestamper stamps the signatures of formats that can carry a timestamp.
+	Timestamper notary.Timestamper
+	// Agent names the program that signs.
+	Agent string
 }
 
 // check refuses what cannot be signed before anything is sent.
@@ -43,7 +53,7 @@ func (s Signing) check() error {
 	if s.Expiry < 0 {
 		return &OptionError{Option: "Signing.Expiry", Reason: "it is negative: " + s.Expiry.String()}
 	}
-	return CheckFormats(s.Formats)
+	return CheckFormats(s.Formats, s.Signer.ID().Type)
 }
 
 // OptionError means that an option cannot be used. It is the caller's mistake,
@@ -64,21 +74,6 @@ func (e *SelfVerifyError) Error() string {
 }
 
 func (e *SelfVerifyError) Unwrap() error { return e.Err }
-
-// FormatError means that a signature format is not known.
-type FormatError struct{ Format signature.Format }
-
-func (e *FormatError) Error() string { return fmt.Sprintf("unknown signature format %q", e.Format) }
-
-// CheckFormats reports the first format that cannot be written.
-func CheckFormats(formats []signature.Format) error {
-	for _, f := range formats {
-		if f != signature.Sigstore {
-			return &FormatError{Format: f}
-		}
-	}
-	return nil
-}
 
 // Sign signs the manifest that ref names, in place: the manifest is resolved
 // once, signed by digest, and the signature attached as a referrer.
@@ -111,40 +106,44 @@ func (c *Client) Sign(ctx context.Context, ref registry.Reference, s Signing) (S
 }
 
 func (c *Client) signAndAttach(ctx context.Context, repo *registry.Repository, pinned registry.Pinned, tag string, s Signing) ([]SignatureMade, error) {
-	draft, err := sigstore.Prepare(pinned.Subject(), c.claims(pinned, tag, s))
+	drafts, err := prepare(pinned, c.claims(pinned, tag, s), s)
 	if err != nil {
 		return nil, err
 	}
-	attachments, err := signature.Sign(ctx, s.Signer, draft)
+	attachments, err := signature.Sign(ctx, s.Signer, drafts...)
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", pinned.Subject(), err)
 	}
-	var made []SignatureMade
-	for _, a := range attachments {
-		checked, err := c.selfVerify(ctx, a, pinned.Subject(), s)
-		if err != nil {
+	checked := make([]bool, len(attachments))
+	for i, a := range attachments {
+		// All of them before the first one is seen by anybody.
+		if checked[i], err = c.selfVerify(ctx, a, pinned.Subject(), s); err != nil {
 			return nil, err
 		}
+	}
+	var made []SignatureMade
+	for i, a := range attachments {
 		m, err := attach(ctx, repo, pinned.Subject(), a)
 		if err != nil {
 			return nil, err
 		}
-		m.Key, m.SelfVerified = s.Signer.ID().Name, checked
+		m.Key, m.SelfVerified = s.Signer.ID().Name, checked[i]
 		made = append(made, m)
 	}
 	return made, nil
 }
 
 func (c *Client) claims(pinned registry.Pinned, tag string, s Signing) signature.Claims {
+	claims := c.signedClaims(s)
+	claims.Repository, claims.Tag = pinned.Name(), tag
+	return claims
+}
+
+// signedClaims are those that do not depend on what is signed.
+func (c *Client) signedClaims(s Signing) signature.Claims {
 	// Whole seconds: what every format can carry.
 	now := c.now()().UTC().Truncate(time.Second)
-	claims := signature.Claims{
-		SignedAt:    now,
-		Repository:  pinned.Name(),
-		Tag:         tag,
-		Builder:     s.Builder,
-		Annotations: s.Annotations,
-	}
+	claims := signature.Claims{SignedAt: now, Builder: s.Builder, Annotations: s.Annotations}
 	if s.Expiry > 0 {
 		claims.Expires = now.Add(s.Expiry)
 	}
@@ -154,6 +153,15 @@ func (c *Client) claims(pinned registry.Pinned, tag string, s Signing) signature
 // selfVerify checks a signature before anybody else sees it: Transit signs a
 // wrong hash as readily as a right one.
 func (c *Client) selfVerify(ctx context.Context, a signature.Attachment, subject signature.Subject, s Signing) (bool, error) {
+	env, err := formats.Parse(a)
+	if err != nil {
+		return false, &SelfVerifyError{Key: s.Signer.ID().Name, Err: err}
+	}
+	return c.selfVerifyEnvelope(ctx, env, a, s, func(st signature.Statement) bool { return st.Digest == subject.Digest() })
+}
+
+// selfVerifyEnvelope asks the key, and means to find what was to be signed.
+func (c *Client) selfVerifyEnvelope(ctx context.Context, env *signature.Envelope, a signature.Attachment, s Signing, means func(signature.Statement) bool) (bool, error) {
 	id := s.Signer.ID()
 	key := s.SelfVerify
 	if key == nil && id.SPKI != nil {
@@ -165,16 +173,12 @@ func (c *Client) selfVerify(ctx context.Context, a signature.Attachment, subject
 		key = public
 	}
 	if key == nil {
-		c.warn(fmt.Sprintf("the signature by %s was not checked: the token may not read the key or call verify; give --public-key", id.Name))
+		c.warn(fmt.Sprintf("the %s signature by %s was not checked: the token may not read the key or call verify; give --public-key", a.Format, id.Name))
 		return false, nil
-	}
-	env, err := sigstore.Parse(a.Envelope)
-	if err != nil {
-		return false, &SelfVerifyError{Key: id.Name, Err: err}
 	}
 	opened := signature.Open(ctx, key, []*signature.Envelope{env.WithVersionHint(a.Primitive.KeyVersion)})[0]
 	switch {
-	case opened.Err == nil && opened.Statement.Digest == subject.Digest():
+	case opened.Err == nil && means(opened.Statement):
 		return true, nil
 	case opened.Err == nil:
 		return false, &SelfVerifyError{Key: id.Name, Err: errors.New("it names another subject")}
@@ -187,6 +191,9 @@ func (c *Client) selfVerify(ctx context.Context, a signature.Attachment, subject
 
 // attach pushes the envelope and its manifest, and sees it in the listing.
 func attach(ctx context.Context, repo *registry.Repository, subject signature.Subject, a signature.Attachment) (SignatureMade, error) {
+	if a.Format == signature.CosignTag {
+		return attachClassic(ctx, repo, subject, a)
+	}
 	manifest, err := a.Manifest(subject)
 	if err != nil {
 		return SignatureMade{}, err
@@ -201,14 +208,30 @@ func attach(ctx context.Context, repo *registry.Repository, subject signature.Su
 	if err != nil {
 		return SignatureMade{}, fmt.Errorf("attach the signature: %w", err)
 	}
+	return signatureMade(a, desc.Digest), nil
+}
+
+// attachClassic adds the signature to those under cosign's tag.
+func attachClassic(ctx context.Context, repo *registry.Repository, subject signature.Subject, a signature.Attachment) (SignatureMade, error) {
+	if err := pushBytes(ctx, repo, a.Layer(), a.Envelope); err != nil {
+		return SignatureMade{}, fmt.Errorf("push the signature: %w", err)
+	}
+	dgst, err := repo.AppendClassic(ctx, subject, a.Layer())
+	if err != nil {
+		return SignatureMade{}, fmt.Errorf("attach the signature: %w", err)
+	}
+	return signatureMade(a, dgst), nil
+}
+
+func signatureMade(a signature.Attachment, manifest digest.Digest) SignatureMade {
 	return SignatureMade{
 		Format:         a.Format,
-		Digest:         desc.Digest,
+		Digest:         manifest,
 		MediaType:      a.MediaType,
 		KeyVersion:     a.Primitive.KeyVersion,
 		VaultRequestID: a.Primitive.RequestID,
 		Envelope:       a.Envelope,
-	}, nil
+	}
 }
 
 func pushBytes(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor, content []byte) error {

@@ -38,7 +38,7 @@ func (c *Client) resolveAndVerify(ctx context.Context, ref registry.Reference, r
 		return nil, registry.Pinned{}, verify.Verified{}, err
 	}
 	watch.lap("resolve")
-	v, err := c.verifier().Verify(ctx, pinned.Subject(), repo, req)
+	v, err := c.verifier().Verify(ctx, pinned.Subject(), source{repo}, req)
 	if err != nil {
 		return nil, pinned, verify.Verified{}, &SubjectRefusal{Reference: pinned.Reference(), Err: err}
 	}

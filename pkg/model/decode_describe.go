@@ -19,6 +19,8 @@ type Header struct {
 	Annotations  map[string]string
 	Config       ocispec.Descriptor
 	Layers       []Layer
+	// Unknown are the media types of layers that nobody here can unpack.
+	Unknown []string
 }
 
 // Describe reads a manifest or an index for showing. An index has no layers. raw
@@ -36,7 +38,10 @@ func Describe(s signature.Subject, raw []byte) (Header, error) {
 		h.ArtifactType = wire.Config.MediaType
 	}
 	for _, desc := range wire.Layers {
-		l, _, err := decodeLayer(desc)
+		l, known, err := decodeLayer(desc)
+		if err != nil || !known {
+			h.Unknown = append(h.Unknown, desc.MediaType)
+		}
 		if err != nil {
 			l = Layer{Descriptor: desc, Path: desc.Annotations[ocispec.AnnotationTitle]}
 		}

@@ -8,13 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"math/rand/v2"
-	"net/http"
-	"slices"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
@@ -41,6 +36,7 @@ func (r *Repository) Attach(ctx context.Context, subject signature.Subject, mani
 		return ocispec.Descriptor{}, fmt.Errorf("attach to %s@%s: %w", r.Name(), subject.Digest(), err)
 	}
 	a := &attachment{repo: r, subject: subject, entry: entry, manifest: manifest,
+		list:  &referrerList{repo: r, subject: subject},
 		about: r.Name() + "@" + subject.Digest().String(), budget: r.client.options.Retry.Budget}
 	if err := a.put(ctx); err != nil {
 		return ocispec.Descriptor{}, err
@@ -52,7 +48,10 @@ func (r *Repository) Attach(ctx context.Context, subject signature.Subject, mani
 	if api {
 		err = a.awaitListing(ctx)
 	} else {
-		err = a.join(ctx)
+		var own []byte
+		if own, err = json.Marshal(entry); err == nil {
+			_, err = a.join(ctx, entry.Digest.String(), own)
+		}
 	}
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -92,6 +91,7 @@ type attachment struct {
 	subject  signature.Subject
 	entry    ocispec.Descriptor
 	manifest []byte
+	list     list
 	about    string
 	budget   time.Duration
 	spent    time.Duration
@@ -153,138 +153,4 @@ func (a *attachment) awaitListing(ctx context.Context) error {
 			}
 		}
 	}
-}
-
-const (
-	// minSettle and maxSettle bound the delay after which an unchanged list
-	// counts as kept. Between them it is settleFactor round trips: who wants to
-	// overwrite it must be that much slower than the slowest request seen.
-	minSettle    = 500 * time.Millisecond
-	maxSettle    = 10 * time.Second
-	settleFactor = 8
-	// calmReads ends the wait in a repository where others never stop writing.
-	calmReads = 4
-)
-
-// join adds the entry to the fallback list and stays until it is kept there.
-func (a *attachment) join(ctx context.Context) error {
-	own, err := json.Marshal(a.entry)
-	if err != nil {
-		return err
-	}
-	// known is what the list should hold: our entry, and whatever it held since
-	// we began. A writer that overwrites us overwrites those as well.
-	known := map[digest.Digest]json.RawMessage{a.entry.Digest: own}
-	var settled digest.Digest
-	calm, writes := 0, 0
-	for {
-		index, err := a.read(ctx)
-		if err != nil {
-			return err
-		}
-		lost := remember(known, index)
-		if len(lost) == 0 {
-			calm++
-			if index.dgst == settled || calm > calmReads {
-				return nil
-			}
-			settled = index.dgst
-			if err := a.wait(ctx, a.settle(writes)); err != nil {
-				return err
-			}
-			continue
-		}
-		settled, calm = "", 0
-		if err := a.write(ctx, index, lost, known); err != nil {
-			return err
-		}
-		writes++
-		if err := a.wait(ctx, spread(writes)); err != nil {
-			return err
-		}
-	}
-}
-
-// settle grows when our own writes were lost: there is a crowd.
-func (a *attachment) settle(writes int) time.Duration {
-	d := max(minSettle, settleFactor*a.slowest)
-	if writes > 1 {
-		d *= 2
-	}
-	d = min(d, maxSettle)
-	return d + rand.N(d/2)
-}
-
-// spread is the random wait after the n-th write, before the list is read again:
-// the wider, the fewer writers meet.
-func spread(n int) time.Duration {
-	return 10*time.Millisecond + rand.N(min(2*time.Second, 50*time.Millisecond<<min(n, 10)))
-}
-
-// remember adds the list's entries to known, and returns those known that the
-// list lacks, in a fixed order.
-func remember(known map[digest.Digest]json.RawMessage, index *fallbackIndex) []json.RawMessage {
-	listed := index.byDigest()
-	var lost []json.RawMessage
-	for _, dgst := range slices.Sorted(maps.Keys(known)) {
-		if _, ok := listed[dgst]; !ok {
-			lost = append(lost, known[dgst])
-		}
-	}
-	maps.Copy(known, listed)
-	return lost
-}
-
-func (a *attachment) read(ctx context.Context) (*fallbackIndex, error) {
-	var index *fallbackIndex
-	err := a.timed(func() error {
-		var err error
-		index, err = a.repo.readFallback(ctx, opAttach, a.about, a.subject)
-		return err
-	})
-	if err == nil && len(index.manifests) >= maxReferrers {
-		err = newError(opAttach, a.about, TooLarge, "the list holds %d referrers", len(index.manifests))
-	}
-	return index, err
-}
-
-// write puts the merged list. It is not retried as it is: by then another writer
-// may have been there, so a failure that may pass leads back to a read.
-func (a *attachment) write(ctx context.Context, index *fallbackIndex, lost []json.RawMessage, known map[digest.Digest]json.RawMessage) error {
-	list, err := index.with(lost)
-	if err != nil {
-		return err
-	}
-	if len(list) > signature.MaxManifestSize {
-		return newError(opAttach, a.about, TooLarge, "the list of referrers would have %d bytes", len(list))
-	}
-	put := a.repo.manifestPut(opAttach, a.about, fallbackTag(a.subject.Digest()), ocispec.MediaTypeImageIndex, list)
-	err = a.timed(func() error {
-		_, err := a.repo.send(ctx, put)
-		return err
-	})
-	var e *Error
-	switch {
-	case err == nil || !errors.As(err, &e):
-		return err
-	case e.Retryable():
-		a.repo.retries.Add(1)
-		return a.wait(ctx, max(e.retryAfter, backoff(0)))
-	case (e.Status == http.StatusBadRequest || e.Status == http.StatusNotFound) && a.forget(known, lost):
-		return nil
-	}
-	return err
-}
-
-// forget drops entries that others had and that vanished: somebody may have
-// deleted them, and registries refuse a list that names what they do not have.
-func (a *attachment) forget(known map[digest.Digest]json.RawMessage, lost []json.RawMessage) bool {
-	dropped := false
-	for dgst := range (&fallbackIndex{manifests: lost}).byDigest() {
-		if dgst != a.entry.Digest {
-			delete(known, dgst)
-			dropped = true
-		}
-	}
-	return dropped
 }

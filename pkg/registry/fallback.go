@@ -6,6 +6,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 
@@ -59,17 +60,46 @@ func (r *Repository) readFallback(ctx context.Context, op, about string, s signa
 	return index, nil
 }
 
+// referrerList is the list of a subject's referrers, as a list to join.
+type referrerList struct {
+	repo    *Repository
+	subject signature.Subject
+}
+
+func (l *referrerList) tag() string { return fallbackTag(l.subject.Digest()) }
+
+func (l *referrerList) read(ctx context.Context, op, about string) (snapshot, error) {
+	index, err := l.repo.readFallback(ctx, op, about, l.subject)
+	if err != nil {
+		return nil, err
+	}
+	return index, nil
+}
+
+func (l *referrerList) with(_ context.Context, now snapshot, added []json.RawMessage) (string, []byte, error) {
+	index, ok := now.(*fallbackIndex)
+	if !ok {
+		return "", nil, errForeignList
+	}
+	list, err := index.with(added)
+	return ocispec.MediaTypeImageIndex, list, err
+}
+
+var errForeignList = errors.New("a reading of another list")
+
 func (f *fallbackIndex) entries() []json.RawMessage { return f.manifests }
 
-// byDigest maps the digests of the list's entries to the entries.
-func (f *fallbackIndex) byDigest() map[digest.Digest]json.RawMessage {
-	all := make(map[digest.Digest]json.RawMessage, len(f.manifests))
+func (f *fallbackIndex) version() digest.Digest { return f.dgst }
+
+// keyed maps the digests of the list's entries to the entries.
+func (f *fallbackIndex) keyed() map[string]json.RawMessage {
+	all := make(map[string]json.RawMessage, len(f.manifests))
 	for _, raw := range f.manifests {
 		var entry struct {
 			Digest digest.Digest `json:"digest"`
 		}
 		if json.Unmarshal(raw, &entry) == nil && entry.Digest != "" {
-			all[entry.Digest] = raw
+			all[entry.Digest.String()] = raw
 		}
 	}
 	return all

@@ -17,6 +17,19 @@ type Format string
 // v0.3, as cosign 3 writes and verifies it.
 const Sigstore Format = "sigstore"
 
+// The other formats.
+const (
+	// Notary is a Notary Project envelope in JWS, NotaryCOSE the same in COSE, as
+	// notation writes and verifies them. Both need an X.509 chain.
+	Notary     Format = "notary"
+	NotaryCOSE Format = "notary-cose"
+	// CosignTag is the classic signature of cosign: simple signing under the tag
+	// sha256-<hex>.sig.
+	CosignTag Format = "cosign-tag"
+	// OMS is an OpenSSF Model Signing v1.0 statement over the files.
+	OMS Format = "oms"
+)
+
 // KeyType names a type of key as Vault Transit does.
 type KeyType string
 
@@ -40,6 +53,8 @@ const (
 	ECDSA Family = iota + 1
 	RSAPKCS1v15
 	PureEd25519
+	// RSAPSS has a salt of the hash's length, no other.
+	RSAPSS
 )
 
 // Algorithm is one way to make and encode a primitive signature. ECDSA is ASN.1
@@ -52,9 +67,23 @@ type Algorithm struct {
 
 // algorithms is the one table that fixes the algorithm for a pair of format and
 // key type. Sigstore's rows are what cosign's --key verifies by default: SHA-256
-// whatever the curve, PKCS #1 v1.5 for RSA, pure Ed25519.
+// whatever the curve, PKCS #1 v1.5 for RSA, pure Ed25519. Notary's are those of
+// its signature specification ("Signature Algorithm Requirements"), OMS's those
+// of model_signing: the hash goes with the curve.
 var algorithms = map[Format]map[KeyType]Algorithm{
-	Sigstore: {
+	Sigstore:   cosignRows,
+	CosignTag:  cosignRows,
+	Notary:     notaryRows,
+	NotaryCOSE: notaryRows,
+	OMS: {
+		ECDSAP256: {ECDSA, crypto.SHA256},
+		ECDSAP384: {ECDSA, crypto.SHA384},
+		ECDSAP521: {ECDSA, crypto.SHA512},
+	},
+}
+
+var (
+	cosignRows = map[KeyType]Algorithm{
 		ECDSAP256: {ECDSA, crypto.SHA256},
 		ECDSAP384: {ECDSA, crypto.SHA256},
 		ECDSAP521: {ECDSA, crypto.SHA256},
@@ -62,7 +91,31 @@ var algorithms = map[Format]map[KeyType]Algorithm{
 		RSA3072:   {RSAPKCS1v15, crypto.SHA256},
 		RSA4096:   {RSAPKCS1v15, crypto.SHA256},
 		Ed25519:   {PureEd25519, 0},
-	},
+	}
+	notaryRows = map[KeyType]Algorithm{
+		ECDSAP256: {ECDSA, crypto.SHA256},
+		ECDSAP384: {ECDSA, crypto.SHA384},
+		ECDSAP521: {ECDSA, crypto.SHA512},
+		RSA2048:   {RSAPSS, crypto.SHA256},
+		RSA3072:   {RSAPSS, crypto.SHA384},
+		RSA4096:   {RSAPSS, crypto.SHA512},
+	}
+)
+
+// Formats lists every format, in the order in which they are documented.
+func Formats() []Format { return []Format{Sigstore, Notary, NotaryCOSE, CosignTag, OMS} }
+
+// ParseFormat reads a format's name or one of notation's names for its envelopes.
+func ParseFormat(s string) (Format, bool) {
+	switch s {
+	case "jws":
+		return Notary, true
+	case "cose":
+		return NotaryCOSE, true
+	}
+	f := Format(s)
+	_, ok := algorithms[f]
+	return f, ok
 }
 
 // Algorithms returns the algorithms that format f allows for a key of type t:

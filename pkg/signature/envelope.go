@@ -6,7 +6,11 @@ package signature
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/x509"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -35,6 +39,36 @@ type Statement struct {
 	MediaType string
 	Size      int64
 	Claims    Claims
+	// Stamped is the time of an RFC 3161 stamp over the signature that the format
+	// has verified; zero where there is none.
+	Stamped time.Time
+	// ValidFrom and ValidUntil bound the time at which every certificate of the
+	// envelope is valid; zero in formats without certificates.
+	ValidFrom, ValidUntil time.Time
+	// Files are what is signed beside or instead of a manifest, in the format that
+	// signs files.
+	Files []File
+	// Ignored are the paths, of files or directories, that the signer left out.
+	Ignored []string
+	// Stamp is the envelope's RFC 3161 timestamp, nil without one. Nobody has
+	// judged it.
+	Stamp *Stamp
+}
+
+// File is one signed file: its path with slashes, "." for a model that is one
+// file, and the SHA-256 of its content.
+type File struct {
+	Path   string
+	Digest digest.Digest
+}
+
+// Stamp is a timestamp token (RFC 3161) and what it has to be over.
+type Stamp struct {
+	Token []byte
+	// Content is the primitive signature as the envelope has it; Hash is the
+	// signature's own hash, which the token must have used.
+	Content []byte
+	Hash    crypto.Hash
 }
 
 // Envelope is a parsed and untrusted signature. It has no accessor for what it
@@ -44,6 +78,7 @@ type Envelope struct {
 	message   []byte
 	primitive []byte
 	hint      int
+	chain     []*x509.Certificate
 	decode    func() (Statement, error)
 }
 
@@ -72,10 +107,22 @@ func (e *Envelope) WithVersionHint(version int) *Envelope {
 	return &c
 }
 
+// WithChain returns a copy that carries the envelope's certificates, leaf first.
+// Who parses a format has checked that they are what the format demands; only a
+// key says whether they are trusted.
+func (e *Envelope) WithChain(chain []*x509.Certificate) *Envelope {
+	c := *e
+	c.chain = slices.Clone(chain)
+	return &c
+}
+
 // Same reports whether both envelopes carry the same signature over the same
-// message and the same hint, so that asking about one answers for both.
+// message, the same hint and the same certificates, so that asking about one
+// answers for both. Certificates are not signed: a copy with others must not
+// stand for the original.
 func (e *Envelope) Same(o *Envelope) bool {
-	return e.format == o.format && e.hint == o.hint && string(e.primitive) == string(o.primitive) && string(e.message) == string(o.message)
+	return e.format == o.format && e.hint == o.hint && string(e.primitive) == string(o.primitive) && string(e.message) == string(o.message) &&
+		slices.EqualFunc(e.chain, o.chain, (*x509.Certificate).Equal)
 }
 
 // Opened is the outcome for one envelope. Statement is set only when Err is nil.
@@ -103,7 +150,7 @@ var errMiscounted = errors.New("the key answered another number of checks than i
 func Open(ctx context.Context, k Key, envs []*Envelope) []Opened {
 	checks := make([]Check, len(envs))
 	for i, e := range envs {
-		checks[i] = Check{Format: e.format, Message: e.message, Signature: e.primitive, VersionHint: e.hint}
+		checks[i] = Check{Format: e.format, Message: e.message, Signature: e.primitive, VersionHint: e.hint, Chain: e.chain}
 	}
 	opened := make([]Opened, len(envs))
 	verdicts := k.Check(ctx, checks)
@@ -115,6 +162,7 @@ func Open(ctx context.Context, k Key, envs []*Envelope) []Opened {
 		return opened
 	}
 	for i, v := range verdicts {
+		v.Err = leafAccepts(checks[i], v)
 		opened[i] = Opened{KeyVersion: v.KeyVersion, SPKI: v.SPKI, Err: v.Err}
 		if v.Err != nil {
 			continue
@@ -127,4 +175,24 @@ func Open(ctx context.Context, k Key, envs []*Envelope) []Opened {
 		opened[i].Statement = st
 	}
 	return opened
+}
+
+// leafAccepts holds a key's acceptance against the certificate: the key that
+// accepted must be the leaf's. A key whose holder does not show its public half
+// has accepted the bytes, and the leaf has to accept them as well.
+func leafAccepts(c Check, v Verdict) error {
+	if v.Err != nil || len(c.Chain) == 0 {
+		return v.Err
+	}
+	_, spki := c.Leaf()
+	if v.SPKI != nil {
+		if !bytes.Equal(v.SPKI, spki) {
+			return fmt.Errorf("%w: the certificate is of another key", ErrInvalid)
+		}
+		return nil
+	}
+	if !AcceptedByLeaf(c) {
+		return fmt.Errorf("%w: the certificate is of another key", ErrInvalid)
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ package signature
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 )
 
@@ -30,6 +31,9 @@ type KeyID struct {
 type Message struct {
 	Format Format
 	Bytes  []byte
+	// Type is the type of key that the message is made for, where the format
+	// writes it down: that of the leaf certificate's key. KeyUnknown otherwise.
+	Type KeyType
 }
 
 // Primitive is a signature over one Message, encoded as its Algorithm says.
@@ -58,6 +62,19 @@ type Check struct {
 	// VersionHint is the key version that an unsigned hint names, zero for none.
 	// It may only order the attempts.
 	VersionHint int
+	// Chain is the certificate chain of the envelope, leaf first, in formats that
+	// have one. The accepting key must be the leaf's: Open refuses any other.
+	Chain []*x509.Certificate
+}
+
+// Leaf returns the type and the DER SubjectPublicKeyInfo of the leaf's key,
+// KeyUnknown and nil without a chain.
+func (c Check) Leaf() (KeyType, []byte) {
+	if len(c.Chain) == 0 {
+		return KeyUnknown, nil
+	}
+	t, _ := TypeOf(c.Chain[0].PublicKey)
+	return t, c.Chain[0].RawSubjectPublicKeyInfo
 }
 
 // Verdict answers one Check. A nil Err is an acceptance by KeyVersion (zero when

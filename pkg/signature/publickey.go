@@ -126,14 +126,33 @@ func (p *PublicKeys) Check(_ context.Context, checks []Check) []Verdict {
 }
 
 func (p *PublicKeys) check(c Check) Verdict {
+	leaf, _ := c.Leaf()
 	for _, k := range p.keys {
-		for _, a := range Algorithms(c.Format, k.typ) {
-			if WellFormed(c.Signature, k.typ) && verifyPrimitive(k.pub, a, c.Message, c.Signature) {
-				return Verdict{SPKI: k.spki}
-			}
+		if leaf != KeyUnknown && leaf != k.typ {
+			continue
+		}
+		if k.accepts(c) {
+			return Verdict{SPKI: k.spki}
 		}
 	}
 	return Verdict{Err: ErrInvalid}
+}
+
+func (k publicKey) accepts(c Check) bool {
+	for _, a := range Algorithms(c.Format, k.typ) {
+		if WellFormed(c.Signature, k.typ) && verifyPrimitive(k.pub, a, c.Message, c.Signature) {
+			return true
+		}
+	}
+	return false
+}
+
+// AcceptedByLeaf reports whether the key of c's leaf certificate made the
+// signature, by the algorithm that the table has for its type. It says nothing
+// about whether that certificate is trusted.
+func AcceptedByLeaf(c Check) bool {
+	typ, spki := c.Leaf()
+	return typ != KeyUnknown && publicKey{pub: c.Chain[0].PublicKey, typ: typ, spki: spki}.accepts(c)
 }
 
 func verifyPrimitive(pub crypto.PublicKey, a Algorithm, msg, sig []byte) bool {
@@ -147,6 +166,9 @@ func verifyPrimitive(pub crypto.PublicKey, a Algorithm, msg, sig []byte) bool {
 	case *ecdsa.PublicKey:
 		return a.Family == ECDSA && ecdsa.VerifyASN1(k, sum, sig)
 	case *rsa.PublicKey:
+		if a.Family == RSAPSS {
+			return rsa.VerifyPSS(k, a.Hash, sum, sig, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
+		}
 		return a.Family == RSAPKCS1v15 && rsa.VerifyPKCS1v15(k, a.Hash, sum, sig) == nil
 	case ed25519.PublicKey:
 		return a.Family == PureEd25519 && len(k) == ed25519.PublicKeySize && ed25519.Verify(k, msg, sig)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -29,8 +30,9 @@ type Draft interface {
 	// Message returns what has to be signed.
 	Message() Message
 	// Finish puts the primitive into the format's envelope. id describes the key
-	// that signed; its SPKI may be nil.
-	Finish(p Primitive, id KeyID) (Attachment, error)
+	// that signed; its SPKI may be nil. ctx is for formats that ask a timestamp
+	// authority.
+	Finish(ctx context.Context, p Primitive, id KeyID) (Attachment, error)
 }
 
 // Attachment is a finished signature and how it is attached to its subject.
@@ -41,10 +43,24 @@ type Attachment struct {
 	// MediaType of its one layer, which is Envelope.
 	MediaType string
 	Envelope  []byte
+	// LayerAnnotations are those of the layer: cosign's classic format keeps the
+	// signature there.
+	LayerAnnotations map[string]string
 	// Annotations of the manifest.
 	Annotations map[string]string
 	// Primitive is what the key returned.
 	Primitive Primitive
+}
+
+// Hint adds what is known about the signing to the annotations of the
+// signature's manifest.
+func (p Primitive) Hint(annotations map[string]string) {
+	if p.KeyVersion > 0 {
+		annotations[AnnotationKeyVersion] = strconv.Itoa(p.KeyVersion)
+	}
+	if p.RequestID != "" {
+		annotations[AnnotationRequestID] = p.RequestID
+	}
 }
 
 // Layer is the descriptor of the envelope.
@@ -54,6 +70,8 @@ func (a Attachment) Layer() ocispec.Descriptor {
 		MediaType: a.MediaType,
 		Digest:    digest.NewDigestFromBytes(digest.SHA256, sum[:]),
 		Size:      int64(len(a.Envelope)),
+
+		Annotations: a.LayerAnnotations,
 	}
 }
 
@@ -101,7 +119,7 @@ func Sign(ctx context.Context, signer Signer, drafts ...Draft) ([]Attachment, er
 		if !WellFormed(prims[i].Signature, id.Type) {
 			return nil, fmt.Errorf("the key returned %d bytes that are not a %s signature", len(prims[i].Signature), id.Type)
 		}
-		if out[i], err = d.Finish(prims[i], id); err != nil {
+		if out[i], err = d.Finish(ctx, prims[i], id); err != nil {
 			return nil, err
 		}
 	}

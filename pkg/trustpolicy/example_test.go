@@ -34,11 +34,11 @@ policies:
 		}
 		fmt.Println(repository, "needs", statement.Name, statement.Keys[0].Transit)
 	}
-	_, err = trustpolicy.Parse([]byte("version: 1\npolicies:\n- name: production\n  require: 2\n"))
+	_, err = trustpolicy.Parse([]byte("version: 1\npolicies:\n- name: production\n  threshold: 2\n"))
 	fmt.Println(err)
 	// Output:
 	// registry.example.com/models/llama needs production hashivault://transit/release
 	// registry.example.com/models/tools/convert needs tools hashivault://transit/tools
 	// trust policy: no statement covers other.example.com/models/llama: nothing is allowed by default
-	// trust policy: line 4: policies[0]: field "require" is not known to this version, which would not enforce it; known are name, scopes, keys
+	// trust policy: line 4: policies[0]: field "threshold" is not known to this version, which would not enforce it; known are name, scopes, require, formats, maxAge, notBefore, requireRepository, annotations, builder, revoked, keys
 }

@@ -4,8 +4,11 @@
 package trustpolicy
 
 import (
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -82,6 +85,106 @@ func (o object) optional(field string, check func(string) string) (string, error
 		return "", fault(n, o.at(field), "%s", reason)
 	}
 	return text, nil
+}
+
+// optionalTexts returns the texts of a list that may be missing, but not empty,
+// and that has none twice.
+func (o object) optionalTexts(field string, check func(string) string) ([]string, error) {
+	if _, found := o.fields[field]; !found {
+		return nil, nil
+	}
+	list, err := o.list(field)
+	if err != nil {
+		return nil, err
+	}
+	var texts []string
+	for i, n := range list {
+		path := fmt.Sprintf("%s[%d]", o.at(field), i)
+		text, err := textOf(n, path)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(texts, text) {
+			return nil, fault(n, path, "duplicate %q", clip(text))
+		}
+		if reason := check(text); reason != "" {
+			return nil, fault(n, path, "%s", reason)
+		}
+		texts = append(texts, text)
+	}
+	return texts, nil
+}
+
+// texts returns a mapping of texts that may be missing, but not empty.
+func (o object) texts(field string) (map[string]string, error) {
+	n, found := o.fields[field]
+	if !found {
+		return nil, nil
+	}
+	in, err := objectOf(n, o.at(field))
+	if err != nil {
+		return nil, err
+	}
+	if len(in.fields) == 0 {
+		return nil, fault(n, in.path, "it is empty")
+	}
+	out := make(map[string]string, len(in.fields))
+	for i := 0; i < len(n.Content); i += 2 {
+		name := n.Content[i].Value
+		if name == "" {
+			return nil, fault(n.Content[i], in.path, "a name is empty")
+		}
+		if out[name], err = textOf(n.Content[i+1], in.at(name)); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// integer returns a number from 1 to max, and 0 where there is no such field.
+func (o object) integer(field string, max int) (int, error) {
+	n, found := o.fields[field]
+	if !found {
+		return 0, nil
+	}
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" {
+		return 0, fault(n, o.at(field), "expected a number, found %s", kindOf(n))
+	}
+	// One spelling: YAML also reads 0x2, 0o2 and 1_000.
+	v, err := strconv.Atoi(n.Value)
+	if err != nil || strconv.Itoa(v) != n.Value || v < 1 || v > max {
+		return 0, fault(n, o.at(field), "%s is not a number from 1 to %d", clip(n.Value), max)
+	}
+	return v, nil
+}
+
+// boolean returns true or false, and false where there is no such field.
+func (o object) boolean(field string) (bool, error) {
+	n, found := o.fields[field]
+	if !found {
+		return false, nil
+	}
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || (n.Value != "true" && n.Value != "false") {
+		return false, fault(n, o.at(field), "expected true or false")
+	}
+	return n.Value == "true", nil
+}
+
+// time returns an RFC 3339 time, quoted or not, and zero where there is no such
+// field.
+func (o object) time(field string) (time.Time, error) {
+	n, found := o.fields[field]
+	if !found {
+		return time.Time{}, nil
+	}
+	if n.Kind != yaml.ScalarNode || (n.Tag != "!!timestamp" && n.Tag != "!!str") {
+		return time.Time{}, fault(n, o.at(field), "expected a time, found %s", kindOf(n))
+	}
+	t, err := time.Parse(time.RFC3339, n.Value)
+	if err != nil || t.IsZero() {
+		return time.Time{}, fault(n, o.at(field), "%q is not an RFC 3339 time such as 2026-11-01T00:00:00Z", clip(n.Value))
+	}
+	return t.UTC(), nil
 }
 
 // name returns the field "name", which must be there and not yet in taken.

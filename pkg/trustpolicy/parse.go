@@ -4,13 +4,11 @@
 package trustpolicy
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"unicode"
 
-	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -76,30 +74,35 @@ func (r reader) statement(n *yaml.Node, path string) (statement, error) {
 	if err != nil {
 		return statement{}, err
 	}
-	if err := o.knowsOnly("name", "scopes", "keys"); err != nil {
+	if err := o.knowsOnly("name", "scopes", "require", "formats", "maxAge", "notBefore", "requireRepository",
+		"annotations", "builder", "revoked", "keys"); err != nil {
 		return statement{}, err
 	}
 	var s statement
-	if s.name, err = o.name(r.names); err != nil {
+	if s.Name, err = o.name(r.names); err != nil {
 		return statement{}, err
 	}
-	if s.scopes, err = r.readScopes(o); err != nil {
+	if s.scopes, err = r.readScopes(o, "scopes"); err != nil {
 		return statement{}, err
 	}
-	if s.keys, err = readKeys(o); err != nil {
+	s.Scopes = scopeTexts(s.scopes)
+	if s.Keys, err = readKeys(o); err != nil {
+		return statement{}, err
+	}
+	if err := readConstraints(o, &s.Statement); err != nil {
 		return statement{}, err
 	}
 	return s, nil
 }
 
-func (r reader) readScopes(o object) ([]scope, error) {
-	list, err := o.list("scopes")
+func (r reader) readScopes(o object, field string) ([]scope, error) {
+	list, err := o.list(field)
 	if err != nil {
 		return nil, err
 	}
 	var scopes []scope
 	for i, n := range list {
-		path := fmt.Sprintf("%s[%d]", o.at("scopes"), i)
+		path := fmt.Sprintf("%s[%d]", o.at(field), i)
 		text, err := textOf(n, path)
 		if err != nil {
 			return nil, err
@@ -117,91 +120,12 @@ func (r reader) readScopes(o object) ([]scope, error) {
 	return scopes, nil
 }
 
-func readKeys(o object) ([]Key, error) {
-	list, err := o.list("keys")
-	if err != nil {
-		return nil, err
+func scopeTexts(scopes []scope) []string {
+	texts := make([]string, len(scopes))
+	for i, sc := range scopes {
+		texts[i] = sc.String()
 	}
-	names := make(map[string]int)
-	var keys []Key
-	for i, n := range list {
-		k, err := readKey(n, fmt.Sprintf("%s[%d]", o.at("keys"), i), names)
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, k)
-	}
-	return keys, nil
-}
-
-func readKey(n *yaml.Node, path string, names map[string]int) (Key, error) {
-	o, err := objectOf(n, path)
-	if err != nil {
-		return Key{}, err
-	}
-	if err := o.knowsOnly("name", "key", "publicKey", "publicKeyFile"); err != nil {
-		return Key{}, err
-	}
-	var k Key
-	if k.Name, err = o.name(names); err != nil {
-		return Key{}, err
-	}
-	if k.Transit, err = o.optional("key", checkTransit); err != nil {
-		return Key{}, err
-	}
-	pem, err := o.optional("publicKey", checkPublicKey)
-	if err != nil {
-		return Key{}, err
-	}
-	if pem != "" {
-		k.PublicKey = []byte(pem)
-	}
-	if k.PublicKeyFile, err = o.optional("publicKeyFile", checkFile); err != nil {
-		return Key{}, err
-	}
-	switch {
-	case pem != "" && k.PublicKeyFile != "":
-		return Key{}, fault(o.fields["publicKeyFile"], path, "publicKey and publicKeyFile exclude each other")
-	case pem == "" && k.PublicKeyFile == "" && k.Transit == "":
-		return Key{}, fault(n, path, "it needs key, publicKey or publicKeyFile")
-	}
-	return k, nil
-}
-
-// checkTransit knows the schemes only; the rest of the URI is for whoever holds
-// the key. A path here must not pass for one.
-func checkTransit(s string) string {
-	for _, scheme := range []string{"hashivault://", "openbao://"} {
-		if rest, found := strings.CutPrefix(s, scheme); found {
-			if rest == "" || strings.ContainsFunc(rest, func(r rune) bool { return r <= ' ' || r > '~' }) {
-				return fmt.Sprintf("%q does not name a Transit key", clip(s))
-			}
-			return ""
-		}
-	}
-	return "it must begin with hashivault:// or openbao://; a file belongs in publicKeyFile"
-}
-
-func checkPublicKey(s string) string {
-	_, err := signature.ParsePublicKeys("publicKey", []byte(s))
-	var bad *signature.KeyFileError
-	if errors.As(err, &bad) {
-		return bad.Reason
-	}
-	if err != nil {
-		return err.Error()
-	}
-	return ""
-}
-
-func checkFile(s string) string {
-	if strings.Contains(s, "://") {
-		return "it must be a path; a Transit key belongs in key"
-	}
-	if strings.ContainsFunc(s, unicode.IsControl) {
-		return "it has a control character"
-	}
-	return ""
+	return texts
 }
 
 func checkName(s string) string {

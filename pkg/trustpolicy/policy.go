@@ -5,7 +5,13 @@ package trustpolicy
 
 import (
 	"bytes"
+	"maps"
 	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
 // Policy is a parsed trust policy. It is immutable and safe for concurrent use.
@@ -14,33 +20,103 @@ type Policy struct {
 	statements []statement
 }
 
+// statement is a Statement and where it applies.
 type statement struct {
-	name   string
 	scopes []scope
-	keys   []Key
+	Statement
 }
 
-// Statement is what the policy asks of the repositories in its scopes: a
-// signature that one of Keys accepts.
+// Statement is what the policy asks of the repositories in its scopes. Each zero
+// value asks for nothing, but for Require.
 type Statement struct {
 	Name string
+	// Scopes are the repositories it is for, with their registries in lower case.
+	Scopes []string
+	// Require is how many distinct signers must have signed, from 1 to the number
+	// of Keys. A signer is one entry of Keys and counts once.
+	Require int
+	// Formats are the signature formats that count; empty means every format.
+	Formats []signature.Format
+	MaxAge  MaxAge
+	// NotBefore is the earliest signing time that counts.
+	NotBefore time.Time
+	// RequireRepository demands that the signed repository claim is the repository
+	// that was asked for.
+	RequireRepository bool
+	// Annotations and Builder are claims that must be signed, with these values.
+	Annotations map[string]string
+	Builder     map[string]string
+	Revoked     Revoked
 	// Keys is never empty when it comes from Match.
 	Keys []Key
 }
 
-// Key is one signer. At least one of Transit, PublicKey and PublicKeyFile is
-// set, and at most one of PublicKey and PublicKeyFile. Where Transit stands
-// beside a public key, both must accept; the caller sees to that.
+// What an age is measured from.
+const (
+	// OfClaim is the signing time that the key's holder claims.
+	OfClaim = "claim"
+	// OfTimestamp is the time in an RFC 3161 stamp, which nobody but its authority
+	// can set.
+	OfTimestamp = "timestamp"
+)
+
+// MaxAge is how old a signature may be. A zero Is sets no limit.
+type MaxAge struct {
+	// Of is OfClaim or OfTimestamp.
+	Of string
+	Is time.Duration
+}
+
+// Revoked names what no longer counts, whoever has signed it.
+type Revoked struct {
+	// Subjects are manifests.
+	Subjects []digest.Digest
+	// Versions are single versions of Transit keys.
+	Versions []KeyVersion
+	// Keys are SHA-256 digests of public keys (DER SubjectPublicKeyInfo).
+	Keys []digest.Digest
+}
+
+// KeyVersion is one version of the key that an entry names.
+type KeyVersion struct {
+	Name    string
+	Version int
+}
+
+// Key is one signer. At least one of Transit, PublicKey, PublicKeyFile,
+// CertificatesFile and TrustStores is set; the last two exclude the others, and
+// PublicKey and PublicKeyFile each other. Where Transit stands beside a public
+// key, both must accept; the caller sees to that.
 type Key struct {
 	Name string
 	// Transit is the URI of a Transit key as it was written: its scheme is
 	// hashivault or openbao, the rest is unchecked.
 	Transit string
+	// MinVersion is the lowest version of the Transit key that counts; zero means
+	// every one.
+	MinVersion int
 	// PublicKey is PEM that signature.ParsePublicKeys has accepted.
 	PublicKey []byte
-	// PublicKeyFile is a path as it was written; where it is relative, to the
-	// policy file.
-	PublicKeyFile string
+	// PublicKeyFile and CertificatesFile are paths as they were written; where
+	// they are relative, to the policy file.
+	PublicKeyFile    string
+	CertificatesFile string
+	// TrustStores are a notation policy's, as in "ca:acme"; see ParseNotation.
+	TrustStores []string
+	// Identities are the subjects that a certificate may have, "x509.subject: ..."
+	// or "*" alone.
+	Identities []string
+	// Vault says where Transit is asked; what is empty there is as for every other
+	// key.
+	Vault Vault
+}
+
+// Vault is the server of one key.
+type Vault struct {
+	Address string
+	// CAFile is a path as PublicKeyFile is.
+	CAFile    string
+	Namespace string
 }
 
 // Match returns the statement whose scope covers repository ("registry/path",
@@ -63,18 +139,35 @@ func (p Policy) Match(repository string) (Statement, error) {
 	if best == nil {
 		return Statement{}, &NoMatchError{Repository: repository}
 	}
-	keys := slices.Clone(best.keys)
-	for i := range keys {
-		keys[i].PublicKey = bytes.Clone(keys[i].PublicKey)
-	}
-	return Statement{Name: best.name, Keys: keys}, nil
+	return best.clone(), nil
 }
 
-// Statements returns the statements' names in the document's order.
-func (p Policy) Statements() []string {
-	names := make([]string, 0, len(p.statements))
-	for _, s := range p.statements {
-		names = append(names, s.name)
+func (s *statement) clone() Statement {
+	c := s.Statement
+	c.Scopes = slices.Clone(c.Scopes)
+	c.Formats = slices.Clone(c.Formats)
+	c.Annotations = maps.Clone(c.Annotations)
+	c.Builder = maps.Clone(c.Builder)
+	c.Revoked = Revoked{
+		Subjects: slices.Clone(c.Revoked.Subjects),
+		Versions: slices.Clone(c.Revoked.Versions),
+		Keys:     slices.Clone(c.Revoked.Keys),
 	}
-	return names
+	c.Keys = slices.Clone(c.Keys)
+	for i := range c.Keys {
+		k := &c.Keys[i]
+		k.PublicKey = bytes.Clone(k.PublicKey)
+		k.TrustStores = slices.Clone(k.TrustStores)
+		k.Identities = slices.Clone(k.Identities)
+	}
+	return c
+}
+
+// Statements returns the statements in the document's order, as Match does.
+func (p Policy) Statements() []Statement {
+	all := make([]Statement, 0, len(p.statements))
+	for i := range p.statements {
+		all = append(all, p.statements[i].clone())
+	}
+	return all
 }

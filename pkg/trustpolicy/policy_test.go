@@ -127,7 +127,7 @@ func TestMatchHandsOutCopies(t *testing.T) {
 	}
 	first.Keys[1].PublicKey[40] ^= 1
 	first.Keys[0] = Key{Name: "mine", Transit: "hashivault://mine"}
-	p.Statements()[0] = "mine"
+	p.Statements()[0].Name = "mine"
 
 	fresh, err := Parse([]byte(goodYAML))
 	if err != nil {

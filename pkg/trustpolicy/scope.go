@@ -65,6 +65,18 @@ func parseScope(s string) (sc scope, reason string) {
 	return scope{literal: name, breadth: kind}, ""
 }
 
+func (s scope) String() string {
+	switch s.breadth {
+	case everything:
+		return "*"
+	case subtree:
+		return s.literal + "**"
+	case children:
+		return s.literal + "*"
+	}
+	return s.literal
+}
+
 // covers reports whether a normalised repository is in the scope. A prefix ends
 // at a slash, so a/b/** covers neither a/bc nor a/b itself.
 func (s scope) covers(repository string) bool {

@@ -22,14 +22,19 @@ const (
 
 // Key judges signatures by asking MOUNT/verify/NAME.
 type Key struct {
-	s   *Session
-	ref KeyRef
+	s        *Session
+	ref      KeyRef
+	identify bool
 }
 
 var _ signature.Key = (*Key)(nil)
 
 // Key returns the key that ref names. Nothing is asked before the first Check.
 func (s *Session) Key(ref KeyRef) *Key { return &Key{s: s, ref: ref} }
+
+// Identified returns the same key, which Check reads first. Where the token may
+// read it, every acceptance then says which public key it was.
+func (k *Key) Identified() *Key { return &Key{s: k.s, ref: k.ref, identify: true} }
 
 // ID describes the key; Type and SPKI are set once the key has been read.
 func (k *Key) ID() signature.KeyID {
@@ -57,6 +62,14 @@ func (k *Key) Local() bool { return false }
 // Signatures that no key could have made are refused without asking.
 func (k *Key) Check(ctx context.Context, checks []signature.Check) []signature.Verdict {
 	a := &asking{k: k, op: "verify with " + k.ref.String(), verdicts: make([]signature.Verdict, len(checks)), requests: maxRequests}
+	if k.identify && len(checks) > 0 {
+		if _, err := k.s.info(ctx, a.op, k.ref); err != nil {
+			for i := range a.verdicts {
+				a.verdicts[i].Err = err
+			}
+			return a.verdicts
+		}
+	}
 	info := k.s.knownInfo(k.ref)
 	for i, c := range checks {
 		a.add(i, c, info)
@@ -113,9 +126,16 @@ type asking struct {
 
 // add opens a question, or answers it where no request is needed.
 func (a *asking) add(i int, c signature.Check, info *keyInfo) {
-	typ := signature.KeyUnknown
+	// A certificate says which type of key it is of. It leads to one row of the
+	// table where the key may not be read, and must agree where it may.
+	typ, _ := c.Leaf()
 	if info != nil {
-		typ = info.keyType()
+		if known := info.keyType(); typ == signature.KeyUnknown || typ == known {
+			typ = known
+		} else {
+			a.verdicts[i].Err = fmt.Errorf("the certificate is of a key of type %s, not %s: %w", typ, known, signature.ErrInvalid)
+			return
+		}
 	}
 	sets := paramsFor(c.Format, typ)
 	switch {

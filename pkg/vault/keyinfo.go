@@ -31,6 +31,7 @@ type keyInfo struct {
 	minVerify int // min_decryption_version: older versions verify nothing
 	minSign   int // min_encryption_version
 	spki      map[int][]byte
+	chain     map[int][]byte // PEM certificates, leaf first, where there are any
 }
 
 // keyType is KeyUnknown for a type that no format has a row for.
@@ -121,7 +122,7 @@ func decodeInfo(data json.RawMessage) (*keyInfo, error) {
 		return nil, errors.New("the key's description is not of the API's form")
 	}
 	info := &keyInfo{typ: d.Type, derived: d.Derived, deleted: d.Deleted, latest: d.Latest,
-		minVerify: max(1, d.MinVerify), minSign: max(1, d.MinSign), spki: make(map[int][]byte)}
+		minVerify: max(1, d.MinVerify), minSign: max(1, d.MinSign), spki: make(map[int][]byte), chain: make(map[int][]byte)}
 	for v, raw := range d.Keys {
 		version, err := strconv.Atoi(v)
 		if err != nil {
@@ -129,6 +130,7 @@ func decodeInfo(data json.RawMessage) (*keyInfo, error) {
 		}
 		var k struct {
 			PublicKey string `json:"public_key"`
+			Chain     string `json:"certificate_chain"`
 		}
 		// Versions of symmetric keys are bare numbers here.
 		if json.Unmarshal(raw, &k) != nil || k.PublicKey == "" {
@@ -139,6 +141,9 @@ func decodeInfo(data json.RawMessage) (*keyInfo, error) {
 			return nil, fmt.Errorf("public key of version %d: %v", version, err)
 		}
 		info.spki[version] = spki
+		if k.Chain != "" {
+			info.chain[version] = []byte(k.Chain)
+		}
 	}
 	return info, nil
 }

@@ -21,6 +21,7 @@ type Signer struct {
 	typ     signature.KeyType
 	version int // sent with every request, zero for the latest
 	spki    []byte
+	chain   []byte
 }
 
 var _ signature.Signer = (*Signer)(nil)
@@ -50,7 +51,7 @@ func (s *Session) Signer(ctx context.Context, ref KeyRef) (*Signer, error) {
 			return nil, &Error{Op: op, Path: ref.path("keys"), Kind: KeyUnsuitable,
 				Detail: fmt.Sprintf("version %d is below min_encryption_version %d", g.version, info.minSign)}
 		}
-		g.typ, g.spki = info.keyType(), info.spki[g.version]
+		g.typ, g.spki, g.chain = info.keyType(), info.spki[g.version], info.chain[g.version]
 	}
 	if !s.spare(3) && !s.canLogInAgain() { // signing, checking, revoking
 		return g, nil
@@ -84,15 +85,26 @@ func (g *Signer) ID() signature.KeyID {
 	return signature.KeyID{Name: g.ref.String(), Type: g.typ, Version: g.version, SPKI: g.spki}
 }
 
+// CertificateChain returns the PEM certificates that the key holds for the
+// version that signs, leaf first; nil where it holds none or may not be read.
+func (g *Signer) CertificateChain() []byte { return g.chain }
+
 // Sign signs all messages with one version of the key, in one request for each
-// set of parameters (one for everything, in the Sigstore format). Errors are
-// *Error. Nothing is returned unless every message was signed.
+// set of parameters: one for all formats with a P-256 key, two with an RSA key of
+// which Notary wants PSS. Errors are *Error. Nothing is returned unless every message was signed.
 func (g *Signer) Sign(ctx context.Context, msgs []signature.Message) ([]signature.Primitive, error) {
 	op := "sign with " + g.ref.String()
 	groups := make(map[params][]int)
 	var order []params
 	for i, m := range msgs {
-		sets := paramsFor(m.Format, g.typ)
+		typ := g.typ
+		if typ == signature.KeyUnknown {
+			typ = m.Type
+		}
+		sets := paramsFor(m.Format, typ)
+		if g.typ != signature.KeyUnknown && m.Type != signature.KeyUnknown && m.Type != g.typ {
+			return nil, &Error{Op: op, Kind: KeyUnsuitable, Detail: fmt.Sprintf("the certificate is of a key of type %s and the key is of type %s", m.Type, g.typ)}
+		}
 		if len(sets) != 1 {
 			return nil, &Error{Op: op, Kind: KeyUnsuitable, Detail: fmt.Sprintf("format %s has %d algorithms for a key of type %q", m.Format, len(sets), g.typ)}
 		}

@@ -30,6 +30,9 @@ type params struct {
 	Hash      string `json:"hash_algorithm"`
 	Algorithm string `json:"signature_algorithm"`
 	Marshal   string `json:"marshaling_algorithm"`
+	// Salt is "hash" for PSS, always: Transit's own default is the longest salt,
+	// which COSE verifiers refuse. Empty where there is none.
+	Salt string `json:"salt_length,omitempty"`
 }
 
 var hashNames = map[crypto.Hash]string{
@@ -47,6 +50,9 @@ func paramsFor(f signature.Format, t signature.KeyType) []params {
 		p := params{Hash: hashNames[crypto.SHA256], Algorithm: "pkcs1v15", Marshal: "asn1"}
 		if a.Family != signature.PureEd25519 {
 			p.Hash = hashNames[a.Hash]
+		}
+		if a.Family == signature.RSAPSS {
+			p.Algorithm, p.Salt = "pss", "hash"
 		}
 		if p.Hash != "" && !seen[p] {
 			seen[p] = true

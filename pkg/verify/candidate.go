@@ -18,7 +18,7 @@ import (
 
 	"github.com/aegis-oci/aegis-oci/pkg/internal/strictjson"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
-	"github.com/aegis-oci/aegis-oci/pkg/signature/sigstore"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/formats"
 )
 
 // Source offers the referrers of a subject. It must be safe for concurrent use.
@@ -43,30 +43,14 @@ type candidate struct {
 	desc          ocispec.Descriptor
 	manifest      []byte
 	envelopeBytes []byte
-	layerType     string
+	layer         ocispec.Descriptor
+	format        formats.Format // told by the manifest, zero when it is of none
 	annotations   map[string]string
 
 	foreign   bool  // not a signature
 	reason    error // calls itself one and is none
 	unfetched error // could not be had
 	envelope  *signature.Envelope
-}
-
-// rank orders candidates: what looks like our signature first, what says that
-// it is something else last. Only an optimisation.
-func rank(d ocispec.Descriptor) int {
-	switch {
-	case d.ArtifactType == sigstore.MediaType && d.Annotations[sigstore.AnnotationPredicateType] == sigstore.PredicateType:
-		return 0
-	case d.ArtifactType == sigstore.MediaType && d.Annotations[sigstore.AnnotationPredicateType] == "":
-		return 1
-	case d.ArtifactType == "" || d.ArtifactType == ocispec.MediaTypeEmptyJSON:
-		// Index entries written by older tools name no artifact type.
-		return 2
-	case d.ArtifactType == sigstore.MediaType:
-		return 3
-	}
-	return 4
 }
 
 // ordered lists the referrers, the likely signatures first and of those the
@@ -84,7 +68,7 @@ func ordered(ctx context.Context, src Source, s signature.Subject, max int) (lis
 		list = append(list, d)
 	}
 	slices.SortStableFunc(list, func(a, b ocispec.Descriptor) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)),
+		return cmp.Or(cmp.Compare(formats.Rank(a), formats.Rank(b)),
 			// RFC 3339 in UTC sorts as text.
 			cmp.Compare(b.Annotations[ocispec.AnnotationCreated], a.Annotations[ocispec.AnnotationCreated]))
 	})
@@ -96,7 +80,7 @@ func ordered(ctx context.Context, src Source, s signature.Subject, max int) (lis
 
 // examine fetches every descriptor, several at a time.
 func examine(ctx context.Context, src Source, s signature.Subject, descs []ocispec.Descriptor, concurrency int) []*candidate {
-	out := make([]*candidate, len(descs))
+	out := make([][]*candidate, len(descs))
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, concurrency)
 	for i, d := range descs {
@@ -108,63 +92,93 @@ func examine(ctx context.Context, src Source, s signature.Subject, descs []ocisp
 		}()
 	}
 	wg.Wait()
-	return out
+	return slices.Concat(out...)
 }
 
-// fetch reads one referrer. The listing is not believed: the manifest itself
-// must name the subject, and its own media types say what it is.
-func fetch(ctx context.Context, src Source, s signature.Subject, d ocispec.Descriptor) *candidate {
+// fetch reads one referrer, or one manifest that many share. The listing is not
+// believed: the manifest itself must name the subject, and its own media types
+// say what it is.
+func fetch(ctx context.Context, src Source, s signature.Subject, d ocispec.Descriptor) []*candidate {
 	c := &candidate{desc: d}
-	if d.MediaType != ocispec.MediaTypeImageManifest {
-		c.foreign = true
-		return c
+	limit := int64(maxCandidateManifest)
+	if formats.IsShared(d.ArtifactType) {
+		limit = signature.MaxManifestSize
 	}
-	if d.Size > maxCandidateManifest {
+	if d.MediaType != ocispec.MediaTypeImageManifest || d.Size > limit {
 		c.foreign = true
-		return c
+		return []*candidate{c}
 	}
 	raw, err := src.FetchManifest(ctx, d)
 	if err != nil {
 		c.unfetched = fmt.Errorf("signature %s: %w", short(d.Digest), err)
-		return c
+		return []*candidate{c}
 	}
 	c.manifest = raw
 	var m ocispec.Manifest
 	if err := strictjson.Unmarshal(raw, &m); err != nil {
 		c.reason = &CandidateError{"its manifest is not usable: " + err.Error()}
-		return c
+		return []*candidate{c}
 	}
-	if !isSignature(m) {
+	format, known := formats.Of(m)
+	if !known {
 		c.foreign = true
-		return c
+		return []*candidate{c}
 	}
-	c.annotations = m.Annotations
-	if c.reason = checkManifest(m, s); c.reason != nil {
-		return c
+	c.format, c.annotations = format, m.Annotations
+	if format.Shared {
+		return shared(ctx, src, s, m, c)
 	}
-	c.layerType = m.Layers[0].MediaType
-	c.envelopeBytes, err = envelopeBytes(ctx, src, m.Layers[0])
-	if err != nil {
-		c.unfetched = fmt.Errorf("signature %s: %w", short(d.Digest), err)
-		return c
+	if c.reason = checkManifest(m, s, format); c.reason != nil {
+		return []*candidate{c}
 	}
-	c.parse()
-	return c
+	c.read(ctx, src, m.Layers[0])
+	return []*candidate{c}
 }
 
-func isSignature(m ocispec.Manifest) bool {
-	t := m.ArtifactType
-	if t == "" {
-		t = m.Config.MediaType
+// maxShared bounds the signatures that are examined in one manifest.
+const maxShared = 100
+
+// shared makes a candidate of each layer, the newest first: cosign appends.
+func shared(ctx context.Context, src Source, s signature.Subject, m ocispec.Manifest, whole *candidate) []*candidate {
+	if m.Subject != nil && m.Subject.Digest != s.Digest() {
+		whole.reason = &SubjectError{Signed: m.Subject.Digest, Want: s.Digest()}
+		return []*candidate{whole}
 	}
-	// A bundle that says it is an attestation of something else is none of ours;
-	// one that says nothing, or lies, is judged by what is signed.
-	pt := m.Annotations[sigstore.AnnotationPredicateType]
-	return t == sigstore.MediaType && (pt == "" || pt == sigstore.PredicateType)
+	var all []*candidate
+	for i := len(m.Layers) - 1; i >= 0; i-- {
+		c := *whole
+		if len(all) == maxShared {
+			c.unfetched = fmt.Errorf("%w (%d in %s)", ErrTooMany, maxShared, short(c.desc.Digest))
+			return append(all, &c)
+		}
+		all = append(all, &c)
+		layer := m.Layers[i]
+		c.annotations = layer.Annotations
+		switch {
+		case layer.MediaType != c.format.LayerType:
+			c.reason = &CandidateError{fmt.Sprintf("layer %d is %q", i, layer.MediaType)}
+		case layer.Size > signature.MaxEnvelopeSize || layer.Size < 0:
+			c.reason = &CandidateError{fmt.Sprintf("layer %d has %d bytes, more than %d", i, layer.Size, signature.MaxEnvelopeSize)}
+		default:
+			c.read(ctx, src, layer)
+		}
+	}
+	return all
+}
+
+// read fetches the envelope and parses it.
+func (c *candidate) read(ctx context.Context, src Source, layer ocispec.Descriptor) {
+	c.layer = layer
+	var err error
+	if c.envelopeBytes, err = envelopeBytes(ctx, src, layer); err != nil {
+		c.unfetched = fmt.Errorf("signature %s: %w", short(c.desc.Digest), err)
+		return
+	}
+	c.parse()
 }
 
 // checkManifest checks the referrer's manifest rather than its listing.
-func checkManifest(m ocispec.Manifest, s signature.Subject) error {
+func checkManifest(m ocispec.Manifest, s signature.Subject, format formats.Format) error {
 	want := s.Descriptor()
 	switch {
 	case m.Subject == nil:
@@ -175,7 +189,7 @@ func checkManifest(m ocispec.Manifest, s signature.Subject) error {
 		return &CandidateError{"its manifest names the subject with another size or media type"}
 	case len(m.Layers) != 1:
 		return &CandidateError{fmt.Sprintf("its manifest has %d layers, not one", len(m.Layers))}
-	case m.Layers[0].MediaType != sigstore.MediaType:
+	case format.IsZero():
 		return &CandidateError{fmt.Sprintf("its layer is %q", m.Layers[0].MediaType)}
 	case m.Layers[0].Size > signature.MaxEnvelopeSize || m.Layers[0].Size < 0:
 		return &CandidateError{fmt.Sprintf("its envelope has %d bytes, more than %d", m.Layers[0].Size, signature.MaxEnvelopeSize)}
@@ -191,7 +205,7 @@ func envelopeBytes(ctx context.Context, src Source, layer ocispec.Descriptor) ([
 }
 
 func (c *candidate) parse() {
-	env, err := sigstore.Parse(c.envelopeBytes)
+	env, err := c.format.Parse(c.envelopeBytes, c.layer)
 	if err != nil {
 		c.reason = err
 		return

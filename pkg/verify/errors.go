@@ -32,7 +32,8 @@ func (e *NoSignatureError) Error() string {
 
 // Rejection is why one candidate does not count.
 type Rejection struct {
-	// Manifest is the digest of the candidate's manifest.
+	// Manifest is the digest of the candidate's manifest; empty for a signature
+	// that stands alone, and where the reason is no single candidate's.
 	Manifest digest.Digest
 	// Key is the key that gave the reason; empty when no key was asked.
 	Key string
@@ -40,6 +41,12 @@ type Rejection struct {
 }
 
 func (r Rejection) Error() string {
+	if r.Manifest == "" {
+		if r.Key == "" {
+			return r.Err.Error()
+		}
+		return fmt.Sprintf("%s: %v", r.Key, r.Err)
+	}
 	if r.Key == "" {
 		return fmt.Sprintf("%s: %v", short(r.Manifest), r.Err)
 	}
@@ -102,6 +109,13 @@ func (e *ExpiredError) Error() string { return "expired at " + e.Expires }
 type FutureError struct{ SignedAt string }
 
 func (e *FutureError) Error() string { return "signed in the future, at " + e.SignedAt }
+
+// CertificateTimeError means that a certificate of the signature is not valid now.
+type CertificateTimeError struct{ From, Until string }
+
+func (e *CertificateTimeError) Error() string {
+	return fmt.Sprintf("its certificates are valid from %s to %s only", e.From, e.Until)
+}
 
 // AnnotationError means that a required annotation is not signed, or differs.
 type AnnotationError struct {

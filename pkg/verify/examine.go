@@ -16,6 +16,8 @@ type Finding struct {
 	Descriptor ocispec.Descriptor
 	// Signature is false for a referrer that is something else.
 	Signature bool
+	// Format is what the manifest says it is; empty where it is of no known one.
+	Format signature.Format
 	// Annotations are the manifest's own: unsigned hints.
 	Annotations map[string]string
 	// Envelope is untrusted, and nil when the referrer is none or is unusable.
@@ -48,7 +50,7 @@ func (v *Verifier) Examine(ctx context.Context, subject signature.Subject, src S
 }
 
 func finding(c *candidate) Finding {
-	f := Finding{Descriptor: c.desc, Annotations: c.annotations, Envelope: c.envelope, Signature: !c.foreign && c.unfetched == nil}
+	f := Finding{Descriptor: c.desc, Format: c.format.Name, Annotations: c.annotations, Envelope: c.envelope, Signature: !c.foreign && c.unfetched == nil}
 	switch {
 	case c.unfetched != nil:
 		f.Undecided = true
@@ -76,7 +78,7 @@ func (v *Verifier) judgeEach(ctx context.Context, subject signature.Subject, fou
 		for n, o := range signature.Open(ctx, k, envs) {
 			f := &findings[at[n]]
 			j := &judgement{subject: subject, now: v.opts.Now()}
-			if a, ok := j.decide(k, found[at[n]], o); ok {
+			if a, ok := j.decide(0, k, found[at[n]], o); ok {
 				f.Accepted, f.Undecided, f.Errs = &a, false, nil
 				continue
 			}

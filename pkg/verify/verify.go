@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -51,44 +50,55 @@ func New(o Options) *Verifier {
 	return &Verifier{opts: o}
 }
 
-// Requirement is what has to hold: a signature that any one of Keys accepts.
-type Requirement struct {
-	// Name is reported with the result.
-	Name string
-	Keys []signature.Key
-	// Annotations are claims that the signature must carry, with these values.
-	Annotations map[string]string
-}
-
 // Verify judges the signatures of subject and returns evidence that req is met.
 // Keys that need nobody are asked first; the others are asked about all
-// candidates in one call each, twice at most. One acceptance is enough, even
-// where another key or candidate could not be asked.
+// candidates in one call each, twice at most. It ends as soon as enough signers
+// count, even where another key or candidate could not be asked.
 func (v *Verifier) Verify(ctx context.Context, subject signature.Subject, src Source, req Requirement) (Verified, error) {
-	if subject.IsZero() {
-		return Verified{}, errors.New("verify: no subject")
+	j := v.judgement(subject, req)
+	if err := v.run(ctx, j, src); err != nil {
+		return Verified{}, err
 	}
-	if len(req.Keys) == 0 {
-		return Verified{}, errors.New("verify: no key to verify with")
+	return j.verified(), nil
+}
+
+func (v *Verifier) judgement(subject signature.Subject, req Requirement) *judgement {
+	return &judgement{subject: subject, now: v.opts.Now(), req: req, keys: localFirst(req.Keys), owners: make(map[string]int)}
+}
+
+// run returns nil when the requirement is met.
+func (v *Verifier) run(ctx context.Context, j *judgement, src Source) error {
+	if j.subject.IsZero() {
+		return errors.New("verify: no subject")
 	}
-	descs, more, err := ordered(ctx, src, subject, v.opts.MaxCandidates)
+	if err := j.req.check(); err != nil {
+		return err
+	}
+	// Whatever is attached, and before anybody is asked.
+	if d := j.subject.Digest(); slices.Contains(j.req.Revoked.Subjects, d) {
+		return &RejectedError{Subject: d, Reasons: []Rejection{{Err: &RevokedError{What: "manifest " + d.String()}}}}
+	}
+	descs, more, err := ordered(ctx, src, j.subject, v.opts.MaxCandidates)
 	if err != nil {
-		return Verified{}, &UndecidedError{Subject: subject.Digest(), Causes: []error{err}}
+		return &UndecidedError{Subject: j.subject.Digest(), Causes: []error{err}}
 	}
-	j := &judgement{subject: subject, now: v.opts.Now(), keys: localFirst(req.Keys), annotations: req.Annotations}
 	if more {
+		j.more = true
 		j.causes = append(j.causes, fmt.Errorf("%w (%d)", ErrTooMany, v.opts.MaxCandidates))
 	}
 	for _, wave := range waves(descs) {
-		found := examine(ctx, src, subject, wave, v.opts.Concurrency)
-		if a, ok := j.judge(ctx, found); ok {
-			return Verified{subject: subject, policy: req.Name, accepted: []Accepted{a}}, nil
+		found := examine(ctx, src, j.subject, wave, v.opts.Concurrency)
+		if j.judge(ctx, found) {
+			return nil
 		}
 		if err := context.Cause(ctx); err != nil {
-			return Verified{}, &UndecidedError{Subject: subject.Digest(), Causes: []error{err}}
+			return &UndecidedError{Subject: j.subject.Digest(), Causes: []error{err}}
 		}
 	}
-	return Verified{}, j.refusal()
+	if j.met() {
+		return nil
+	}
+	return j.refusal()
 }
 
 func waves(descs []ocispec.Descriptor) [][]ocispec.Descriptor {
@@ -116,123 +126,174 @@ func localFirst(keys []signature.Key) []signature.Key {
 type judgement struct {
 	subject signature.Subject
 	now     time.Time
+	req     Requirement
 	keys    []signature.Key
 
-	annotations map[string]string
-
 	foreign int
+	more    bool
 	reasons []Rejection
 	causes  []error
+
+	accepted []counted
+	// owners says under which key a public key counts.
+	owners map[string]int
+	// explained is set where everything is to be judged and told.
+	explained *[]Explained
 }
 
-// judge looks at candidates and returns the first that a key accepts.
-func (j *judgement) judge(ctx context.Context, found []*candidate) (Accepted, bool) {
-	open := j.usable(found)
-	if len(open) == 0 {
-		return Accepted{}, false
-	}
-	envs := make([]*signature.Envelope, len(open))
-	for i, c := range open {
-		envs[i] = c.envelope
-	}
-	for _, k := range j.keys {
-		for i, o := range signature.Open(ctx, k, envs) {
-			if a, ok := j.decide(k, open[i], o); ok {
-				return a, true
-			}
+// counted is an accepted signature and the key that it counts for.
+type counted struct {
+	Accepted
+	key       int
+	candidate *candidate
+}
+
+// met reports that enough distinct signers count.
+func (j *judgement) met() bool {
+	return len(j.signers()) >= j.req.signers()
+}
+
+// signers are the names of the keys that count.
+func (j *judgement) signers() []string {
+	var names []string
+	seen := make(map[int]bool)
+	for _, a := range j.accepted {
+		if !seen[a.key] {
+			seen[a.key] = true
+			names = append(names, a.Key)
 		}
 	}
-	return Accepted{}, false
+	return names
+}
+
+func (j *judgement) verified() Verified {
+	v := Verified{subject: j.subject, policy: j.req.Name}
+	for _, a := range j.accepted {
+		v.accepted = append(v.accepted, a.Accepted)
+	}
+	return v
+}
+
+// judge asks each key about the candidates that no key before it accepted, and
+// reports whether that is enough. An explanation asks on.
+func (j *judgement) judge(ctx context.Context, found []*candidate) bool {
+	open := j.usable(found)
+	for i, k := range j.keys {
+		left := slices.DeleteFunc(slices.Clone(open), func(c *candidate) bool {
+			return slices.ContainsFunc(j.accepted, func(a counted) bool { return a.candidate == c })
+		})
+		if len(left) == 0 {
+			break
+		}
+		envs := make([]*signature.Envelope, len(left))
+		for n, c := range left {
+			envs[n] = c.envelope
+		}
+		for n, o := range signature.Open(ctx, k, envs) {
+			if a, ok := j.decide(i, k, left[n], o); ok {
+				j.accepted = append(j.accepted, counted{Accepted: a, key: i, candidate: left[n]})
+			}
+		}
+		if j.explained == nil && j.met() {
+			return true
+		}
+	}
+	return j.explained == nil && j.met()
 }
 
 // usable sorts out the candidates that no key needs to be asked about.
 func (j *judgement) usable(found []*candidate) []*candidate {
 	var open []*candidate
 	for _, c := range found {
-		switch {
+		switch reason := j.unusable(c, open); {
 		case c.foreign:
 			j.foreign++
+			j.tell(c, "other", nil)
 		case c.unfetched != nil:
 			j.causes = append(j.causes, c.unfetched)
-		case c.reason != nil:
-			j.reasons = append(j.reasons, Rejection{Manifest: c.desc.Digest, Err: c.reason})
-		case slices.ContainsFunc(open, func(o *candidate) bool { return o.envelope.Same(c.envelope) }):
-			// A copy under another manifest: judged once. One whose hint differs is
-			// no copy, or a false hint in front could hide the true one.
-			j.reasons = append(j.reasons, Rejection{Manifest: c.desc.Digest, Err: &CandidateError{"a copy of another candidate"}})
+			j.tell(c, "undecided", c.unfetched)
+		case reason != nil:
+			j.reasons = append(j.reasons, Rejection{Manifest: c.desc.Digest, Err: reason})
+			j.tell(c, "rejected", reason)
 		default:
 			open = append(open, c)
+			j.tell(c, "judged", nil)
 		}
 	}
 	return open
 }
 
+// unusable says why no key needs to be asked about c.
+func (j *judgement) unusable(c *candidate, open []*candidate) error {
+	switch {
+	case c.reason != nil || c.envelope == nil:
+		return c.reason
+	case !j.req.allows(c.envelope.Format()):
+		return &FormatError{Format: c.envelope.Format(), Allowed: j.req.Formats}
+	case slices.ContainsFunc(open, func(o *candidate) bool { return o.envelope.Same(c.envelope) }):
+		// A copy under another manifest: judged once. One whose hint differs is
+		// no copy, or a false hint in front could hide the true one.
+		return &CandidateError{"a copy of another candidate"}
+	}
+	return nil
+}
+
 // decide turns one key's answer about one candidate into an acceptance or a
-// recorded reason. The checks stand in the order in which they must hold.
-func (j *judgement) decide(k signature.Key, c *candidate, o signature.Opened) (Accepted, bool) {
-	name := k.ID().Name
+// recorded reason.
+func (j *judgement) decide(i int, k signature.Key, c *candidate, o signature.Opened) (Accepted, bool) {
+	id := k.ID()
 	err := o.Err
 	var bad *signature.StatementError
 	if err != nil && !errors.Is(err, signature.ErrInvalid) && !errors.As(err, &bad) {
-		j.causes = append(j.causes, fmt.Errorf("%s: %w", name, err))
+		j.causes = append(j.causes, fmt.Errorf("%s: %w", id.Name, err))
+		j.answer(c, k, o, nil, err)
 		return Accepted{}, false
 	}
-	if err == nil {
-		err = subjectMatches(o.Statement, j.subject)
+	what := &opened{
+		req: &j.req, subject: j.subject, now: j.now, key: id.Name, keyVersion: o.KeyVersion, spki: o.SPKI,
+		format: c.envelope.Format(), statement: o.Statement,
 	}
 	if err == nil {
-		err = notExpired(o.Statement.Claims, j.now)
+		err = what.broken()
 	}
 	if err == nil {
-		err = notFromTheFuture(o.Statement.Claims, j.now)
+		err = j.countsOnce(i, c, o)
 	}
-	if err == nil {
-		err = annotationsMatch(o.Statement.Claims, j.annotations)
-	}
-	if err != nil {
-		j.reasons = append(j.reasons, Rejection{Manifest: c.desc.Digest, Key: name, Err: err})
+	j.answer(c, k, o, what, err)
+	var unreadable *KeyUnreadableError
+	switch {
+	case errors.As(err, &unreadable):
+		j.causes = append(j.causes, err)
 		return Accepted{}, false
+	case err != nil:
+		j.reasons = append(j.reasons, Rejection{Manifest: c.desc.Digest, Key: id.Name, Err: err})
+		return Accepted{}, false
+	}
+	if o.SPKI != nil && j.owners != nil {
+		j.owners[string(o.SPKI)] = i
 	}
 	return Accepted{
 		Format:            c.envelope.Format(),
 		Manifest:          c.desc.Digest,
-		Key:               name,
-		KeyType:           k.ID().Type,
+		Key:               id.Name,
+		KeyType:           id.Type,
 		KeyVersion:        o.KeyVersion,
 		Claims:            o.Statement.Claims,
 		ManifestBytes:     c.manifest,
 		Envelope:          c.envelopeBytes,
-		EnvelopeMediaType: c.layerType,
+		EnvelopeMediaType: c.layer.MediaType,
 	}, true
 }
 
-func subjectMatches(st signature.Statement, s signature.Subject) error {
-	if st.Digest != s.Digest() ||
-		(st.MediaType != "" && st.MediaType != s.MediaType()) ||
-		(st.Size != 0 && st.Size != s.Size()) {
-		return &SubjectError{Signed: st.Digest, Want: s.Digest()}
+// countsOnce refuses a second count of one public key, and of one message: (r, s)
+// and (r, n-s) are both valid, and whoever copies a signature can make the other.
+func (j *judgement) countsOnce(i int, c *candidate, o signature.Opened) error {
+	if owner, taken := j.owners[string(o.SPKI)]; taken && o.SPKI != nil && owner != i {
+		return &SharedKeyError{Key: j.keys[i].ID().Name, Other: j.keys[owner].ID().Name}
 	}
-	return nil
-}
-
-func notExpired(c signature.Claims, now time.Time) error {
-	if !c.Expires.IsZero() && now.Add(-ClockSkew).After(c.Expires) {
-		return &ExpiredError{Expires: c.Expires.UTC().Format(time.RFC3339)}
-	}
-	return nil
-}
-
-func notFromTheFuture(c signature.Claims, now time.Time) error {
-	if c.SignedAt.After(now.Add(ClockSkew)) {
-		return &FutureError{SignedAt: c.SignedAt.UTC().Format(time.RFC3339)}
-	}
-	return nil
-}
-
-func annotationsMatch(c signature.Claims, want map[string]string) error {
-	for _, k := range slices.Sorted(maps.Keys(want)) {
-		if got, ok := c.Annotations[k]; !ok || got != want[k] {
-			return &AnnotationError{Key: k, Want: want[k], Got: got, Missing: !ok}
+	for _, a := range j.accepted {
+		if a.key == i && a.candidate.envelope.SameMessage(c.envelope) {
+			return &CandidateError{"the same message, signed by the same key, counts already"}
 		}
 	}
 	return nil
@@ -245,6 +306,9 @@ func (j *judgement) refusal() error {
 	switch {
 	case len(j.causes) > 0:
 		return &UndecidedError{Subject: dgst, Causes: j.causes, Reasons: j.reasons}
+	case len(j.accepted) > 0:
+		few := Rejection{Err: &SignersError{Want: j.req.signers(), Have: j.signers()}}
+		return &RejectedError{Subject: dgst, Reasons: append([]Rejection{few}, j.reasons...)}
 	case len(j.reasons) > 0:
 		return &RejectedError{Subject: dgst, Reasons: j.reasons}
 	}

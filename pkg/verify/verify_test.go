@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -295,7 +296,8 @@ func TestRejects(t *testing.T) {
 				if !errors.Is(reason, sentinel) {
 					t.Errorf("reason = %v, want %v", reason, sentinel)
 				}
-			} else if !errors.As(reason, c.want) {
+			} else if target := reflect.New(reflect.TypeOf(c.want).Elem()).Interface(); !errors.As(reason, target) {
+				// A target of its own: rows of one type run at once.
 				t.Errorf("reason = %v (%T), want %T", reason, reason, c.want)
 			}
 		})

@@ -227,6 +227,8 @@ func kindOf(t reflect.Type) (kind string, inner reflect.Type, suffix string) {
 		return "string", nil, ""
 	case t.Kind() == reflect.Struct:
 		return "object", t, ""
+	case t == reflect.TypeFor[[]byte](): // base64
+		return "string", nil, ""
 	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
 		return "array", t.Elem(), "[]"
 	}
@@ -259,7 +261,14 @@ func TestEveryResultIsDocumented(t *testing.T) {
 		"### Result of inspect": aegis.InspectResult{},
 		"### Result of tag":     aegis.TagResult{},
 
-		"### Result of vault audit": auditlog.Report{},
+		"### Result of vault audit":               auditlog.Report{},
+		"### Result of sign with --dir or --file": aegis.LocalSignResult{},
+		"### Result of key show":                  aegis.KeyResult{},
+		"### Result of key public":                aegis.PublicKeyResult{},
+		"### Result of key certificate":           aegis.CertificateResult{},
+		"### Result of key csr":                   aegis.RequestResult{},
+		"### Result of policy explain":            aegis.Record{},
+		"### Result of policy replay":             aegis.ReplayResult{},
 	} {
 		want, got := fields(reflect.TypeOf(result), ""), saidFields(t, heading)
 		for _, f := range want {
@@ -296,8 +305,16 @@ func TestPrintedResultsAreDocumented(t *testing.T) {
 	if err := os.WriteFile(config, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	policy := filepath.Join(t.TempDir(), "policy.yaml")
+	document := "version: 1\npolicies:\n- {name: n, scopes: ['*'], keys: [{name: k, key: 'hashivault://k'}]}\n"
+	if err := os.WriteFile(policy, []byte(document), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for heading, out := range map[string]string{
 		"### Result of version":          run(t, 0, "version", "--format", "json"),
+		"### Result of policy init":      run(t, 0, "policy", "init", "--scope", "r.io/**", "--key", "k.pub", "--format", "json"),
+		"### Result of policy check":     run(t, 0, "policy", "check", "--policy", policy, "--format", "json"),
+		"### Result of policy test":      run(t, 0, "policy", "test", "--policy", policy, "--format", "json", "r.io/x"),
 		"### Result of login and logout": run(t, 0, "logout", "--registry-config", config, "--format", "json", "registry.example.com"),
 		"### Result of doctor":           run(t, 4, "doctor", "--format", "json", "--key", "hashivault://NAME"),
 		"### Result of vault setup":      run(t, 3, "vault", "setup", "kubernetes", "--check-jwt", expired(t), "--format", "json"),

@@ -18,13 +18,17 @@ import (
 )
 
 // emittedCodes reads every error code out of the source that classifies errors:
-// the second argument of set, what the functions named ...Code return first, and
-// what is assigned to a code.
+// the second argument of set, what the functions named ...Code return first, what is
+// assigned to a code, and the table of rules.
 func emittedCodes(t *testing.T) []string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "cmd/aegis-oci/internal/cli/errors.go"), nil, 0)
-	if err != nil {
-		t.Fatal(err)
+	var decls []ast.Decl
+	for _, name := range []string{"errors.go", "errors_trust.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "cmd/aegis-oci/internal/cli", name), nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		decls = append(decls, file.Decls...)
 	}
 	codes := map[string]bool{}
 	add := func(e ast.Expr) {
@@ -36,9 +40,16 @@ func emittedCodes(t *testing.T) []string {
 			codes[s] = true
 		}
 	}
-	for _, decl := range file.Decls {
+	for _, decl := range decls {
 		fn, ok := decl.(*ast.FuncDecl)
 		if !ok {
+			// The table of rules: verify.RuleName: "code".
+			ast.Inspect(decl, func(n ast.Node) bool {
+				if kv, ok := n.(*ast.KeyValueExpr); ok {
+					add(kv.Value)
+				}
+				return true
+			})
 			continue
 		}
 		ast.Inspect(fn, func(n ast.Node) bool {

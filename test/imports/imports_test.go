@@ -43,6 +43,12 @@ var never = map[string][]string{
 	"model":              {own("registry"), vaultAPI, "net/http", cobra},
 	"auditlog":           {own("registry"), own("vault"), own("verify"), vaultAPI, "net/http", cobra},
 	"aegis":              {cobra},
+
+	"signature/notary":        {"net/http", oras, vaultAPI, cobra},
+	"signature/formats":       {"net/http", oras, vaultAPI, cobra},
+	"signature/simplesigning": {"net/http", oras, vaultAPI, cobra},
+	"signature/oms":           {"net/http", oras, vaultAPI, cobra},
+	"timestamp":               {oras, vaultAPI, own("registry"), own("verify"), own("model"), cobra},
 }
 
 // neverDirectly lists what a package must not import itself. The standard
@@ -54,6 +60,11 @@ var neverDirectly = map[string][]string{
 	"trustpolicy":        {"os"},
 	"auditlog":           {"os"},
 	"vaultsetup":         {"os"},
+
+	"signature/notary":        {"os"},
+	"signature/formats":       {"os"},
+	"signature/simplesigning": {"os"},
+	"signature/oms":           {"os"},
 }
 
 type pkg struct {

@@ -1,7 +1,7 @@
 // Copyright The aegis-oci Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package interop_test holds aegis-oci against cosign and oras, as programs, on a
+// Package interop_test holds aegis-oci against cosign, notation and oras, as programs, on a
 // registry with the referrers API and on one without. scripts/interop.sh builds
 // everything and runs it. A program that is missing fails a test.
 package interop_test
@@ -35,6 +35,7 @@ type rig struct {
 	registry string // host:port
 	storage  string // distribution's directory; empty for olareg
 	home     string
+	config   string // XDG_CONFIG_HOME, where notation looks; empty for the default
 }
 
 // onBoth runs f on a registry with the referrers API and on one without.
@@ -96,6 +97,9 @@ func (r *rig) command(t testing.TB, program string, args ...string) *exec.Cmd {
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + r.home, "TMPDIR=" + os.TempDir(), "COSIGN_PASSWORD=",
 		"VAULT_ADDR=" + r.vault.VaultAddr, "VAULT_TOKEN=" + r.vault.RootToken, "TRANSIT_SECRET_ENGINE_PATH=transit",
+	}
+	if r.config != "" {
+		cmd.Env = append(cmd.Env, "XDG_CONFIG_HOME="+r.config)
 	}
 	return cmd
 }

@@ -24,34 +24,44 @@ func (e *ParseError) Error() string { return "sigstore bundle: " + e.Reason }
 // other payload type are refused, as cosign verify --key refuses them. What the
 // statement says stays closed until a key accepts.
 func Parse(data []byte) (*signature.Envelope, error) {
+	payload, sig, err := Take(data)
+	if err != nil {
+		return nil, err
+	}
+	decode := func() (signature.Statement, error) { return decodeStatement(payload) }
+	return signature.NewEnvelope(signature.Sigstore, PAE(payload), sig, decode), nil
+}
+
+// Take returns the in-toto statement of a bundle and the one signature over PAE
+// of it, neither of them judged, for other formats that use the same bundle.
+// Errors are *ParseError.
+func Take(data []byte) (payload, sig []byte, err error) {
 	if len(data) > signature.MaxEnvelopeSize {
-		return nil, &ParseError{fmt.Sprintf("%d bytes, more than %d", len(data), signature.MaxEnvelopeSize)}
+		return nil, nil, &ParseError{fmt.Sprintf("%d bytes, more than %d", len(data), signature.MaxEnvelopeSize)}
 	}
 	if err := strictjson.Check(data); err != nil {
-		return nil, &ParseError{err.Error()}
+		return nil, nil, &ParseError{err.Error()}
 	}
 	var b bundlev1.Bundle
 	if err := protojson.Unmarshal(data, &b); err != nil {
 		// protojson varies the space in its messages on purpose.
-		return nil, &ParseError{strings.ReplaceAll(err.Error(), "\u00a0", " ")}
+		return nil, nil, &ParseError{strings.ReplaceAll(err.Error(), "\u00a0", " ")}
 	}
 	if b.MediaType != MediaType {
-		return nil, &ParseError{fmt.Sprintf("media type %q, not %q", b.MediaType, MediaType)}
+		return nil, nil, &ParseError{fmt.Sprintf("media type %q, not %q", b.MediaType, MediaType)}
 	}
 	if _, ok := b.GetVerificationMaterial().GetContent().(*bundlev1.VerificationMaterial_PublicKey); !ok {
-		return nil, &ParseError{"it was made with a certificate, not with a public key"}
+		return nil, nil, &ParseError{"it was made with a certificate, not with a public key"}
 	}
 	env := b.GetDsseEnvelope()
 	if env == nil {
-		return nil, &ParseError{"it holds no DSSE envelope"}
+		return nil, nil, &ParseError{"it holds no DSSE envelope"}
 	}
 	if env.PayloadType != payloadType {
-		return nil, &ParseError{fmt.Sprintf("payload type %q, not %q", env.PayloadType, payloadType)}
+		return nil, nil, &ParseError{fmt.Sprintf("payload type %q, not %q", env.PayloadType, payloadType)}
 	}
 	if len(env.Signatures) != 1 {
-		return nil, &ParseError{fmt.Sprintf("%d signatures, not one", len(env.Signatures))}
+		return nil, nil, &ParseError{fmt.Sprintf("%d signatures, not one", len(env.Signatures))}
 	}
-	payload := env.Payload
-	decode := func() (signature.Statement, error) { return decodeStatement(payload) }
-	return signature.NewEnvelope(signature.Sigstore, pae(payload), env.Signatures[0].Sig, decode), nil
+	return env.Payload, env.Signatures[0].Sig, nil
 }

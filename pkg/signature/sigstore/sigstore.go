@@ -14,11 +14,11 @@ package sigstore
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"time"
 
 	bundlev1 "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
@@ -82,27 +82,17 @@ func Prepare(subject signature.Subject, c signature.Claims) (*Draft, error) {
 
 // Message returns the DSSE pre-authentication encoding of the statement.
 func (d *Draft) Message() signature.Message {
-	return signature.Message{Format: signature.Sigstore, Bytes: pae(d.payload)}
+	return signature.Message{Format: signature.Sigstore, Bytes: PAE(d.payload)}
 }
 
 // Finish makes the bundle and its referrer.
-func (d *Draft) Finish(p signature.Primitive, id signature.KeyID) (signature.Attachment, error) {
-	pk := &commonv1.PublicKeyIdentifier{}
+func (d *Draft) Finish(_ context.Context, p signature.Primitive, id signature.KeyID) (signature.Attachment, error) {
+	hint := ""
 	if id.SPKI != nil {
 		sum := sha256.Sum256(id.SPKI)
-		pk.Hint = base64.StdEncoding.EncodeToString(sum[:])
+		hint = base64.StdEncoding.EncodeToString(sum[:])
 	}
-	b, err := marshal(&bundlev1.Bundle{
-		MediaType: MediaType,
-		VerificationMaterial: &bundlev1.VerificationMaterial{
-			Content: &bundlev1.VerificationMaterial_PublicKey{PublicKey: pk},
-		},
-		Content: &bundlev1.Bundle_DsseEnvelope{DsseEnvelope: &dsse.Envelope{
-			Payload:     d.payload,
-			PayloadType: payloadType,
-			Signatures:  []*dsse.Signature{{Sig: p.Signature}},
-		}},
-	})
+	b, err := Bundle(d.payload, p.Signature, hint)
 	if err != nil {
 		return signature.Attachment{}, err
 	}
@@ -120,13 +110,24 @@ func (d *Draft) Finish(p signature.Primitive, id signature.KeyID) (signature.Att
 	if !d.created.IsZero() {
 		a.Annotations[ocispec.AnnotationCreated] = d.created.UTC().Format(time.RFC3339)
 	}
-	if p.KeyVersion > 0 {
-		a.Annotations[signature.AnnotationKeyVersion] = strconv.Itoa(p.KeyVersion)
-	}
-	if p.RequestID != "" {
-		a.Annotations[signature.AnnotationRequestID] = p.RequestID
-	}
+	p.Hint(a.Annotations)
 	return a, nil
+}
+
+// Bundle puts an in-toto statement and the signature over PAE of it into a bundle
+// with publicKey material. hint may be empty.
+func Bundle(payload, sig []byte, hint string) ([]byte, error) {
+	return marshal(&bundlev1.Bundle{
+		MediaType: MediaType,
+		VerificationMaterial: &bundlev1.VerificationMaterial{
+			Content: &bundlev1.VerificationMaterial_PublicKey{PublicKey: &commonv1.PublicKeyIdentifier{Hint: hint}},
+		},
+		Content: &bundlev1.Bundle_DsseEnvelope{DsseEnvelope: &dsse.Envelope{
+			Payload:     payload,
+			PayloadType: payloadType,
+			Signatures:  []*dsse.Signature{{Sig: sig}},
+		}},
+	})
 }
 
 // marshal undoes the random white space that protojson puts in, so that the
@@ -143,7 +144,8 @@ func marshal(b *bundlev1.Bundle) ([]byte, error) {
 	return tight.Bytes(), nil
 }
 
-// pae is DSSE's pre-authentication encoding (DSSE v1.0.2, "Signature Definition").
-func pae(payload []byte) []byte {
+// PAE is DSSE's pre-authentication encoding of an in-toto statement (DSSE v1.0.2,
+// "Signature Definition").
+func PAE(payload []byte) []byte {
 	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(payloadType), payloadType, len(payload), payload)
 }

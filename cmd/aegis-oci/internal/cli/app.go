@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/aegis-oci/aegis-oci/cmd/aegis-oci/internal/display"
+	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
 	"github.com/aegis-oci/aegis-oci/pkg/vault"
 )
 
@@ -48,7 +49,8 @@ type app struct {
 
 	vault        *vault.Session
 	login        *vaultLogin
-	jwt          *vault.JWT // set when it was what logged in
+	jwt          *vault.JWT                           // set when it was what logged in
+	vaults       map[trustpolicy.Vault]*vault.Session // of policy entries that name their own
 	stopProgress func()
 }
 
@@ -146,8 +148,9 @@ network), 130 and 143 interrupted.`,
 	f.StringVar(&a.terminationLog, "termination-log", "", "file for the one-line reason of a failure (default /dev/termination-log where it exists)")
 	root.AddCommand(
 		a.pushCmd(), a.pullCmd(), a.signCmd(), a.verifyCmd(),
-		a.inspectCmd(), a.tagCmd(), a.loginCmd(), a.logoutCmd(), a.versionCmd(),
+		a.inspectCmd(), a.tagCmd(), a.keyCmd(), a.loginCmd(), a.logoutCmd(), a.versionCmd(),
 		a.vaultCmd(), a.doctorCmd(),
+		a.policyCmd(),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

@@ -21,7 +21,7 @@ const requireVerify = "AEGIS_REQUIRE_VERIFY"
 // exclusive lists the flags of which one speaks for all: given on the command
 // line it beats the variables of the others too.
 var exclusive = [][]string{
-	{"key", "policy", "verify"},
+	{"key", "policy", "notation-policy", "verify"},
 	{"password", "password-stdin", "identity-token-stdin"},
 	{"vault-jwt-env", "vault-jwt-file"},
 	{"vault-secret-id-file", "vault-wrapped-secret-id-file"},

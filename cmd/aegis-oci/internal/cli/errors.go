@@ -15,6 +15,9 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/oms"
+	"github.com/aegis-oci/aegis-oci/pkg/timestamp"
 	"github.com/aegis-oci/aegis-oci/pkg/transfer"
 	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
 	"github.com/aegis-oci/aegis-oci/pkg/vault"
@@ -101,6 +104,13 @@ func usage(err error, o *outcome) bool {
 		pack   *model.OptionError
 		policy *trustpolicy.ParseError
 		key    *signature.KeyFileError
+		shared *verify.DuplicateKeyError
+		certs  *aegis.CertificateError
+		record *aegis.RecordError
+		claim  *signature.ClaimError
+		noCert *aegis.NoCertificateError
+		chain  *notary.ChainError
+		files  *oms.ModelError
 	)
 	switch {
 	case errors.As(err, &u):
@@ -108,104 +118,21 @@ func usage(err error, o *outcome) bool {
 	case errors.As(err, &ref):
 		return o.set(exitUsage, "reference_invalid", "a reference is REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]")
 	case errors.As(err, &format):
-		return o.set(exitUsage, "format_unknown", "--signature-format sigstore")
-	case errors.As(err, &policy):
+		return o.set(exitUsage, "format_unknown", "--signature-format sigstore, notary, notary-cose, cosign-tag or oms; an ecdsa-p256 key takes all")
+	case errors.As(err, &policy), errors.As(err, &shared), errors.As(err, &certs):
 		return o.set(exitUsage, "policy_invalid", "")
+	case errors.As(err, &record):
+		return o.set(exitUsage, "record_invalid", "aegis-oci policy explain --format json ... writes records")
+	case errors.As(err, &claim):
+		return o.set(exitUsage, "claim_unsupported", "leave the claim out, or sign in a format that carries it")
+	case errors.As(err, &noCert), errors.As(err, &chain):
+		return o.set(exitUsage, "certificate_unsuitable", "aegis-oci key certificate makes one that Notary verifiers take")
+	case errors.As(err, &files):
+		return o.set(exitUsage, "source_refused", "")
 	case errors.As(err, &conf), errors.As(err, &option), errors.As(err, &pack), errors.As(err, &key):
 		return o.set(exitUsage, "usage", "")
 	}
 	return false
-}
-
-// trust is the verifier's three outcomes, and a policy without a statement.
-func trust(err error, o *outcome) bool {
-	var (
-		none      *verify.NoSignatureError
-		rejected  *verify.RejectedError
-		undecided *verify.UndecidedError
-		noScope   *trustpolicy.NoMatchError
-		self      *aegis.SelfVerifyError
-		subject   *signature.ManifestError
-		digests   *aegis.DigestError
-	)
-	switch {
-	case errors.As(err, &none):
-		return o.set(exitRejected, "unsigned", "sign it first: aegis-oci sign --key hashivault://NAME "+refusedReference(err))
-	case errors.As(err, &rejected):
-		return o.set(exitRejected, rejectedCode(rejected), "aegis-oci inspect --key KEY "+refusedReference(err))
-	case errors.As(err, &noScope):
-		return o.set(exitRejected, "policy_no_match", "add the repository to a statement's scopes; nothing is allowed by default")
-	case errors.As(err, &digests):
-		return o.set(exitRejected, "digest_differs", "")
-	case errors.As(err, &subject):
-		return o.set(exitRejected, "manifest_invalid", "")
-	case errors.As(err, &self):
-		return o.set(exitUndecided, "self_verify", "is --public-key that of this key and version?")
-	case errors.As(err, &undecided):
-		return undecidedOutcome(undecided, o)
-	}
-	return false
-}
-
-// undecidedOutcome takes code and hint from the first cause that is known.
-func undecidedOutcome(u *verify.UndecidedError, o *outcome) bool {
-	message := o.message
-	for _, cause := range u.Causes {
-		if errors.Is(cause, verify.ErrTooMany) {
-			continue
-		}
-		if fromVault(cause, o) || fromRegistry(cause, o) {
-			// Whatever the cause, no judgement was reached: a signature that was
-			// changed on its way is not the model's fault.
-			o.message = message
-			if o.exit != exitUsage {
-				o.exit = exitUndecided
-			}
-			if o.code == "content_differs" {
-				o.set(exitUndecided, "signature_unreadable", "the registry or a proxy changed a signature: sign again, or fetch it from elsewhere")
-			}
-			return true
-		}
-	}
-	if errors.Is(u, verify.ErrTooMany) {
-		return o.set(exitUndecided, "too_many_signatures", "somebody attaches junk to this digest: remove referrers, or sign again so that yours is the newest")
-	}
-	return o.set(exitUndecided, "undecided", "")
-}
-
-// rejectedCode names the reason when all candidates share one.
-func rejectedCode(r *verify.RejectedError) string {
-	code := ""
-	for _, reason := range r.Reasons {
-		c := "rejected"
-		var (
-			expired    *verify.ExpiredError
-			subject    *verify.SubjectError
-			annotation *verify.AnnotationError
-		)
-		switch {
-		case errors.As(reason.Err, &expired):
-			c = "expired"
-		case errors.As(reason.Err, &subject):
-			c = "subject_differs"
-		case errors.As(reason.Err, &annotation):
-			c = "annotation_differs"
-		}
-		if code != "" && c != code {
-			return "rejected"
-		}
-		code = c
-	}
-	return code
-}
-
-func refusedReference(err error) string {
-	var s *aegis.SubjectRefusal
-	if errors.As(err, &s) {
-		ref, _, _ := strings.Cut(s.Reference, " ")
-		return ref
-	}
-	return "REF"
 }
 
 // content is a judgement about what a registry or a directory holds.
@@ -280,6 +207,7 @@ func source(err error, o *outcome) bool {
 		empty   *model.EmptyError
 		many    *model.TooManyFilesError
 		limit   *aegis.LayerLimitError
+		links   *aegis.LinkError
 		pack    *aegis.PackError
 		path    *model.PathError
 	)
@@ -296,6 +224,8 @@ func source(err error, o *outcome) bool {
 		return o.set(exitInternal, "source_changed", "run it again when nothing writes to the model")
 	case errors.As(err, &many):
 		return o.set(exitUsage, "too_many_files", "pack small files into an archive")
+	case errors.As(err, &links):
+		return o.set(exitUsage, "source_refused", "replace them by what they lead to, or leave them out with --ignore-path")
 	case errors.As(err, &limit):
 		return o.set(exitUsage, "layer_too_large", "split the file into shards below the limit")
 	}
@@ -421,6 +351,11 @@ func registryCode(e *registry.Error) (code, hint string) {
 }
 
 func fromTransfer(err error, o *outcome) bool {
+	var stamp *timestamp.Error
+	if errors.As(err, &stamp) {
+		o.retryable = true
+		return o.set(exitUndecided, "timestamp_failed", "is the authority up, and its root given with --timestamp-root-cert?")
+	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		o.retryable = true
 		return o.set(exitUndecided, "timeout", "")

@@ -51,7 +51,7 @@ func (a *app) runInspect(cmd *cobra.Command, o *inspectOptions, args []string) e
 		return err
 	}
 	var keys []signature.Key
-	if keys, err = a.verifyingKeys(cmd.Context(), &o.vaultFlags, o.keys); err != nil {
+	if keys, err = a.verifyingKeys(cmd.Context(), &o.vaultFlags, o.keys, false); err != nil {
 		return err
 	}
 	r, err := client.Inspect(cmd.Context(), ref, keys)

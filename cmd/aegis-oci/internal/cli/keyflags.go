@@ -76,13 +76,17 @@ func isTransit(uri string) bool {
 	return strings.HasPrefix(uri, "hashivault://") || strings.HasPrefix(uri, "openbao://")
 }
 
-// verifyingKeys opens every --key.
-func (a *app) verifyingKeys(ctx context.Context, v *vaultFlags, uris []string) ([]signature.Key, error) {
+// verifyingKeys opens every --key. identified asks for keys that say which public
+// key accepted, where that can be had.
+func (a *app) verifyingKeys(ctx context.Context, v *vaultFlags, uris []string, identified bool) ([]signature.Key, error) {
 	keys := make([]signature.Key, 0, len(uris))
 	for _, uri := range uris {
 		k, err := a.verifyingKey(ctx, v, uri)
 		if err != nil {
 			return nil, err
+		}
+		if t, ok := k.(*vault.Key); ok && identified {
+			k = t.Identified()
 		}
 		keys = append(keys, k)
 	}

@@ -15,24 +15,34 @@ type signOptions struct {
 	vaultFlags
 	signFlags
 	annotationFlag
+	localFlags
 	digestFile string
 }
 
 func (a *app) signCmd() *cobra.Command {
 	o := &signOptions{}
 	cmd := &cobra.Command{
-		Use:   "sign [flags] --key KEY REF",
+		Use:   "sign [flags] --key KEY REF | --dir DIR | --file FILE",
 		Short: "Sign what a reference names and attach the signature",
 		Long: `Resolve REF once, sign the manifest's digest with a Vault Transit key and attach
-the signature as a referrer. Signing again adds a signature and disturbs none.
+the signature as a referrer. Signing again adds a signature and disturbs none. With
+--dir or --file the digests of local files are signed, into --bundle.
 
 Example:
-  aegis-oci sign --key hashivault://aegis-model-sign registry.example.com/models/vad@sha256:...`,
-		Args: exactArgs(1),
+  aegis-oci sign --key hashivault://aegis-model-sign registry.example.com/models/vad@sha256:...
+
+Example - for cosign of any version, and for notation:
+  aegis-oci sign --key hashivault://aegis-model-sign --signature-format sigstore,cosign-tag,notary \
+    registry.example.com/models/vad:v1
+
+Example - a directory, as an OpenSSF Model Signing bundle:
+  aegis-oci sign --key hashivault://aegis-model-sign --dir ./vad --bundle vad.sig`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runSign(cmd, o, args) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.digestFile, "digest-file", "", "write the manifest's digest to this file")
+	o.localFlags.register(f, "sign")
 	o.annotationFlag.register(f, "signed claim, key=value (repeatable)")
 	o.signFlags.register(f)
 	o.registryFlags.register(f)
@@ -42,6 +52,12 @@ Example:
 
 func (a *app) runSign(cmd *cobra.Command, o *signOptions, args []string) error {
 	ctx := cmd.Context()
+	if o.localFlags.given() {
+		return a.runSignLocal(cmd, o, args)
+	}
+	if len(args) != 1 {
+		return &usageError{msg: "sign takes one reference, or --dir, or --file", hint: cmd.UseLine()}
+	}
 	ref, err := parseRef(args[0])
 	if err != nil {
 		return err

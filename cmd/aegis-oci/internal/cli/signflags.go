@@ -5,6 +5,8 @@ package cli
 
 import (
 	"context"
+	"crypto/x509"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,9 @@ import (
 
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
+	"github.com/aegis-oci/aegis-oci/pkg/timestamp"
+	"github.com/aegis-oci/aegis-oci/pkg/vault"
 )
 
 // signFlags say how to sign; push and sign share them.
@@ -23,16 +28,54 @@ type signFlags struct {
 	bundle       string
 	signatureDir string
 	noBuilder    bool
+	certChain    string
+	tsaURL       string
+	tsaRoots     string
 }
 
 func (s *signFlags) register(f *flagSet) {
 	f.StringVar(&s.key, "key", "", "Transit key to sign with: hashivault://[MOUNT/]NAME[?version=N&namespace=NS]")
 	f.StringVar(&s.publicKey, "public-key", "", "PEM file to check the new signature with, for a token that may only sign")
-	f.StringSliceVar(&s.formats, "signature-format", []string{string(signature.Sigstore)}, "signature format (repeatable or comma separated)")
+	f.StringSliceVar(&s.formats, "signature-format", []string{string(signature.Sigstore)}, "signature format: sigstore, notary (jws), notary-cose (cose), cosign-tag, oms (repeatable or comma separated)")
+	f.StringVar(&s.certChain, "cert-chain", "", "PEM file with the key's certificate and its issuers, leaf first, for the notary formats (default: what Transit holds for the key version)")
 	f.DurationVarP(&s.expiry, "expiry", "e", 0, "how long the signature holds (0 = for ever)")
+	s.registerTimestamp(f)
 	f.StringVar(&s.bundle, "bundle", "", "write the signature to this file too")
 	f.StringVar(&s.signatureDir, "signature-dir", "", "write every signature into this directory too")
 	f.BoolVar(&s.noBuilder, "no-builder", false, "do not sign which CI job this is: repository, ref, sha, workflow_ref and run_id of its identity token")
+}
+
+// registerTimestamp registers the flags of the timestamp authority.
+func (s *signFlags) registerTimestamp(f *flagSet) {
+	f.StringVar(&s.tsaURL, "timestamp-url", "", "RFC 3161 timestamp authority that stamps the signatures of the notary formats")
+	f.StringVar(&s.tsaRoots, "timestamp-root-cert", "", "PEM file with the timestamp authority's root (default: the system's roots)")
+}
+
+// timestamper opens the timestamp authority; nil without one.
+func (s *signFlags) timestamper() (notary.Timestamper, error) {
+	if s.tsaURL == "" {
+		return nil, nil
+	}
+	var roots *x509.CertPool
+	if s.tsaRoots != "" {
+		data, err := readFileBounded(s.tsaRoots, maxKeyFile)
+		if err != nil {
+			return nil, &usageError{msg: fmt.Sprintf("--timestamp-root-cert: %v", err)}
+		}
+		certs, err := notary.ParseCertificates(s.tsaRoots, data)
+		if err != nil {
+			return nil, err
+		}
+		roots = x509.NewCertPool()
+		for _, c := range certs {
+			roots.AddCert(c)
+		}
+	}
+	authority, err := timestamp.NewAuthority(s.tsaURL, roots, nil)
+	if err != nil {
+		return nil, &usageError{msg: err.Error(), hint: "--timestamp-url http://timestamp.example.com"}
+	}
+	return authority, nil
 }
 
 // used returns the first flag that only makes sense when signing.
@@ -50,6 +93,10 @@ func (s *signFlags) used() string {
 		return "--signature-dir"
 	case s.noBuilder:
 		return "--no-builder"
+	case s.certChain != "":
+		return "--cert-chain"
+	case s.tsaURL != "":
+		return "--timestamp-url"
 	}
 	return ""
 }
@@ -68,13 +115,22 @@ func (s *signFlags) check() error {
 	if s.bundle != "" && len(s.formats) > 1 {
 		return &usageError{msg: "--bundle takes one signature format", hint: "--signature-dir DIR"}
 	}
-	return aegis.CheckFormats(s.parsed())
+	if s.certChain != "" && !aegis.NeedCertificates(s.parsed()) {
+		return &usageError{msg: "--cert-chain goes with the notary formats", hint: "--signature-format notary"}
+	}
+	if s.tsaURL != "" && !aegis.NeedCertificates(s.parsed()) {
+		return &usageError{msg: "--timestamp-url goes with the notary formats", hint: "--signature-format notary"}
+	}
+	if s.tsaRoots != "" && s.tsaURL == "" {
+		return usagef("--timestamp-root-cert goes with --timestamp-url")
+	}
+	return aegis.CheckFormats(s.parsed(), signature.KeyUnknown)
 }
 
 func (s *signFlags) parsed() []signature.Format {
 	out := make([]signature.Format, len(s.formats))
 	for i, f := range s.formats {
-		out[i] = signature.Format(strings.TrimSpace(f))
+		out[i], _ = signature.ParseFormat(strings.TrimSpace(f))
 	}
 	return out
 }
@@ -88,6 +144,17 @@ func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotati
 	if err != nil {
 		return nil, err
 	}
+	if err := aegis.CheckFormats(s.parsed(), signer.ID().Type); err != nil {
+		return nil, err
+	}
+	chain, err := s.certificates(signer)
+	if err != nil {
+		return nil, err
+	}
+	stamper, err := s.timestamper()
+	if err != nil {
+		return nil, err
+	}
 	self, err := a.selfVerifyKey(ctx, v, signer, s.key, s.publicKey)
 	if err != nil {
 		return nil, err
@@ -98,6 +165,10 @@ func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotati
 		Formats:     s.parsed(),
 		Expiry:      s.expiry,
 		Annotations: annotations,
+
+		Certificates: chain,
+		Timestamper:  stamper,
+		Agent:        userAgent(),
 	}
 	if a.jwt != nil && !s.noBuilder {
 		signing.Builder = a.jwt.BuilderClaims()
@@ -105,11 +176,34 @@ func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotati
 	return signing, nil
 }
 
+// certificates reads the chain for the formats that need one: the file given, or
+// what Transit holds for the version that signs.
+func (s *signFlags) certificates(signer *vault.Signer) ([]*x509.Certificate, error) {
+	if !aegis.NeedCertificates(s.parsed()) {
+		return nil, nil
+	}
+	name, data := s.certChain, []byte(nil)
+	if name != "" {
+		var err error
+		if data, err = readFileBounded(name, maxKeyFile); err != nil {
+			return nil, &usageError{msg: fmt.Sprintf("--cert-chain: %v", err)}
+		}
+	} else if data = signer.CertificateChain(); data == nil {
+		return nil, &usageError{
+			msg:  fmt.Sprintf("the notary formats need a certificate, and %s%s holds none that may be read", signer.ID().Name, versionText(signer.ID().Version)),
+			hint: `--cert-chain FILE, or: aegis-oci key certificate --self-signed --subject "C=US,ST=WA,O=Acme,CN=models" --install ` + s.key,
+		}
+	} else {
+		name = "certificate chain of " + signer.ID().Name
+	}
+	return notary.ParseCertificates(name, data)
+}
+
 // write leaves the signatures as files.
 func (s *signFlags) write(made []aegis.SignatureMade) error {
 	for _, m := range made {
 		if s.bundle != "" {
-			if err := os.WriteFile(s.bundle, m.Envelope, 0o644); err != nil {
+			if err := writeFile(s.bundle, m.Envelope); err != nil {
 				return err
 			}
 		}
@@ -119,12 +213,20 @@ func (s *signFlags) write(made []aegis.SignatureMade) error {
 		if err := os.MkdirAll(s.signatureDir, 0o755); err != nil {
 			return err
 		}
-		name := m.Digest.Encoded() + "." + string(m.Format) + ".json"
+		name := m.Digest.Encoded() + "." + string(m.Format) + extension(m.Format)
 		if err := os.WriteFile(filepath.Join(s.signatureDir, name), m.Envelope, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// extension is .json but for the one format that is binary.
+func extension(f signature.Format) string {
+	if f == signature.NotaryCOSE {
+		return ".cbor"
+	}
+	return ".json"
 }
 
 // annotationFlag is -a k=v, repeatable.

@@ -85,6 +85,16 @@ func (a *app) session(ctx context.Context, v *vaultFlags) (*vault.Session, error
 	if err != nil {
 		return nil, err
 	}
+	s, err := a.openVault(ctx, v, l)
+	if err != nil {
+		return nil, err
+	}
+	a.vault, a.jwt = s, l.jwt
+	return s, nil
+}
+
+// openVault logs in to one Vault and closes the session when the command ends.
+func (a *app) openVault(ctx context.Context, v *vaultFlags, l vaultLogin) (*vault.Session, error) {
 	if l.picked {
 		a.notice("Vault token: " + l.what)
 	}
@@ -92,7 +102,6 @@ func (a *app) session(ctx context.Context, v *vaultFlags) (*vault.Session, error
 	if err != nil {
 		return nil, err
 	}
-	a.vault, a.jwt = s, l.jwt
 	a.cleanup = append(a.cleanup, func(ctx context.Context) { s.Close(ctx) })
 	return s, nil
 }

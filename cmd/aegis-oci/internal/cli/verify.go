@@ -19,7 +19,8 @@ type verifyOptions struct {
 	registryFlags
 	vaultFlags
 	trustFlags
-	dir        string
+	localFlags
+	bundle     string
 	ref        string
 	digest     string
 	digestFile string
@@ -32,18 +33,23 @@ func (a *app) verifyCmd() *cobra.Command {
 		Short: "Verify the signatures of a reference, or of a pulled directory",
 		Long: `Resolve REF once and verify the signatures attached to it. With --dir no registry
 is asked: the signatures that pull kept beside the model are verified again and
-every file is hashed. Nothing that the directory says about itself is trusted.
+every file is hashed. Nothing that the directory says about itself is trusted. With
+--bundle the directory, or the --file, is judged by that Model Signing bundle.
 
 Example:
   aegis-oci verify --key hashivault://aegis-model-sign registry.example.com/models/vad:v1
 
 Example - a directory, offline, with a public key:
-  aegis-oci verify --dir /models/vad --key release.pub`,
+  aegis-oci verify --dir /models/vad --key release.pub
+
+Example - any directory, with an OpenSSF Model Signing bundle:
+  aegis-oci verify --dir ./vad --bundle vad.sig --key release.pub`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runVerify(cmd, o, args) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.dir, "dir", "", "verify this directory instead of a reference")
+	o.localFlags.register(f, "verify")
+	f.StringVar(&o.bundle, "bundle", "", "Model Signing bundle that signs the directory or the file")
 	f.StringVar(&o.ref, "ref", "", "with --dir: the reference that the directory must hold; a policy's scope is chosen by it")
 	f.StringVar(&o.digest, "digest", "", "the only manifest digest that is accepted")
 	f.StringVar(&o.digestFile, "digest-file", "", "write the verified digest to this file")
@@ -62,9 +68,16 @@ func (a *app) runVerify(cmd *cobra.Command, o *verifyOptions, args []string) err
 		return err
 	}
 	var r aegis.VerifyResult
-	if o.dir != "" {
+	bundle := cmd.Flags().Lookup("bundle")
+	switch {
+	case o.file != "", o.dir != "" && o.bundle != "":
+		r, err = a.verifyLocal(cmd, o, args)
+	case o.dir != "":
 		r, err = a.verifyDir(cmd, o, args, want)
-	} else {
+	case bundle.Changed && bundle.Annotations[fromEnv] == nil:
+		// Its variable may be there for what sign writes.
+		err = usagef("--bundle goes with --dir or --file")
+	default:
 		r, err = a.verifyRef(cmd, o, args, want)
 	}
 	if err != nil {
@@ -119,7 +132,7 @@ func (a *app) verifyDir(cmd *cobra.Command, o *verifyOptions, args []string, wan
 	if len(args) != 0 {
 		return aegis.VerifyResult{}, &usageError{msg: "verify --dir takes no further argument", hint: "name the reference with --ref"}
 	}
-	if o.policy != "" && o.ref == "" {
+	if o.policyFlags.given() && o.ref == "" {
 		return aegis.VerifyResult{}, &usageError{msg: "verify --dir with a policy needs --ref", hint: "--ref registry.example.com/models/vad: the directory's own word is not trusted"}
 	}
 	var name, shown string
@@ -149,7 +162,9 @@ func (a *app) verifyDir(cmd *cobra.Command, o *verifyOptions, args []string, wan
 }
 
 func verifyText(w io.Writer, r aegis.VerifyResult) error {
-	if r.Path != "" {
+	if r.Path != "" && r.Digest == "" {
+		fmt.Fprintf(w, "verified  %s\n          %d files, %s, every byte hashed\n", r.Path, r.Files, display.Bytes(r.Size))
+	} else if r.Path != "" {
 		fmt.Fprintf(w, "verified  %s\n          %s\n          %d files, %s, every byte hashed\n", r.Path, r.Digest, r.Files, display.Bytes(r.Size))
 	} else {
 		fmt.Fprintf(w, "verified  %s\n", r.Reference)

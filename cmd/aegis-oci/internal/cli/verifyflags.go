@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"path/filepath"
 	"sort"
 	"strings"
 	"time"
@@ -18,101 +17,90 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
-// trustFlags say what makes a signature count; pull, verify and inspect share them.
+// trustFlags say what makes a signature count; pull and verify share them.
 type trustFlags struct {
+	policyFlags
 	keys        []string
-	policy      string
+	revoked     string
 	annotations annotationFlag
 }
 
 func (t *trustFlags) register(f *flagSet) {
 	f.StringArrayVar(&t.keys, "key", nil, "key that must have signed: hashivault://..., a PEM file or env://NAME (repeatable; any one suffices)")
-	f.StringVar(&t.policy, "policy", "", "trust policy file")
+	f.StringVar(&t.revoked, "revoked", "", "with --key: file of revoked manifests and keys")
+	t.policyFlags.register(f)
 	t.annotations.register(f, "claim that the signature must carry, key=value (repeatable)")
 }
 
-func (t *trustFlags) given() bool { return len(t.keys) > 0 || t.policy != "" }
-
-// maxPolicyFile bounds a policy document; Parse has its own limit too.
-const maxPolicyFile = 1 << 20
+func (t *trustFlags) given() bool { return len(t.keys) > 0 || t.policyFlags.given() }
 
 // requirement turns the flags into what has to hold for repository
 // ("registry/repository").
 func (t *trustFlags) requirement(ctx context.Context, a *app, v *vaultFlags, repository string) (verify.Requirement, error) {
-	if len(t.keys) > 0 && t.policy != "" {
-		return verify.Requirement{}, usagef("--key and --policy exclude each other: name the key in the policy")
+	if len(t.keys) > 0 && t.policyFlags.given() {
+		return verify.Requirement{}, usagef("--key and a policy exclude each other: name the key in the policy")
 	}
 	annotations, err := t.annotations.parse()
 	if err != nil {
 		return verify.Requirement{}, err
 	}
-	req := verify.Requirement{Name: "--key"}
-	if t.policy != "" {
+	var req verify.Requirement
+	if t.policyFlags.given() {
 		req, err = t.fromPolicy(ctx, a, v, repository)
 	} else {
-		req.Keys, err = a.verifyingKeys(ctx, v, t.keys)
+		req, err = t.fromKeys(ctx, a, v)
 	}
 	if err != nil {
 		return verify.Requirement{}, err
 	}
-	req.Annotations = annotations
-	return req, nil
+	return req, addAnnotations(&req, annotations)
+}
+
+// addAnnotations asks for what -a names besides what the policy asks for.
+func addAnnotations(req *verify.Requirement, annotations map[string]string) error {
+	for k, v := range annotations {
+		if asked, found := req.Annotations[k]; found && asked != v {
+			return usagef("-a %s=%s contradicts the policy, which asks for %q", k, v, asked)
+		}
+		if req.Annotations == nil {
+			req.Annotations = make(map[string]string)
+		}
+		req.Annotations[k] = v
+	}
+	return nil
 }
 
 func (t *trustFlags) fromPolicy(ctx context.Context, a *app, v *vaultFlags, repository string) (verify.Requirement, error) {
-	raw, err := readFileBounded(t.policy, maxPolicyFile)
-	if err != nil {
-		return verify.Requirement{}, &usageError{msg: fmt.Sprintf("--policy: %v", err)}
+	if t.revoked != "" {
+		return verify.Requirement{}, &usageError{msg: "--revoked goes with --key", hint: "write it under revoked in the policy's statement"}
 	}
-	policy, err := trustpolicy.Parse(raw)
-	if err != nil {
-		return verify.Requirement{}, fmt.Errorf("--policy %s: %w", t.policy, err)
-	}
-	st, err := policy.Match(repository)
+	p, err := t.policyFlags.open(a)
 	if err != nil {
 		return verify.Requirement{}, err
 	}
-	req := verify.Requirement{Name: st.Name}
-	for _, k := range st.Keys {
-		key, err := a.policyKey(ctx, v, k, filepath.Dir(t.policy))
-		if err != nil {
-			return verify.Requirement{}, err
-		}
-		req.Keys = append(req.Keys, key)
+	st, err := p.policy.Match(repository)
+	if err != nil {
+		return verify.Requirement{}, err
 	}
-	return req, nil
+	return aegis.RequirementOf(ctx, st, repository, p.opener(a, v))
 }
 
-// policyKey opens one key of a policy. Where it names both a Transit key and a
-// public key, both must accept: neither a fake Vault nor a swapped file is enough.
-func (a *app) policyKey(ctx context.Context, v *vaultFlags, k trustpolicy.Key, dir string) (signature.Key, error) {
-	var parts []signature.Key
-	pem := k.PublicKey
-	if k.PublicKeyFile != "" {
-		path := k.PublicKeyFile
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dir, path)
-		}
-		var err error
-		if pem, err = readFileBounded(path, maxKeyFile); err != nil {
-			return nil, &usageError{msg: fmt.Sprintf("policy key %q: %v", k.Name, err)}
-		}
-	}
-	if len(pem) > 0 {
-		p, err := asKey(signature.ParsePublicKeys(k.Name, pem))
+func (t *trustFlags) fromKeys(ctx context.Context, a *app, v *vaultFlags) (verify.Requirement, error) {
+	req := verify.Requirement{Name: "--key"}
+	if t.revoked != "" {
+		raw, err := readFileBounded(t.revoked, maxPolicyFile)
 		if err != nil {
-			return nil, err
+			return verify.Requirement{}, &usageError{msg: fmt.Sprintf("--revoked: %v", err)}
 		}
-		parts = append(parts, p)
-	}
-	if k.Transit != "" {
-		p, err := a.verifyingKey(ctx, v, k.Transit)
+		revoked, err := trustpolicy.ParseRevoked(raw, t.keys...)
 		if err != nil {
-			return nil, err
+			return verify.Requirement{}, &usageError{msg: fmt.Sprintf("--revoked %s: %v", t.revoked, err)}
 		}
-		parts = append(parts, p)
+		req.Revoked = aegis.RevokedOf(revoked)
 	}
-	return signature.All(k.Name, parts...), nil
+	var err error
+	req.Keys, err = a.verifyingKeys(ctx, v, t.keys, req.NeedsIdentity())
+	return req, err
 }
 
 // trustHint names the three ways to say what may be opened.
