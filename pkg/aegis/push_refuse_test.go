@@ -199,7 +199,7 @@ func TestPushRefusesBeforeTheFirstRequest(t *testing.T) {
 		opts  aegis.PushOptions
 		check func(t *testing.T, err error)
 	}{
-		{"unknown format", aegis.PushOptions{Ref: ref, Paths: []string{dir}, Signing: &aegis.Signing{Signer: key, Formats: []signature.Format{"oms"}}},
+		{"unknown format", aegis.PushOptions{Ref: ref, Paths: []string{dir}, Signing: &aegis.Signing{Signer: key, Formats: []signature.Format{"pgp"}}},
 			func(t *testing.T, err error) { wantErr[*aegis.FormatError](t, err) }},
 		{"no signer", aegis.PushOptions{Ref: ref, Paths: []string{dir}, Signing: &aegis.Signing{}},
 			func(t *testing.T, err error) { wantErr[*aegis.OptionError](t, err) }},
@@ -251,7 +251,7 @@ func TestSignAndTagRefuseBeforeTheFirstRequest(t *testing.T) {
 			t.Errorf("%s: the key signed", name)
 		}
 	}
-	_, err := c.Sign(t.Context(), ref, aegis.Signing{Signer: key, Formats: []signature.Format{"oms"}})
+	_, err := c.Sign(t.Context(), ref, aegis.Signing{Signer: key, Formats: []signature.Format{"pgp"}})
 	wantErr[*aegis.FormatError](t, err)
 	// The first tag is good: nothing may be written before the second is refused.
 	_, err = c.Tag(t.Context(), ref, []string{"good", "not/good"})
