@@ -16,6 +16,7 @@ cd "$(dirname "$0")/.."
 root=$(pwd)
 
 CGO_ENABLED=0 go build -trimpath -o bin/aegis-oci ./cmd/aegis-oci
+CGO_ENABLED=0 go build -trimpath -o bin/notation-aegis ./cmd/notation-aegis
 test/tools/build.sh oras cosign cosign2 notation
 for server in stack:aegis-stack distribution:registry; do
 	# The same flags as make stack: one build of OpenBao serves all.

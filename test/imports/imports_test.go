@@ -119,6 +119,20 @@ func TestImportTable(t *testing.T) {
 	}
 }
 
+// TestPluginKnowsNoServer: the contract is spoken over any keys.
+func TestPluginKnowsNoServer(t *testing.T) {
+	t.Parallel()
+	pkgs := list(t, module+"/plugin")
+	if len(pkgs) != 1 {
+		t.Fatalf("%d packages", len(pkgs))
+	}
+	for _, banned := range []string{own("registry"), own("verify"), own("model"), own("vault"), vaultAPI, cobra, "net/http"} {
+		if slices.Contains(pkgs[0].Deps, banned) {
+			t.Errorf("plugin reaches %s", banned)
+		}
+	}
+}
+
 func TestOnlyPackageVaultImportsItsClient(t *testing.T) {
 	t.Parallel()
 	for _, p := range list(t, module+"/...") {

@@ -66,7 +66,7 @@ func encodeCOSE(h header, payload []byte) (signedPart, error) {
 	crit := []any{headerScheme}
 	p := map[any]any{
 		labelAlg:          h.alg.cose,
-		labelCty:          payloadType,
+		labelCty:          PayloadType,
 		headerScheme:      scheme,
 		headerSigningTime: cbor.Tag{Number: tagEpoch, Content: h.signed.Unix()},
 	}

@@ -42,7 +42,7 @@ type jwsProtected struct {
 func encodeJWS(h header, payload []byte) (signedPart, error) {
 	p := jwsProtected{
 		Alg:         h.alg.jws,
-		Cty:         payloadType,
+		Cty:         PayloadType,
 		Crit:        []string{headerScheme},
 		Scheme:      scheme,
 		SigningTime: h.signed.Format(time.RFC3339),
@@ -152,8 +152,8 @@ func checkHeader(gotScheme, cty string, crit []string, present func(string) bool
 	if gotScheme != scheme {
 		return &ParseError{fmt.Sprintf("signing scheme %q, not %q", gotScheme, scheme)}
 	}
-	if cty != payloadType {
-		return &ParseError{fmt.Sprintf("content type %q, not %q", cty, payloadType)}
+	if cty != PayloadType {
+		return &ParseError{fmt.Sprintf("content type %q, not %q", cty, PayloadType)}
 	}
 	if !slices.Contains(crit, headerScheme) {
 		return &ParseError{headerScheme + " is not marked critical"}

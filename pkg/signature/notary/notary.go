@@ -44,7 +44,8 @@ const (
 	// first, as a JSON array in a string.
 	AnnotationThumbprints = "io.cncf.notary.x509chain.thumbprint#S256"
 
-	payloadType = "application/vnd.cncf.notary.payload.v1+json"
+	// PayloadType is that of the signed document.
+	PayloadType = "application/vnd.cncf.notary.payload.v1+json"
 	scheme      = "notary.x509"
 
 	headerScheme      = "io.cncf.notary.signingScheme"
@@ -117,11 +118,46 @@ func Prepare(f signature.Format, subject signature.Subject, c signature.Claims, 
 	if err != nil {
 		return nil, err
 	}
-	d := &Draft{format: f, opts: o, typ: alg.typ, created: c.SignedAt}
-	h := header{alg: alg, signed: c.SignedAt.UTC().Truncate(time.Second), expiry: c.Expires.UTC().Truncate(time.Second)}
-	if c.Expires.IsZero() {
+	return draft(f, payload, c.SignedAt, c.Expires, o, alg)
+}
+
+// PreparePayload makes the signed part over a payload that somebody else has
+// made, such as notation for a plugin: it is signed as it is. expires may be zero.
+// Errors are *ChainError and *PayloadError.
+func PreparePayload(f signature.Format, payload []byte, signed, expires time.Time, o Options) (*Draft, error) {
+	alg, err := checkChain(o.Chain)
+	if err != nil {
+		return nil, err
+	}
+	if err := validAt(o.Chain, signed); err != nil {
+		return nil, err
+	}
+	// Any other document could be another protocol's message.
+	if _, err := decodePayload(payload, header{signed: signed, expiry: expires}); err != nil {
+		return nil, &PayloadError{err}
+	}
+	return draft(f, payload, signed, expires, o, alg)
+}
+
+// PayloadError means that bytes are no payload of the specification.
+type PayloadError struct{ Err error }
+
+func (e *PayloadError) Error() string { return "not a Notary payload: " + e.Err.Error() }
+func (e *PayloadError) Unwrap() error { return e.Err }
+
+// RawSignature encodes a primitive, which is DER for ECDSA, as Notary envelopes
+// have it: r||s.
+func RawSignature(t signature.KeyType, primitive []byte) ([]byte, error) {
+	return toRaw(t, primitive)
+}
+
+func draft(f signature.Format, payload []byte, signed, expires time.Time, o Options, alg algorithm) (*Draft, error) {
+	d := &Draft{format: f, opts: o, typ: alg.typ, created: signed}
+	h := header{alg: alg, signed: signed.UTC().Truncate(time.Second), expiry: expires.UTC().Truncate(time.Second)}
+	if expires.IsZero() {
 		h.expiry = time.Time{}
 	}
+	var err error
 	switch f {
 	case signature.Notary:
 		d.signed, err = encodeJWS(h, payload)
