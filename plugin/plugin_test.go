@@ -237,7 +237,9 @@ func TestVerifySignature(t *testing.T) {
 		}
 		return answer["verificationResults"].(map[string]any)
 	}
-	success := func(results map[string]any, check string) bool { return results[check].(map[string]any)["success"].(bool) }
+	success := func(results map[string]any, check string) bool {
+		return results[check].(map[string]any)["success"].(bool)
+	}
 	const identity, revocation = "SIGNATURE_VERIFIER.TRUSTED_IDENTITY", "SIGNATURE_VERIFIER.REVOCATION_CHECK"
 	if got := ask("x509.subject: C=US, ST=WA, O=Acme", identity); !success(got, identity) || len(got) != 1 {
 		t.Errorf("the right identity: %v", got)
