@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -52,6 +53,10 @@ func (s Signing) check() error {
 	}
 	if s.Expiry < 0 {
 		return &OptionError{Option: "Signing.Expiry", Reason: "it is negative: " + s.Expiry.String()}
+	}
+	if NeedCertificates(s.Formats) && len(s.Certificates) == 0 {
+		f := s.Formats[slices.IndexFunc(s.Formats, needsCertificate)]
+		return &NoCertificateError{Format: f, Key: s.Signer.ID().Name}
 	}
 	return CheckFormats(s.Formats, s.Signer.ID().Type)
 }

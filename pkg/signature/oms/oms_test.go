@@ -290,6 +290,14 @@ func TestOpenRefusesStatements(t *testing.T) {
 	}
 }
 
+// anySignature accepts: what is fuzzed is what the holder of a key may sign. A
+// real signature differs from run to run, which keeps the fuzzer from learning.
+type anySignature struct{ signature.Key }
+
+func (anySignature) Check(_ context.Context, checks []signature.Check) []signature.Verdict {
+	return make([]signature.Verdict, len(checks))
+}
+
 func FuzzStatement(f *testing.F) {
 	k := testkey.New(f, signature.ECDSAP256)
 	a := sign(f, k, oms.Model{Name: "m", Files: files(contents)})
@@ -299,11 +307,7 @@ func FuzzStatement(f *testing.F) {
 	}
 	f.Add(payload)
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		p, err := k.Sign(context.Background(), []signature.Message{{Format: signature.OMS, Bytes: sigstore.PAE(payload)}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := sigstore.Bundle(payload, p[0].Signature, "")
+		b, err := sigstore.Bundle(payload, []byte("signature"), "")
 		if err != nil {
 			return
 		}
@@ -311,7 +315,7 @@ func FuzzStatement(f *testing.F) {
 		if err != nil {
 			return
 		}
-		got := signature.Open(context.Background(), k.Public(t), []*signature.Envelope{env})[0]
+		got := signature.Open(context.Background(), anySignature{}, []*signature.Envelope{env})[0]
 		if got.Err != nil {
 			return
 		}
