@@ -6,7 +6,7 @@ FUZZTIME ?= 2m
 PROGRAMS = ./cmd/...
 SHELL = /bin/sh
 
-.PHONY: help build stack vault demo test interop acceptance bench fuzz lint clean
+.PHONY: help build stack vault demo test interop acceptance kubernetes bench fuzz lint clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,6 +42,10 @@ interop: ## hold aegis-oci against cosign and oras
 
 acceptance: stack vault ## run the operator's scenarios against HashiCorp Vault itself
 	go test -tags acceptance -count=1 -timeout 30m -v ./test/acceptance/...
+
+kubernetes: stack vault ## run the manifests as pods on a real Kubernetes node; needs root
+	test/kubernetes/node/build.sh
+	go test -tags acceptance -count=1 -parallel 4 -timeout 20m -v ./test/kubernetes
 
 bench: ## measure beside cosign and oras
 	scripts/bench.sh

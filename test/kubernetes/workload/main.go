@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -74,6 +75,8 @@ type seen struct {
 	Writable []string
 	// Environment holds names only.
 	Environment []string
+	// Status are lines of /proc/self/status: CapEff, NoNewPrivs, Seccomp.
+	Status map[string]string
 }
 
 func report(dir string) error {
@@ -101,7 +104,25 @@ func report(dir string) error {
 		return err
 	}
 	s.Writable = writable()
+	if s.Status, err = status("CapEff", "NoNewPrivs", "Seccomp"); err != nil {
+		return err
+	}
 	return json.NewEncoder(os.Stdout).Encode(s)
+}
+
+// status reads lines of what the kernel says about this process.
+func status(names ...string) (map[string]string, error) {
+	raw, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]string)
+	for line := range strings.SplitSeq(string(raw), "\n") {
+		if name, value, ok := strings.Cut(line, ":"); ok && slices.Contains(names, name) {
+			found[name] = strings.TrimSpace(value)
+		}
+	}
+	return found, nil
 }
 
 func digest(path string) (string, error) {
