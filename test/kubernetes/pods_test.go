@@ -22,31 +22,34 @@ import (
 // TestPods runs the examples as pods, beside one another.
 func TestPods(t *testing.T) {
 	r := newRig(t)
-	for _, s := range []struct {
-		name string
-		run  func(*testing.T, *rig)
-	}{
-		{"signed", testSigned},
-		{"policy of Transit and public key", testPolicy},
-		{"confined", testConfined},
-		{"refused", testRefused},
-		{"not asked for is not lent", testOtherAccount},
-		{"vault sealed", testSealed},
-		{"registry gone", testRegistryGone},
-		{"vault away for 30 s", testVaultAway},
-		{"killed and resumed", testResume},
-		{"agent", testAgent},
-		{"pull secret", testPullSecret},
-		{"corporate", testCorporate},
-		{"kserve", testKServe},
-	} {
-		t.Run(s.name, func(t *testing.T) {
-			t.Parallel()
-			start := time.Now()
-			s.run(t, r)
-			t.Logf("%.1f s", time.Since(start).Seconds())
-		})
-	}
+	t.Run("scenario", func(t *testing.T) {
+		for _, s := range []struct {
+			name string
+			run  func(*testing.T, *rig)
+		}{
+			{"signed", testSigned},
+			{"policy of Transit and public key", testPolicy},
+			{"confined", testConfined},
+			{"refused", testRefused},
+			{"not asked for is not lent", testOtherAccount},
+			{"vault sealed", testSealed},
+			{"registry gone", testRegistryGone},
+			{"vault away for 30 s", testVaultAway},
+			{"killed and resumed", testResume},
+			{"agent", testAgent},
+			{"pull secret", testPullSecret},
+			{"corporate", testCorporate},
+			{"kserve", testKServe},
+		} {
+			t.Run(s.name, func(t *testing.T) {
+				t.Parallel()
+				start := time.Now()
+				s.run(t, r)
+				t.Logf("%.1f s", time.Since(start).Seconds())
+			})
+		}
+	})
+	r.keepsNothingLongLived(t)
 }
 
 // seen is what the workload reports.
