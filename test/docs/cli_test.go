@@ -48,7 +48,7 @@ func run(t *testing.T, wantExit int, args ...string) string {
 }
 
 var (
-	subcommand = regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`)
+	subcommand = regexp.MustCompile(`(?m)^  ([a-z-]+) +[A-Z]`)
 	helpFlag   = regexp.MustCompile(`(?m)^ +(?:-(\w), )?--([a-z0-9-]+)(?: \w+)?(?:   *(.*))?$`)
 	preset     = regexp.MustCompile(`\(default (.+)\)$`)
 )

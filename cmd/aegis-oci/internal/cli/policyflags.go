@@ -71,6 +71,9 @@ const maxPolicyFile = 1 << 20
 // Kubernetes makes a ConfigMap of them, and the folder is the one that was named.
 func (a *app) readPolicy(source string) (document []byte, dir string, err error) {
 	if source == "-" {
+		if err := a.takeStdin("--policy -"); err != nil {
+			return nil, "", err
+		}
 		document, err = io.ReadAll(io.LimitReader(a.stdin, maxPolicyFile+1))
 		if err == nil && len(document) > maxPolicyFile {
 			err = fmt.Errorf("standard input: more than %d bytes", maxPolicyFile)

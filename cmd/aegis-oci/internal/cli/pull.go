@@ -18,13 +18,34 @@ type pullOptions struct {
 	registryFlags
 	vaultFlags
 	trustFlags
-	verify        bool
-	output        string
-	digestFile    string
+	unpackFlags
+	verify     bool
+	output     string
+	digestFile string
+}
+
+// unpackFlags say what may happen to the destination.
+type unpackFlags struct {
 	replace       bool
 	allowRollback bool
 	skipUnknown   bool
 	noResume      bool
+}
+
+func (u *unpackFlags) register(f *flagSet) {
+	f.BoolVar(&u.replace, "replace", false, "replace another or a damaged verified model in the directory")
+	f.BoolVar(&u.allowRollback, "allow-rollback", false, "accept a signature older than the installed model's")
+	f.BoolVar(&u.skipUnknown, "skip-unknown", false, "go on without layers of unknown types")
+	f.BoolVar(&u.noResume, "no-resume", false, "keep nothing for a later run when this one fails")
+}
+
+func (u *unpackFlags) options() model.UnpackOptions {
+	return model.UnpackOptions{
+		Replace:       u.replace,
+		AllowRollback: u.allowRollback,
+		SkipUnknown:   u.skipUnknown,
+		NoResume:      u.noResume,
+	}
 }
 
 func (a *app) pullCmd() *cobra.Command {
@@ -48,10 +69,7 @@ Example - with a public key, no Vault:
 	f.BoolVar(&o.verify, "verify", true, "verify before extracting; --verify=false opens anything")
 	f.StringVarP(&o.output, "output", "o", "", "directory for the model")
 	f.StringVar(&o.digestFile, "digest-file", "", "write the manifest's digest to this file")
-	f.BoolVar(&o.replace, "replace", false, "replace another or a damaged verified model in the directory")
-	f.BoolVar(&o.allowRollback, "allow-rollback", false, "accept a signature older than the installed model's")
-	f.BoolVar(&o.skipUnknown, "skip-unknown", false, "go on without layers of unknown types")
-	f.BoolVar(&o.noResume, "no-resume", false, "keep nothing for a later run when this one fails")
+	o.unpackFlags.register(f)
 	o.trustFlags.register(f)
 	o.registryFlags.register(f)
 	o.vaultFlags.register(f)
@@ -89,14 +107,9 @@ func (a *app) runPull(cmd *cobra.Command, o *pullOptions, args []string) error {
 		return err
 	}
 	p := aegis.PullOptions{
-		Ref: ref,
-		Dir: o.output,
-		Unpack: model.UnpackOptions{
-			Replace:       o.replace,
-			AllowRollback: o.allowRollback,
-			SkipUnknown:   o.skipUnknown,
-			NoResume:      o.noResume,
-		},
+		Ref:    ref,
+		Dir:    o.output,
+		Unpack: o.unpackFlags.options(),
 	}
 	var r aegis.PullResult
 	if o.verify {

@@ -59,6 +59,13 @@ func (r *registryFlags) credentials(a *app) (user, pass, token string, err error
 	}
 	user, pass = r.username, r.password
 	if r.passStdin || r.tokenStdin {
+		flag := "--password-stdin"
+		if r.tokenStdin {
+			flag = "--identity-token-stdin"
+		}
+		if err := a.takeStdin(flag); err != nil {
+			return "", "", "", err
+		}
 		secret, err := readSecret(a.stdin)
 		if err != nil {
 			return "", "", "", err
@@ -72,6 +79,15 @@ func (r *registryFlags) credentials(a *app) (user, pass, token string, err error
 		return "", "", "", usagef("a password needs --username")
 	}
 	return user, pass, "", nil
+}
+
+// takeStdin promises standard input to one flag: a second one would find it empty.
+func (a *app) takeStdin(flag string) error {
+	if a.stdinFor != "" && a.stdinFor != flag {
+		return usagef("%s and %s both read standard input", a.stdinFor, flag)
+	}
+	a.stdinFor = flag
+	return nil
 }
 
 func readSecret(in io.Reader) (string, error) {
@@ -178,12 +194,17 @@ func readFileBounded(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	return readBounded(f, path, limit)
+}
+
+// readBounded reads r, which name describes.
+func readBounded(r io.Reader, name string, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, err
 	}
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s: more than %d bytes", path, limit)
+		return nil, fmt.Errorf("%s: more than %d bytes", name, limit)
 	}
 	return b, nil
 }

@@ -294,6 +294,9 @@ func (a *app) secretFrom(flag, where string) (vault.Secret, error) {
 	if name, ok := strings.CutPrefix(where, "env://"); ok {
 		value = a.env[name]
 	} else if where == "-" {
+		if err := a.takeStdin(flag); err != nil {
+			return vault.Secret{}, err
+		}
 		s, err := readSecret(a.stdin)
 		if err != nil {
 			return vault.Secret{}, err
