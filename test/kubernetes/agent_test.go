@@ -47,7 +47,8 @@ func testAgent(t *testing.T, r *rig) {
 	if len(revoked) != 0 || login[0].auth["accessor"] != last.auth["accessor"] || last.auth["accessor"] == nil {
 		t.Errorf("login with accessor %v, verify with %v, %d revocations", login[0].auth["accessor"], last.auth["accessor"], len(revoked))
 	}
-	t.Logf("evidence: vault agent logged in at %s and handed its token over, verify at %s, TTL %s", login[0].at.Format(stamp), last.at.Format(stamp), ttl)
+	prove(t, podsVerify, "Vault Agent as injected: login %s, token handed over, transit/verify %s", login[0].at.Format(stamp), last.at.Format(stamp))
+	prove(t, auditShows, "verify with the agent's token, TTL %s", ttl)
 }
 
 // inject does what vault-k8s does with these annotations.

@@ -54,6 +54,7 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 	}
+	printEvidence(os.Stdout)
 	os.Exit(code)
 }
 

@@ -108,7 +108,7 @@ func testSigned(t *testing.T, r *rig) {
 	applied := time.Now()
 	r.run(t, d)
 	p := r.awaitRunning(t, d, time.Minute)
-	t.Logf("evidence: applied to running in %.1f s", time.Since(applied).Seconds())
+	t.Logf("applied to running in %.1f s", time.Since(applied).Seconds())
 	r.holdsModel(t, r.app(t, p))
 
 	var result struct {
@@ -133,8 +133,9 @@ func testSigned(t *testing.T, r *rig) {
 	if first := blobs.asked(); first.IsZero() || !login[0].at.Before(last.at) || !last.at.Before(first) || !last.ok {
 		t.Errorf("login %s, verify %s, first blob %s", login[0].at, last.at, first)
 	}
-	t.Logf("evidence: login %s, verify %s, first model blob GET %s, token TTL %s, revoked", login[0].at.Format(stamp), last.at.Format(stamp), blobs.asked().Format(stamp), ttl)
-	t.Logf("evidence: requests to Vault: %s; to the registry before the first model blob: %d; seconds: %v",
+	prove(t, podsVerify, "kubernetes auth, TokenReview by the API server: login %s, transit/verify %s (audit log), first model blob GET %s (registry)", login[0].at.Format(stamp), last.at.Format(stamp), blobs.asked().Format(stamp))
+	prove(t, auditShows, "login and verify by service account default/aegis-app, role %s, token TTL %s, revoked after use", roleName, ttl)
+	prove(t, podsVerify, "requests to Vault: %s; to the registry before the first model blob: %d; seconds: %v",
 		strings.Join(paths(toVault.Requests()), ", "), blobs.before(proxy.Requests()), result.Durations)
 }
 
@@ -184,7 +185,7 @@ func testConfined(t *testing.T, r *rig) {
 			t.Errorf("its environment has %s", name)
 		}
 	}
-	t.Logf("evidence: uid %d, writable %v, %v", s.UID, s.Writable, s.Status)
+	prove(t, confined, "uid %d, gid %d, writable outside of /dev: %v, kernel: %v", s.UID, s.GID, s.Writable, s.Status)
 }
 
 func testRefused(t *testing.T, r *rig) {
@@ -212,7 +213,7 @@ func (r *rig) isReason(t *testing.T, p pod, end terminated, exit int, code strin
 	if shown := r.kubectl(t, nil, "describe", "pod", p.Metadata.Name); !strings.Contains(shown, message) {
 		t.Errorf("kubectl describe does not show %q:\n%s", message, shown)
 	}
-	t.Logf("evidence: exit %d, kubectl describe shows: %s", end.ExitCode, message)
+	prove(t, refused, "exit %d, kubectl describe shows: %.160s", end.ExitCode, message)
 }
 
 // testOtherAccount has a service account log in that the role does not name.
@@ -275,7 +276,7 @@ func testVaultAway(t *testing.T, r *rig) {
 		t.Errorf("%d restarts", n)
 	}
 	r.holdsModel(t, r.app(t, p))
-	t.Logf("evidence: running %.1f s after Vault was back, no restart", time.Since(back).Seconds())
+	prove(t, carriesOn, "Vault away for 30 s: running %.1f s after it was back, no restart", time.Since(back).Seconds())
 }
 
 // testResume kills the init container, as the kernel would, in the middle of a slow
@@ -315,7 +316,7 @@ func testResume(t *testing.T, r *rig) {
 		t.Errorf("%+v: nothing was resumed", result)
 	}
 	r.holdsModel(t, r.app(t, p))
-	t.Logf("evidence: killed after 8 MiB; the restart reused %d bytes and fetched %d", result.BytesReused, result.BytesFetched)
+	prove(t, carriesOn, "killed after 8 MiB: the restart reused %d bytes and fetched %d", result.BytesReused, result.BytesFetched)
 }
 
 // slowBlobs passes the registry's answers on, and of a large blob only the

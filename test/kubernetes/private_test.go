@@ -35,6 +35,7 @@ func testPullSecret(t *testing.T, r *rig) {
 	s := r.app(t, p)
 	r.holdsModel(t, s)
 	r.hidesFrom(t, password)
+	prove(t, private, "a pull secret opens the registry to the init container, and is in no object but the Secret")
 }
 
 // hidesFrom fails the test if a secret is in what the cluster keeps, Secrets aside.
@@ -75,7 +76,7 @@ func (r *rig) keepsNothingLongLived(t *testing.T) {
 	if !longLived.MatchString(r.vault.RootToken) {
 		t.Errorf("a Vault token is not recognised")
 	}
-	t.Logf("evidence: %d Secrets and %d bytes of other objects hold no Vault token, private key or JWT", len(list.Items), len(rest))
+	prove(t, noSecretKept, "%d Secrets and %d bytes of the cluster's other objects hold no Vault token, private key or JWT", len(list.Items), len(rest))
 }
 
 // testCorporate reaches a registry with a private authority's certificate through a
@@ -108,7 +109,7 @@ func testCorporate(t *testing.T, r *rig) {
 	r.run(t, stranger)
 	p, end := r.awaitRefused(t, stranger, time.Minute)
 	r.isReason(t, p, end, 4, "registry_tls")
-	t.Logf("evidence: the proxy was asked for %v", hosts)
+	prove(t, private, "a private authority's certificates; the proxy was asked for %v, and never for Vault", hosts)
 }
 
 // testKServe makes the pod that KServe's webhook would: the container of the

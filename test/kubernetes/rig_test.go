@@ -6,6 +6,9 @@
 package kubernetes
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"math/rand/v2"
 	"os"
@@ -14,9 +17,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"crypto/sha256"
-	"encoding/hex"
 
 	"github.com/aegis-oci/aegis-oci/internal/servertest"
 )
@@ -58,25 +58,50 @@ func newRig(t *testing.T) *rig {
 		}
 	}
 	r.kubectl(t, encode(t, documents(t, reviewer)...), "apply", "-f", "-")
-	r.trustCluster(t, r.vault)
+	r.setUp(t, r.vault)
 	return r
 }
 
-// trustCluster does in Vault what an operator does for docs/kubernetes.md.
-func (r *rig) trustCluster(t *testing.T, vault *servertest.Server) {
+// setUp has the operator's own command write what Vault needs, and runs it with
+// HashiCorp's CLI.
+func (r *rig) setUp(t *testing.T, vault *servertest.Server) {
+	t.Helper()
+	plan := exec.Command(r.program, "vault", "setup", "kubernetes", "--verify-only", "--kubernetes-host", r.server, "--kubernetes-ca", r.caFile)
+	plan.Env = []string{"HOME=" + t.TempDir()}
+	script, err := plan.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := exec.Command("/bin/sh", "-s")
+	run.Stdin = bytes.NewReader(script)
+	run.Env = append(vault.VaultEnv(t), "VAULT_TOKEN="+vault.RootToken, "VAULT_CLI="+servertest.VaultProgram(t))
+	if out, err := run.CombinedOutput(); err != nil {
+		t.Fatalf("the script of vault setup: %v\n%s", err, out)
+	}
+	vault.TransitKey(t, "other", "ecdsa-p256")
+	r.writeReviewer(t, vault)
+}
+
+// writeReviewer tells Vault with which token to review others.
+func (r *rig) writeReviewer(t *testing.T, vault *servertest.Server) {
 	t.Helper()
 	ca, err := os.ReadFile(r.caFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	vault.TransitKey(t, keyName, "ecdsa-p256")
-	vault.TransitKey(t, "other", "ecdsa-p256")
-	vault.Policy(t, policyName, transitPolicy)
-	vault.Write(t, "sys/auth/kubernetes", map[string]any{"type": "kubernetes"})
 	vault.Write(t, "auth/kubernetes/config", map[string]any{
 		"kubernetes_host": r.server, "kubernetes_ca_cert": string(ca),
 		"token_reviewer_jwt": strings.TrimSpace(r.kubectl(t, nil, "create", "token", "vault-token-reviewer")),
 	})
+}
+
+// trustCluster is setUp for a further Vault, without the seconds that the CLI takes.
+func (r *rig) trustCluster(t *testing.T, vault *servertest.Server) {
+	t.Helper()
+	vault.TransitKey(t, keyName, "ecdsa-p256")
+	vault.Policy(t, policyName, transitPolicy)
+	vault.Write(t, "sys/auth/kubernetes", map[string]any{"type": "kubernetes"})
+	r.writeReviewer(t, vault)
 	vault.Write(t, "auth/kubernetes/role/"+roleName, map[string]any{
 		"audience": "vault", "bound_service_account_names": "aegis-app", "bound_service_account_namespaces": "default",
 		"token_policies": policyName, "token_no_default_policy": true, "token_ttl": "10m",

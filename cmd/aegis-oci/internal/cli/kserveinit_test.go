@@ -142,9 +142,12 @@ func TestKServeInitTrustsKServesCABundle(t *testing.T) {
 	r.ok(r.run(t.Context(), env, "", "push", "--sign", "--ca-file", tls.CAFile, "--vault-cacert", tls.CAFile, ref, r.write("w.bin", "weights")))
 
 	dir := t.TempDir()
-	r.refused(r.run(t.Context(), env, "", "kserve-init", "--format", "json", "aegis://"+ref, dir), exitUndecided, "vault_tls")
+	without := func(flag string) loginRun {
+		return r.run(t.Context(), env, "", "kserve-init", "--format", "json", flag, tls.CAFile, "aegis://"+ref, dir)
+	}
+	r.refused(without("--ca-file"), exitUndecided, "vault_tls")
 	// On loopback, and without an authority to check by, HTTP is tried.
-	r.refused(r.run(t.Context(), env, "", "kserve-init", "--format", "json", "--vault-cacert", tls.CAFile, "aegis://"+ref, dir), exitUndecided, "registry_plain_http")
+	r.refused(without("--vault-cacert"), exitUndecided, "registry_plain_http")
 	isEmpty(t, dir)
 	bundle := t.TempDir()
 	env["CA_BUNDLE_CONFIGMAP_NAME"], env["CA_BUNDLE_VOLUME_MOUNT_POINT"] = "global-ca-bundle", bundle
