@@ -7,9 +7,11 @@ package kubernetes
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -28,10 +30,12 @@ func TestPods(t *testing.T) {
 			run  func(*testing.T, *rig)
 		}{
 			{"signed", testSigned},
+			{"OpenBao", testOpenBao},
 			{"policy of Transit and public key", testPolicy},
 			{"confined", testConfined},
 			{"refused", testRefused},
 			{"not asked for is not lent", testOtherAccount},
+			{"a token does not review itself", testOwnReview},
 			{"vault sealed", testSealed},
 			{"registry gone", testRegistryGone},
 			{"vault away for 30 s", testVaultAway},
@@ -93,18 +97,22 @@ func (r *rig) holdsModel(t *testing.T, s seen) {
 
 // testSigned also shows the order: Vault said yes before the first byte was asked
 // for. It has a Vault of its own, so that the audit log holds this pod and no other.
-func testSigned(t *testing.T, r *rig) {
-	vault := servertest.Vault(t)
+func testSigned(t *testing.T, r *rig) { r.inOrder(t, "signed", servertest.Vault(t)) }
+
+func testOpenBao(t *testing.T, r *rig) { r.inOrder(t, "openbao", servertest.Stack(t, "-no-registry")) }
+
+func (r *rig) inOrder(t *testing.T, name string, vault *servertest.Server) {
+	t.Helper()
 	r.trustCluster(t, vault)
 	toVault := servertest.FaultProxy(t, vault.VaultAddr)
 	proxy := servertest.FaultProxy(t, r.registry.Registry)
-	repo := proxy.Addr + "/models/signed"
+	repo := proxy.Addr + "/models/" + name
 	pushed := r.push(t, vault, repo+":v1", keyName)
 	proxy.Reset()
 	blobs := &modelBlobs{digests: slices.Collect(maps.Values(r.files))}
 	proxy.Intercept(blobs.note)
 
-	d := deploymentOf(t, "signed", mainExample, exampleRef, repo+":v1", exampleVault, toVault.URL)
+	d := deploymentOf(t, name, mainExample, exampleRef, repo+":v1", exampleVault, toVault.URL)
 	applied := time.Now()
 	r.run(t, d)
 	p := r.awaitRunning(t, d, time.Minute)
@@ -133,9 +141,9 @@ func testSigned(t *testing.T, r *rig) {
 	if first := blobs.asked(); first.IsZero() || !login[0].at.Before(last.at) || !last.at.Before(first) || !last.ok {
 		t.Errorf("login %s, verify %s, first blob %s", login[0].at, last.at, first)
 	}
-	prove(t, podsVerify, "kubernetes auth, TokenReview by the API server: login %s, transit/verify %s (audit log), first model blob GET %s (registry)", login[0].at.Format(stamp), last.at.Format(stamp), blobs.asked().Format(stamp))
-	prove(t, auditShows, "login and verify by service account default/aegis-app, role %s, token TTL %s, revoked after use", roleName, ttl)
-	prove(t, podsVerify, "requests to Vault: %s; to the registry before the first model blob: %d; seconds: %v",
+	prove(t, podsVerify, name+": kubernetes auth, TokenReview by the API server: login %s, transit/verify %s (audit log), first model blob GET %s (registry)", login[0].at.Format(stamp), last.at.Format(stamp), blobs.asked().Format(stamp))
+	prove(t, auditShows, name+": login and verify by service account default/aegis-app, role %s, token TTL %s, revoked after use", roleName, ttl)
+	prove(t, podsVerify, name+": requests: %s; to the registry before the first model blob: %d; seconds: %v",
 		strings.Join(paths(toVault.Requests()), ", "), blobs.before(proxy.Requests()), result.Durations)
 }
 
@@ -226,6 +234,40 @@ func testOtherAccount(t *testing.T, r *rig) {
 	r.run(t, d)
 	p, end := r.awaitRefused(t, d, time.Minute)
 	r.isReason(t, p, end, 4, "vault_login_refused")
+}
+
+// testOwnReview has no token_reviewer_jwt in Vault: the pod's token would have to
+// review itself, and its audience is not the API server's.
+func testOwnReview(t *testing.T, r *rig) {
+	ca, err := os.ReadFile(r.caFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.kubectl(t, nil, "create", "clusterrolebinding", "own-review", "--clusterrole=system:auth-delegator", "--serviceaccount=default:aegis-app")
+	const mount = "own-review"
+	r.vault.Write(t, "sys/auth/"+mount, map[string]any{"type": "kubernetes"})
+	r.vault.Write(t, "auth/"+mount+"/config", map[string]any{"kubernetes_host": r.server, "kubernetes_ca_cert": string(ca), "disable_local_ca_jwt": true})
+	for audience, exit := range map[string]int{"vault": 4, "https://kubernetes.default.svc": 0} {
+		name := fmt.Sprintf("own-review-%d", exit)
+		role := map[string]any{
+			"audience": audience, "bound_service_account_names": "aegis-app", "bound_service_account_namespaces": "default",
+			"token_policies": "aegis-transit-verify-policy", "token_no_default_policy": true, "token_ttl": "10m",
+		}
+		r.vault.Write(t, "auth/"+mount+"/role/"+name, role)
+		repo := r.registry.Registry + "/models/" + name
+		r.push(t, r.vault, repo+":v1", keyName)
+		d := deploymentOf(t, name, mainExample, exampleRef, repo+":v1", exampleVault, r.vault.VaultAddr, "audience: vault", "audience: "+audience)
+		d.setenv(t, "AEGIS_VAULT_AUTH_MOUNT", mount)
+		d.setenv(t, "AEGIS_VAULT_K8S_TOKEN_PATH", "/var/run/secrets/vault/token") // named, or a token for the API server is not sent
+		d.replaceArg(t, "--vault-role=aegis-k8s-role", "--vault-role="+name)
+		r.run(t, d)
+		if exit == 0 {
+			r.awaitRunning(t, d, time.Minute)
+			continue
+		}
+		p, end := r.awaitRefused(t, d, time.Minute)
+		r.isReason(t, p, end, exit, "vault_login_refused")
+	}
 }
 
 func testSealed(t *testing.T, r *rig) {
