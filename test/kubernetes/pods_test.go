@@ -174,8 +174,7 @@ func testConfined(t *testing.T, r *rig) {
 	c := d.init(t)
 	c["image"], c["args"] = workloadName, []any{"probe", "/models"}
 	r.run(t, d)
-	var p pod
-	p = r.await(t, d, "probed", time.Minute, func(p pod) bool {
+	p := r.await(t, d, "probed", time.Minute, func(p pod) bool {
 		return len(p.Status.InitContainerStatuses) == 1 && p.Status.InitContainerStatuses[0].State.Terminated != nil
 	})
 	s := report(t, r.logs(t, p, "fetch-model"))
