@@ -143,6 +143,7 @@ func TestFallbackListThatIsNoneIsRefusedAndNotOverwritten(t *testing.T) {
 						writes++
 					}
 					w.Header().Set("Content-Type", evil.mediaType)
+					w.Header().Set("Docker-Content-Digest", digest.FromBytes(evil.body).String())
 					w.Write(evil.body)
 				})
 			}

@@ -90,7 +90,7 @@ func (r *Repository) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offs
 	}
 	c := call{
 		op: op, about: about, method: http.MethodGet, url: r.path("blobs", desc.Digest.String()),
-		accept: []int{http.StatusOK}, limit: -1,
+		accept: []int{http.StatusOK}, content: true, limit: -1,
 	}
 	if offset > 0 {
 		c.header = http.Header{"Range": {fmt.Sprintf("bytes=%d-", offset)}}
@@ -131,7 +131,7 @@ func (r *Repository) OpenRange(ctx context.Context, desc ocispec.Descriptor, off
 	c := call{
 		op: op, about: about, method: http.MethodGet, url: r.path("blobs", desc.Digest.String()),
 		header: http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", offset, end-1)}},
-		accept: []int{http.StatusOK, http.StatusPartialContent}, limit: -1,
+		accept: []int{http.StatusOK, http.StatusPartialContent}, content: true, limit: -1,
 	}
 	got, err := r.openRange(ctx, c, desc.Digest)
 	if err != nil {
@@ -239,7 +239,7 @@ func (r *Repository) FetchBlob(ctx context.Context, desc ocispec.Descriptor, lim
 	}
 	got, err := r.do(ctx, call{
 		op: op, about: about, method: http.MethodGet, url: r.path("blobs", desc.Digest.String()),
-		accept: []int{http.StatusOK}, limit: desc.Size,
+		accept: []int{http.StatusOK}, content: true, limit: desc.Size,
 	})
 	if isKind(err, TooLarge) {
 		return nil, newError(op, about, Corrupt, "more than the %d bytes that its descriptor says", desc.Size)

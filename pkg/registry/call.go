@@ -27,6 +27,8 @@ type call struct {
 	// noScope asks for a token that allows nothing, as a login does.
 	noScope bool
 	accept  []int // statuses that are an answer; others are errors
+	// content says that the answer is a blob, which may be of any type.
+	content bool
 	// limit bounds the answer's body, which is read whole. Zero leaves the body
 	// out; negative leaves it open, as answer.stream.
 	limit int64
@@ -107,6 +109,14 @@ func (r *Repository) exchange(ctx context.Context, dog *watchdog, c call) (*answ
 	if !slices.Contains(c.accept, resp.StatusCode) {
 		defer resp.Body.Close()
 		return nil, statusError(c.op, c.about, r.base.Host, resp)
+	}
+	if !c.content && isPage(resp.Header) {
+		// A web server, a captive portal or a log-in page where a registry was
+		// looked for: no word about the artifact, whatever its status.
+		defer resp.Body.Close()
+		e := newError(c.op, c.about, Protocol, "a web page")
+		e.Status = resp.StatusCode
+		return nil, e
 	}
 	got := &answer{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength, from: *resp.Request.URL, tls: resp.TLS}
 	if c.limit < 0 {

@@ -364,11 +364,20 @@ func spokeTLS(resp *http.Response, raw []byte) bool {
 		return false
 	}
 	if resp.Request.Method == http.MethodHead {
-		t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-		return t == "text/html" || len(resp.Header) == 0 && !resp.ProtoAtLeast(1, 1)
+		return isPage(resp.Header) || len(resp.Header) == 0 && !resp.ProtoAtLeast(1, 1)
 	}
 	text := string(raw)
 	return strings.Contains(text, "HTTP request to an HTTPS server") ||
 		strings.Contains(text, "plain HTTP request was sent to HTTPS port") ||
 		strings.Contains(text, "speaking plain HTTP to an SSL-enabled server port")
+}
+
+// isPage reports whether an answer is a web page. A manifest that somebody pushed
+// under that media type is not one: registries name its digest.
+func isPage(header http.Header) bool {
+	if header.Get(digestHeader) != "" {
+		return false
+	}
+	t, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
+	return t == "text/html" || t == "application/xhtml+xml"
 }

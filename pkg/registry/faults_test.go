@@ -56,6 +56,38 @@ func TestFetchBlobRefusesTamperedBytes(t *testing.T) {
 	}
 }
 
+// A web server, a captive portal or a log-in page says nothing about the artifact:
+// not that its bytes are wrong, nor that a blob is there or a log-in was right.
+func TestAWebPageIsNoAnswer(t *testing.T) {
+	page := "<!doctype html><html>Welcome</html>"
+	r, proxy, desc := behind(t, registry.Options{})
+	proxy.Fail(servertest.Fault{
+		Status: http.StatusOK, Body: page,
+		Header: http.Header{"Content-Type": {"text/html; charset=utf-8"}},
+	})
+	ref := strings.TrimPrefix(proxy.URL, "http://")
+	client, err := registry.NewClient(registry.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, ask := range map[string]func() error{
+		"resolve":    func() error { _, err := r.Resolve(t.Context()); return err },
+		"look up":    func() error { _, _, err := r.ResolveTag(t.Context(), "v1"); return err },
+		"blob there": func() error { _, err := r.BlobExists(t.Context(), desc); return err },
+		"log in":     func() error { return client.Ping(t.Context(), ref) },
+		"push": func() error {
+			_, err := r.PushManifest(t.Context(), ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2}`))
+			return err
+		},
+	} {
+		err := ask()
+		wantKind(t, err, registry.Protocol)
+		if err != nil && !strings.Contains(err.Error(), "a web page") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // A wrong Content-Length: the connection ends before what it announces, and is
 // asked again within the budget.
 func TestCutAnswersAreAskedAgain(t *testing.T) {

@@ -102,6 +102,7 @@ func TestResolveRefusesWhatIsNoManifest(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", c.contentType)
+				w.Header().Set("Docker-Content-Digest", digest.FromString(c.body).String())
 				fmt.Fprint(w, c.body)
 			}))
 			p, err := newRepo(t, host+"/m:v1", registry.Options{}).Resolve(t.Context())

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,11 +44,15 @@ type loginRig struct {
 	start   int // of the audit log
 }
 
+// rigs counts them.
+var rigs atomic.Int64
+
 func newLoginRig(t *testing.T) *loginRig {
 	t.Helper()
 	srv := servertest.SharedStack(t)
 	r := &loginRig{t: t, srv: srv, issuer: servertest.OIDC(t), proxy: servertest.FaultProxy(t, srv.VaultAddr), out: t.TempDir(), in: t.TempDir()}
-	r.id = "rig-" + strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(strings.TrimPrefix(t.Name(), "Test")))
+	// The server outlives a test that is run again (-count=2).
+	r.id = fmt.Sprintf("rig-%s-%d", strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(strings.TrimPrefix(t.Name(), "Test"))), rigs.Add(1))
 	srv.TransitKey(t, r.id, "ecdsa-p256")
 	r.pub = r.write("release.pub", string(srv.PublicKeyPEM(t, r.id, 0)))
 	srv.Policy(t, r.id, fmt.Sprintf(`
