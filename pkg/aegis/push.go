@@ -160,6 +160,11 @@ func (c *Client) pack(ctx context.Context, o PushOptions) (*model.Packed, error)
 // upload pushes every blob that the registry lacks and returns the bytes sent.
 func (c *Client) upload(ctx context.Context, repo *registry.Repository, packed *model.Packed) (int64, error) {
 	var sent atomic.Int64
+	var total int64
+	for _, b := range packed.Blobs() {
+		total += b.Descriptor.Size
+	}
+	model.Plan(c.opts.Progress, total)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.opts.Concurrency)
 	for _, b := range packed.Blobs() {

@@ -50,6 +50,11 @@ func (i *Installed) check(ctx context.Context, root *os.Root, v verify.Verified,
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
+	var total int64
+	for _, l := range m.layers {
+		total += l.Descriptor.Size
+	}
+	Plan(c.progress, total)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(workers)
 	for _, l := range m.layers {

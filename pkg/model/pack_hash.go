@@ -30,6 +30,11 @@ func hashAll(ctx context.Context, sources []source, files []File, o *PackOptions
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(files[b].Size, files[a].Size) })
 	buffers := sync.Pool{New: func() any { b := make([]byte, hashBuffer); return &b }}
 	progress := orNoProgress(o.Progress)
+	var total int64
+	for _, f := range files {
+		total += f.Size
+	}
+	Plan(progress, total)
 	group, hashing := errgroup.WithContext(ctx)
 	group.SetLimit(o.concurrency())
 	for _, i := range order {

@@ -284,6 +284,13 @@ type packProgress struct {
 	total map[string]int64
 	added map[string]int64
 	done  map[string]int
+	plans []int64
+}
+
+func (p *packProgress) Plan(total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.plans = append(p.plans, total)
 }
 
 func (p *packProgress) Start(name string, total int64) {
@@ -312,6 +319,9 @@ func TestPackTellsProgress(t *testing.T) {
 		if progress.total[name] != size || progress.added[name] != size || progress.done[name] != 1 {
 			t.Errorf("%s: total %d, added %d, done %d times", name, progress.total[name], progress.added[name], progress.done[name])
 		}
+	}
+	if !slices.Equal(progress.plans, []int64{3<<20 + 1}) {
+		t.Errorf("the whole was told as %d", progress.plans)
 	}
 }
 

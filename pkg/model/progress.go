@@ -15,6 +15,21 @@ type Progress interface {
 	Done(name string)
 }
 
+// Planner is a Progress that hears of the whole beforehand, so that it can tell
+// how much is left. Plan begins a stage (hashing, uploading, fetching, checking)
+// whose names come to total bytes; what was heard before it is over.
+type Planner interface {
+	Progress
+	Plan(total int64)
+}
+
+// Plan tells p, when it is a Planner, that a stage of total bytes begins.
+func Plan(p Progress, total int64) {
+	if planner, ok := p.(Planner); ok {
+		planner.Plan(total)
+	}
+}
+
 type noProgress struct{}
 
 func (noProgress) Start(string, int64) {}

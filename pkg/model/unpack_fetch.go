@@ -27,6 +27,11 @@ const (
 // fetchAll brings every blob into staging and checks it.
 func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob) error {
 	var fetched, reused atomic.Int64
+	var total int64
+	for _, b := range blobs {
+		total += b.desc.Size
+	}
+	Plan(u.progress, total)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(u.o.Concurrency)
 	for _, b := range blobs {

@@ -91,11 +91,16 @@ func TestBarsOnATerminal(t *testing.T) {
 		t.Fatal("it is no terminal")
 	}
 	b := display.NewBars(s.tty, 0)
+	b.Plan(5 << 20)
+	b.Start("hashed before", 5<<20)
+	b.Done("hashed before")
+	b.Plan(300 << 20)
 	b.Start("weights.bin", 100<<20)
 	b.Start("config.json", 1<<10)
 	b.Add("weights.bin", 25<<20)
 	b.Done("config.json")
 	s.await(t, "weights.bin", "25.0 MiB / 100.0 MiB", "total", "iB/s")
+	s.await(t, "/ 300.0 MiB") // the whole, not what was begun
 	b.Add("weights.bin", 75<<20)
 	b.Done("weights.bin")
 	b.Close()

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,6 +107,37 @@ func TestBytes(t *testing.T) {
 			t.Errorf("%d is %q, want %q", n, got, want)
 		}
 	}
+}
+
+// What is left is told of the whole stage, not of the files that were begun.
+func TestLinesKnowWhatIsAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var lines []string
+		l := display.NewLines(func(s string) { mu.Lock(); defer mu.Unlock(); lines = append(lines, s) }, 5*time.Second, time.Now)
+		tick := func() { time.Sleep(5 * time.Second); synctest.Wait() }
+		for _, stage := range []int64{400 << 20, 200 << 20} {
+			l.Plan(stage)
+			l.Start("a.bin", 100<<20)
+			l.Add("a.bin", 50<<20)
+			tick()
+			l.Done("a.bin")
+		}
+		l.Plan(10 << 20)
+		l.Start("larger than planned", 20<<20)
+		tick()
+		l.Close()
+		mu.Lock()
+		defer mu.Unlock()
+		want := []string{
+			"50.0 MiB of 400.0 MiB, 10.0 MiB/s, 35s left (1 files under way)",
+			"50.0 MiB of 200.0 MiB, 10.0 MiB/s, 15s left (1 files under way)",
+			"0 B of 20.0 MiB, 0 B/s (1 files under way)",
+		}
+		if !slices.Equal(lines, want) {
+			t.Errorf("lines %q, want %q", lines, want)
+		}
+	})
 }
 
 func TestLinesComeEveryFewSecondsWhileSomethingIsUnderWay(t *testing.T) {

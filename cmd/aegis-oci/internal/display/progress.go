@@ -13,8 +13,9 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// Progress shows how far files are. It satisfies model.Progress.
+// Progress shows how far files are. It satisfies model.Planner.
 type Progress interface {
+	Plan(total int64)
 	Start(name string, total int64)
 	Add(name string, n int64)
 	Done(name string)
@@ -30,10 +31,15 @@ type Bars struct {
 	mu    sync.Mutex
 	pool  *mpb.Progress
 	total *mpb.Bar
-	size  int64
+	whole whole
 	files map[string]*file
 	shown int
 }
+
+// whole is the size of a stage: as planned, or as far as it was heard of.
+type whole struct{ planned, started int64 }
+
+func (w whole) size() int64 { return max(w.planned, w.started) }
 
 type file struct {
 	bar  *mpb.Bar
@@ -48,8 +54,23 @@ func NewBars(w io.Writer, width int) *Bars {
 		opts = append(opts, mpb.WithWidth(width))
 	}
 	b := &Bars{pool: mpb.New(opts...), files: make(map[string]*file)}
-	b.total = b.pool.AddBar(0, append(decorators("total"), mpb.BarPriority(1<<30))...)
+	b.total = b.totalBar(0)
 	return b
+}
+
+func (b *Bars) totalBar(size int64) *mpb.Bar {
+	bar := b.pool.AddBar(0, append(decorators("total"), mpb.BarPriority(1<<30))...)
+	bar.SetTotal(size, false)
+	return bar
+}
+
+// Plan begins a stage of total bytes, with a bar and a rate of its own.
+func (b *Bars) Plan(total int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.total.Abort(true)
+	b.whole = whole{planned: total}
+	b.total = b.totalBar(total)
 }
 
 func decorators(name string) []mpb.BarOption {
@@ -83,8 +104,8 @@ func (b *Bars) Start(name string, total int64) {
 		b.shown++
 	}
 	b.files[name] = f
-	b.size += total
-	b.total.SetTotal(b.size, false)
+	b.whole.started += total
+	b.total.SetTotal(b.whole.size(), false)
 }
 
 // Add moves name's bar and the whole's.
@@ -139,7 +160,7 @@ type Lines struct {
 	now     func() time.Time
 	started time.Time
 	files   map[string]*file
-	size    int64
+	whole   whole
 	done    int64
 	stop    chan struct{}
 	stopped sync.WaitGroup
@@ -167,12 +188,19 @@ func NewLines(print func(string), interval time.Duration, now func() time.Time) 
 	return l
 }
 
+// Plan begins a stage of total bytes, with a rate of its own.
+func (l *Lines) Plan(total int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.whole, l.done, l.started = whole{planned: total}, 0, l.now()
+}
+
 // Start adds name to the whole.
 func (l *Lines) Start(name string, total int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.files[name] = &file{size: total}
-	l.size += total
+	l.whole.started += total
 }
 
 // Add counts n bytes of name.
@@ -203,9 +231,9 @@ func (l *Lines) line() string {
 		return ""
 	}
 	rate := float64(l.done) / max(l.now().Sub(l.started).Seconds(), 0.001)
-	s := fmt.Sprintf("%s of %s, %s/s", Bytes(l.done), Bytes(l.size), Bytes(int64(rate)))
+	s := fmt.Sprintf("%s of %s, %s/s", Bytes(l.done), Bytes(l.whole.size()), Bytes(int64(rate)))
 	if rate > 0 {
-		left := time.Duration(float64(l.size-l.done) / rate * float64(time.Second))
+		left := time.Duration(float64(l.whole.size()-l.done) / rate * float64(time.Second))
 		s += ", " + left.Round(time.Second).String() + " left"
 	}
 	return fmt.Sprintf("%s (%d files under way)", s, len(l.files))
