@@ -40,8 +40,8 @@ test: stack ## run the tests against real servers
 interop: ## hold aegis-oci against cosign and oras
 	scripts/interop.sh
 
-acceptance: stack vault ## run the operator's scenarios against HashiCorp Vault itself
-	go test -tags acceptance -count=1 -timeout 30m -v ./test/acceptance/...
+acceptance: stack vault ## run the operator's scenarios and print the acceptance table
+	test/acceptance/run.sh
 
 kubernetes: stack vault ## run the manifests as pods on a real Kubernetes node; needs root
 	test/kubernetes/node/build.sh

@@ -6,63 +6,32 @@
 package acceptance
 
 import (
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
+
+	"github.com/aegis-oci/aegis-oci/internal/evidence"
 )
 
-// The lines of the acceptance table, in the words of who asked for them.
+// The lines of the acceptance table.
 const (
-	ephemeralToken = "a CI job obtains an ephemeral token via OIDC, no static secret"
-	signatureFile  = "CI signs, Transit returns a signature, the signature file is in the workspace"
-	podsVerify     = "pods obtain short-lived tokens and call transit/verify before loading"
-	noSecretKept   = "no VAULT_TOKEN or private key in the repository"
-	auditShows     = "the audit log shows sign and verify with short-lived tokens"
-	onlyOneKey     = "the policy is limited to sign and verify of one key"
-	keyRotation    = "key rotation; key_version"
+	ephemeralToken = evidence.EphemeralToken
+	signatureFile  = evidence.SignatureFile
+	podsVerify     = evidence.PodsVerify
+	noSecretKept   = evidence.NoSecretKept
+	auditShows     = evidence.AuditShows
+	onlyOneKey     = evidence.OnlyOneKey
+	keyRotation    = evidence.KeyRotation
 )
-
-var evidence struct {
-	sync.Mutex
-	of map[string][]string
-}
 
 // prove records what has shown a line, once nothing has failed.
 func prove(t *testing.T, line, format string, args ...any) {
 	t.Helper()
-	if t.Failed() {
-		return
-	}
-	evidence.Lock()
-	defer evidence.Unlock()
-	if evidence.of == nil {
-		evidence.of = make(map[string][]string)
-	}
-	evidence.of[line] = append(evidence.of[line], t.Name()+": "+fmt.Sprintf(format, args...))
-}
-
-// printEvidence prints the table. make kubernetes has the pods' part on a node.
-func printEvidence(w io.Writer) {
-	evidence.Lock()
-	defer evidence.Unlock()
-	fmt.Fprintln(w, "\nAcceptance")
-	for _, line := range []string{ephemeralToken, signatureFile, podsVerify, noSecretKept, auditShows, onlyOneKey, keyRotation} {
-		fmt.Fprintf(w, "\n  %s\n", line)
-		if len(evidence.of[line]) == 0 {
-			fmt.Fprintln(w, "    NOT SHOWN in this run")
-		}
-		for _, e := range evidence.of[line] {
-			fmt.Fprintf(w, "    %s\n", e)
-		}
-	}
-	fmt.Fprintln(w)
+	evidence.Prove(t, evidence.Operator, line, format, args...)
 }
 
 // secretForms are what must not be kept anywhere. The first is a private key that

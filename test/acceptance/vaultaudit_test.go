@@ -56,7 +56,6 @@ func TestMain(m *testing.M) {
 	if aegisOCI.path != "" {
 		_ = os.RemoveAll(filepath.Dir(aegisOCI.path))
 	}
-	printEvidence(os.Stdout)
 	os.Exit(code)
 }
 
