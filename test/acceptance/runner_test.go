@@ -77,7 +77,7 @@ type runner struct {
 func newRunner(t *testing.T, issuer *servertest.Issuer) *runner {
 	t.Helper()
 	r := &runner{t: t, workspace: t.TempDir(), temp: t.TempDir(), contexts: map[string]map[string]string{}, uses: map[string]func(map[string]string){}}
-	for _, name := range []string{"cmd", "pkg"} {
+	for _, name := range []string{"cmd", "pkg", "plugin"} {
 		if err := os.CopyFS(filepath.Join(r.workspace, name), os.DirFS(filepath.Join(root, name))); err != nil {
 			t.Fatal(err)
 		}
