@@ -29,6 +29,11 @@ const (
 	AuditShows     = "audit log shows sign and verify from CI and pods with short TTL"
 	OnlyOneKey     = "policy limited to sign/verify of one key"
 	KeyRotation    = "key rotation; key_version"
+
+	PodsRefused  = "a pod whose model is not verified does not start, and says why"
+	PodsCarryOn  = "a pod outlasts Vault's absence, and resumes after a kill"
+	PodsConfined = "the init container: uid 65532, read-only root, only the emptyDir writable"
+	PodsPrivate  = "private registries, authorities and proxies"
 )
 
 // The packages whose tests contribute: the operator's scenarios, and the pods on a
@@ -54,6 +59,10 @@ var table = []row{
 	{AuditShows, []string{Operator, Node}, "parsed from the real audit log, TTL of each token printed"},
 	{OnlyOneKey, []string{Operator}, "every path but sign, verify, lookup-self and revoke-self asked for and denied"},
 	{KeyRotation, []string{Operator}, "old signatures verify, new ones use the new version; below min_decryption_version rejected"},
+	{PodsRefused, []string{Node}, "exit code, and the reason in kubectl describe"},
+	{PodsCarryOn, []string{Node}, "Vault down for 30 s and back; a restart reuses what is there"},
+	{PodsConfined, []string{Node}, "seen from inside the container"},
+	{PodsPrivate, []string{Node}, "a pull secret, a corporate authority, a proxy"},
 }
 
 // item is one line of the file.

@@ -54,7 +54,6 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 	}
-	printEvidence(os.Stdout)
 	os.Exit(code)
 }
 
