@@ -11,7 +11,7 @@
 #
 #   buildah build --build-context build=DIR -t aegis-oci .
 
-ARG GO_IMAGE=docker.io/library/golang:1.26
+ARG GO_IMAGE=golang:1.26
 
 FROM ${GO_IMAGE} AS build
 WORKDIR /src
