@@ -47,8 +47,9 @@ kubernetes: stack vault ## run the manifests as pods on a real Kubernetes node; 
 	test/kubernetes/node/build.sh
 	go test -tags acceptance -count=1 -parallel 4 -timeout 20m -v ./test/kubernetes
 
-bench: ## measure beside cosign and oras
+bench: stack vault ## measure beside cosign and oras, and logging in to Vault
 	scripts/bench.sh
+	scripts/bench.sh -only vault
 
 fuzz: ## run every fuzz target for FUZZTIME
 	scripts/fuzz.sh $(FUZZTIME)

@@ -7,11 +7,19 @@
 # needs 8 GiB of free memory, for its data is on a tmpfs; docs/benchmarks.md says
 # more.
 #
+# With -only vault it measures logging in to HashiCorp Vault instead, which is
+# built first.
+#
 # usage: bench.sh [-only verify,transfer,memory] [-tmp DIR] [-verifies N] [-transfers N]
+#        bench.sh -only vault
 set -eu
 
 cd "$(dirname "$0")/.."
 root=$(pwd)
+
+if [ "$*" = "-only vault" ]; then
+	exec go test -tags acceptance -count=1 -run '^TestFigures$' -v ./test/acceptance
+fi
 
 CGO_ENABLED=0 go build -trimpath -o bin/aegis-oci ./cmd/aegis-oci
 test/tools/build.sh oras cosign
