@@ -157,7 +157,9 @@ func (s *Session) again(ctx context.Context) (Token, error) {
 	if err := t.check(); err != nil {
 		return Token{}, err
 	}
-	s.install(t)
+	if err := s.replace(ctx, t); err != nil {
+		return Token{}, err
+	}
 	s.cfg.Logger.Debug("vault token made anew", "origin", t.Origin, "ttl", t.TTL, "uses", t.NumUses)
 	return t, nil
 }
@@ -177,7 +179,10 @@ func (s *Session) another(ctx context.Context, t Token, err error) (Token, bool)
 		if err != nil || fresh.check() != nil || fresh.secret() == t.secret() {
 			return Token{}, false
 		}
-		s.install(fresh)
+		if err := s.replace(ctx, fresh); err != nil {
+			s.cfg.Warn("a newer Vault token was found and not used: " + err.Error())
+			return Token{}, false
+		}
 		return fresh, true
 	case t.Repeatable && errors.As(err, &e) && (e.Kind == TokenInvalid || e.vague):
 		fresh, err := s.again(ctx)

@@ -124,6 +124,23 @@ func TestARenewalThatIsTooShortIsFollowedByALogin(t *testing.T) {
 	want(t, u.after(t, 9*time.Minute), "auth/token/renew-self", "auth/K/login", "auth/token/revoke-self", "transit/sign/K")
 }
 
+// A role that was changed meanwhile, or a lying server, must not slip in what was
+// refused at the beginning.
+func TestALoginThatYieldsALongLivedTokenReplacesNothing(t *testing.T) {
+	u := uploading(t, nil, false)
+	u.s.cfg.RequireShortLived = true
+	old := u.s.currentToken().secret()
+	srv := u.srv
+	srv.Write(t, "auth/"+u.mount+"/role/ci", map[string]any{"token_ttl": "24h", "token_max_ttl": "24h", "token_policies": []string{u.mount}, "token_no_default_policy": true})
+	want(t, u.after(t, 9*time.Minute), "auth/token/renew-self", "auth/K/login", "auth/token/revoke-self", "transit/sign/K")
+	if now := u.s.currentToken().secret(); now != old || !alive(t, srv, old) {
+		t.Error("the session's token is another one, or gone")
+	}
+	if said := strings.Join(u.warns, "\n"); !strings.Contains(said, "lives for another") {
+		t.Errorf("warnings %q", u.warns)
+	}
+}
+
 func TestABatchTokenIsReplacedWithoutRenewal(t *testing.T) {
 	u := uploading(t, map[string]any{"token_type": "batch"}, false)
 	want(t, u.after(t, 9*time.Minute), "auth/K/login", "transit/sign/K")

@@ -136,33 +136,55 @@ type lookup struct {
 // or a refusal under RequireShortLived. The lifetime of an obtained token is the
 // one that its login stated.
 func (s *Session) inspect(ctx context.Context) error {
-	t := s.currentToken()
+	uses, err := s.appraise(s.currentToken(), func(cl call) (answer, error) { return s.do(ctx, cl) })
+	s.limit(uses)
+	return err
+}
+
+// replace makes t the session's token in the place of an older one, unless it is
+// one that would not have been taken at the beginning.
+func (s *Session) replace(ctx context.Context, t Token) error {
+	uses, err := s.appraise(t, func(cl call) (answer, error) {
+		cl.token = t.secret()
+		return s.client.do(ctx, cl)
+	})
+	if err != nil {
+		s.revoke(ctx, t)
+		return err
+	}
+	s.install(t)
+	s.limit(uses)
+	return nil
+}
+
+// appraise judges t, and returns the number of uses that a given one says it has
+// left, zero for any number. ask sends a request with it.
+func (s *Session) appraise(t Token, ask func(call) (answer, error)) (uses int, err error) {
 	op := "check the Vault token from " + t.Origin
 	if t.Obtained {
-		return s.judge(op, t, lookup{TTL: int64(t.TTL / time.Second), Policies: t.policies})
+		return 0, s.judge(op, t, lookup{TTL: int64(t.TTL / time.Second), Policies: t.policies})
 	}
 	if t.Elsewhere && !s.cfg.RequireShortLived {
-		return nil // the listener's own business, and renewed by it
+		return 0, nil // the listener's own business, and renewed by it
 	}
-	a, err := s.do(ctx, call{op: op, path: lookupSelf, namespace: s.cfg.AuthNamespace, capability: "read", optional: true})
+	a, err := ask(call{op: op, path: lookupSelf, namespace: s.cfg.AuthNamespace, capability: "read", optional: true})
 	if e := (*Error)(nil); errors.As(err, &e) && (e.Kind == Denied || e.Kind == KeyNotFound) {
 		if e.vague {
-			return s.invalidToken(e)
+			return 0, s.invalidToken(e)
 		}
 		if s.cfg.RequireShortLived {
-			return &Error{Op: op, Kind: LongLived, Detail: "its lifetime is unknown, since it may not look itself up; grant \"read\" on auth/token/lookup-self or log in with a method"}
+			return 0, &Error{Op: op, Kind: LongLived, Detail: "its lifetime is unknown, since it may not look itself up; grant \"read\" on auth/token/lookup-self or log in with a method"}
 		}
-		return nil
+		return 0, nil
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var l lookup
 	if json.Unmarshal(a.Data, &l) != nil {
-		return &Error{Op: op, Path: lookupSelf, Kind: Malformed, Detail: "the token's description is not of the API's form"}
+		return 0, &Error{Op: op, Path: lookupSelf, Kind: Malformed, Detail: "the token's description is not of the API's form"}
 	}
-	s.limit(l.NumUses)
-	return s.judge(op, t, l)
+	return l.NumUses, s.judge(op, t, l)
 }
 
 func (s *Session) judge(op string, t Token, l lookup) error {

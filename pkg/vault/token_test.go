@@ -218,6 +218,45 @@ func TestTokenFileIsReadAgainWhenItsTokenIsRefused(t *testing.T) {
 	wantKind(t, err, TokenInvalid, first, second)
 }
 
+// What would not have been taken at the beginning is not taken later either.
+func TestANewerTokenIsJudgedAsTheFirstWas(t *testing.T) {
+	srv := servertest.SharedStack(t)
+	srv.TransitKey(t, name(t), "ecdsa-p256")
+	srv.Policy(t, name(t), `path "transit/sign/`+name(t)+`" { capabilities = ["update"] }`)
+	for _, require := range []bool{true, false} {
+		first := srv.Token(t, map[string]any{"ttl": "10m", "policies": []string{name(t)}})
+		file := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(file, []byte(first), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w := &world{}
+		cfg := w.config(srv.VaultAddr)
+		cfg.RequireShortLived = require
+		s, err := Open(t.Context(), cfg, TokenFile(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := s.Signer(t.Context(), KeyRef{Mount: "transit", Name: name(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv.Write(t, "auth/token/revoke", map[string]any{"token": first})
+		if err := os.WriteFile(file, []byte(srv.RootToken), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err = g.Sign(t.Context(), messages("m"))
+		if require {
+			wantKind(t, err, TokenInvalid, first, srv.RootToken)
+		} else if err != nil {
+			t.Errorf("a root token that is only reported: %v", err)
+		}
+		if said := strings.Join(w.warns, "\n"); !strings.Contains(said, "root token") {
+			t.Errorf("warnings %q", w.warns)
+		}
+		s.Close(t.Context())
+	}
+}
+
 func TestTokenFileErrors(t *testing.T) {
 	dir := t.TempDir()
 	long, empty := filepath.Join(dir, "long"), filepath.Join(dir, "empty")
