@@ -36,6 +36,7 @@ demo: ## run the main job on real servers; MODEL=DIR takes your own model
 
 test: stack ## run the tests against real servers
 	go test -race -shuffle=on -timeout 20m ./...
+	GOWORK=off go -C test/wycheproof test -shuffle=on ./...
 
 interop: ## hold aegis-oci against cosign and oras
 	scripts/interop.sh
