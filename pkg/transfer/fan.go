@@ -246,6 +246,7 @@ func (f *fan) tune() {
 		return
 	case f.pace.periods == 2 && rate < worthSpreading*f.pace.best:
 		f.pace.settled = true
+		f.pool.quiet.Store(now.Add(quietFor).UnixNano())
 		close(f.enough)
 	case f.pace.periods > 2 && rate < worthGrowing*f.pace.best, f.grow(f.took) == 0:
 		f.pace.settled = true

@@ -27,10 +27,12 @@ var ErrNoRanges = errors.New("the server does not send ranges")
 const (
 	// watchFor is how long a stream is measured before it is judged.
 	watchFor = 300 * time.Millisecond
-	// fastEnough is the rate of one stream, in bytes a second, above which more
-	// connections are not tried: then the processor is the limit, and it is better
-	// spent on hashing.
+	// fastEnough is the rate, in bytes a second, of all blobs of a pool together
+	// above which more connections are not tried: then the processor is the limit,
+	// and it is better spent on hashing.
 	fastEnough = 256 << 20
+	// quietFor is how long nobody tries more connections after they did not help.
+	quietFor = 10 * time.Second
 	// worthwhile is how much must be left for more connections to pay.
 	worthwhile = 4 * segmentSize
 )
@@ -70,6 +72,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	if s.fan != nil {
 		n, err := s.fan.read(p)
 		s.offset += int64(n)
+		s.pool.moved.Add(int64(n))
 		if n > 0 || !errors.Is(err, ErrNoRanges) && !errors.Is(err, errDrained) {
 			return n, err
 		}
@@ -80,7 +83,12 @@ func (s *stream) Read(p []byte) (int, error) {
 	before := s.o.Now()
 	n, err := s.single.Read(p)
 	s.offset += int64(n)
-	if err == nil && !s.alone && s.desc.Size-s.offset >= worthwhile && s.gauge.slow(int64(n), before, s.o.Now()) {
+	if s.alone {
+		return n, err
+	}
+	all := s.pool.moved.Add(int64(n))
+	now := s.o.Now()
+	if s.gauge.slow(int64(n), all, before, now) && err == nil && s.desc.Size-s.offset >= worthwhile && now.UnixNano() > s.pool.quiet.Load() {
 		s.spread()
 	}
 	return n, err
@@ -108,10 +116,12 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// gauge measures one stream: how fast it is, and whether its reader waits for it.
+// gauge measures one stream: how fast it and all of its pool are, and whether its
+// reader waits for it.
 type gauge struct {
 	start   time.Time
 	bytes   int64
+	others  int64 // the pool's bytes at the start
 	waiting time.Duration
 	rate    float64 // of the last period, in bytes a second
 }
@@ -119,9 +129,9 @@ type gauge struct {
 // slow takes note of one read and reports, at the end of a period, that the
 // stream was slow and most of the time was spent waiting for it. The first read
 // holds the connection's set-up and is not counted.
-func (g *gauge) slow(n int64, before, after time.Time) bool {
+func (g *gauge) slow(n, all int64, before, after time.Time) bool {
 	if g.start.IsZero() {
-		g.start = after
+		g.start, g.others = after, all
 		return false
 	}
 	g.bytes += n
@@ -131,7 +141,7 @@ func (g *gauge) slow(n int64, before, after time.Time) bool {
 		return false
 	}
 	rate := float64(g.bytes) / elapsed.Seconds()
-	slow := rate < fastEnough && g.waiting > elapsed/2
-	*g = gauge{start: after, rate: rate}
+	slow := float64(all-g.others) < fastEnough*elapsed.Seconds() && g.waiting > elapsed/2
+	*g = gauge{start: after, others: all, rate: rate}
 	return slow
 }

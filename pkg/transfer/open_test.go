@@ -288,3 +288,45 @@ func TestBlobsThatShareAPoolDoNotBlockEachOther(t *testing.T) {
 	wg.Wait()
 	idle(t, pool)
 }
+
+// Four blobs that share a machine's processor are each slow, and fast together.
+func TestOpenLeavesBlobsAloneThatAreFastTogether(t *testing.T) {
+	t.Parallel()
+	pool := NewPool(Limits{})
+	// What the others moved meanwhile.
+	pool.moved.Store(1)
+	src := &slowSource{data: randomBytes(40 << 20)}
+	var clock atomic.Int64
+	o := quick()
+	// 32 KiB in about 0.5 ms: 64 MiB/s; five times that by the others.
+	o.Now = func() time.Time {
+		pool.moved.Add(32 << 10 * 5 / 3)
+		return time.Unix(0, clock.Add(int64(160*time.Microsecond)))
+	}
+	r := Open(t.Context(), pool, src, src.desc(), 0, o)
+	defer r.Close()
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		t.Fatal(err)
+	}
+	if n := src.opened.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+	idle(t, pool)
+}
+
+func TestOpenDoesNotTryAgainAtOnceWhatDidNotHelp(t *testing.T) {
+	t.Parallel()
+	pool := NewPool(Limits{})
+	src := &slowSource{data: randomBytes(40 << 20), rate: 24 << 20}
+	o := quick()
+	pool.quiet.Store(time.Now().Add(quietFor).UnixNano())
+	r := Open(t.Context(), pool, src, src.desc(), 0, o)
+	defer r.Close()
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		t.Fatal(err)
+	}
+	if n := src.opened.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+	idle(t, pool)
+}

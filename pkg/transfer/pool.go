@@ -6,6 +6,7 @@ package transfer
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -39,6 +40,9 @@ type Pool struct {
 	memory      *semaphore.Weighted
 	total       int64
 	pieces      sync.Pool
+	// moved counts the bytes of all streams. quiet is until when, in Unix
+	// nanoseconds, no blob tries further connections: they did not help another.
+	moved, quiet atomic.Int64
 }
 
 // NewPool returns a Pool.
