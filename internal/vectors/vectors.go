@@ -195,6 +195,9 @@ func (v Vector) Source(t testing.TB) *Source {
 	return s
 }
 
+// Content is every manifest and blob by its digest.
+func (s *Source) Content() map[digest.Digest][]byte { return s.content }
+
 // Referrers yields the listing.
 func (s *Source) Referrers(context.Context, signature.Subject) iter.Seq2[ocispec.Descriptor, error] {
 	return func(yield func(ocispec.Descriptor, error) bool) {

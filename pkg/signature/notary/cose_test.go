@@ -10,6 +10,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/aegis-oci/aegis-oci/internal/testkey"
+	"github.com/aegis-oci/aegis-oci/internal/vectors"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 )
@@ -104,6 +105,11 @@ func FuzzParse(f *testing.F) {
 	chain := []*x509.Certificate{k.Issue(f, testkey.Leaf(now, "models"), nil, nil)}
 	for _, form := range forms {
 		f.Add(sign(f, form.format, k, claims(), notary.Options{Chain: chain, Agent: "fuzz"}).Envelope)
+	}
+	for _, v := range vectors.Load(f, vectors.Dir(f)) {
+		for _, envelope := range v.Envelopes(f) {
+			f.Add(envelope)
+		}
 	}
 	public := k.Public(f)
 	want := subject(f).Digest()

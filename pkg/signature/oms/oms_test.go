@@ -26,6 +26,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/aegis-oci/aegis-oci/internal/testkey"
+	"github.com/aegis-oci/aegis-oci/internal/vectors"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/oms"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/sigstore"
@@ -306,6 +307,13 @@ func FuzzStatement(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(payload)
+	for _, v := range vectors.Load(f, vectors.Dir(f)) {
+		for _, envelope := range v.Envelopes(f) {
+			if payload, _, err := sigstore.Take(envelope); err == nil {
+				f.Add(payload)
+			}
+		}
+	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		b, err := sigstore.Bundle(payload, []byte("signature"), "")
 		if err != nil {

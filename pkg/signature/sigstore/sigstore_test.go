@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/aegis-oci/aegis-oci/internal/testkey"
+	"github.com/aegis-oci/aegis-oci/internal/vectors"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/sigstore"
 )
@@ -217,6 +218,11 @@ func FuzzParseEnvelope(f *testing.F) {
 	good := sign(f, k, signature.Claims{Repository: "r"})
 	f.Add(good.Envelope)
 	f.Add([]byte(`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json"}`))
+	for _, v := range vectors.Load(f, vectors.Dir(f)) {
+		for _, envelope := range v.Envelopes(f) {
+			f.Add(envelope)
+		}
+	}
 	other := testkey.New(f, signature.Ed25519).Public(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		env, err := sigstore.Parse(data)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/aegis-oci/aegis-oci/internal/testkey"
+	"github.com/aegis-oci/aegis-oci/internal/vectors"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/simplesigning"
 )
@@ -141,6 +142,11 @@ func FuzzParse(f *testing.F) {
 	k := testkey.New(f, signature.Ed25519)
 	for _, seed := range []string{`{}`, `{"critical":{"identity":{"docker-reference":""},"image":{"docker-manifest-digest":"` + dgst + `"},"type":"cosign container image signature"},"optional":{"a":"b"}}`} {
 		f.Add([]byte(seed))
+	}
+	for _, v := range vectors.Load(f, vectors.Dir(f)) {
+		for _, envelope := range v.Envelopes(f) {
+			f.Add(envelope)
+		}
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		env, err := simplesigning.Parse(payload, signed(t, k, string(payload)))
