@@ -38,7 +38,7 @@ test: stack ## run the tests against real servers
 	go test -race -shuffle=on -timeout 20m ./...
 	GOWORK=off go -C test/wycheproof test -shuffle=on ./...
 
-interop: ## hold aegis-oci against cosign and oras
+interop: stack vault ## hold aegis-oci against cosign, notation, oras and modctl
 	scripts/interop.sh
 
 acceptance: stack vault ## run the operator's scenarios and print the acceptance table
