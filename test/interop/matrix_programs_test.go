@@ -4,8 +4,8 @@
 package interop_test
 
 import (
-	"fmt"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -26,8 +26,8 @@ var signers = []signer{
 	{"cosign 3.1.3, tag", "cosign-tag", withCosign("cosign", "--use-signing-config=false", "--new-bundle-format=false")},
 	{"cosign 2.6.5, bundle", "sigstore", withCosign("cosign2", "--new-bundle-format")},
 	{"cosign 2.6.5, tag", "cosign-tag", withCosign("cosign2")},
-	{"notation 1.3.2, jws", "notary", withNotation("jws")},
-	{"notation 1.3.2, cose", "notary-cose", withNotation("cose")},
+	{"notation 1.3.2 with the plugin, jws", "notary", withNotation("jws")},
+	{"notation 1.3.2 with the plugin, cose", "notary-cose", withNotation("cose")},
 }
 
 func withAegis(format string) func(*testing.T, *column, string) result {
@@ -43,13 +43,11 @@ func withCosign(program string, flags ...string) func(*testing.T, *column, strin
 	}
 }
 
-// withNotation signs with the exported key. By default notation writes the list
-// under the tag everywhere; olareg then answers the referrers API with nothing,
-// and notation does not find its own signature either.
+// withNotation signs with the plugin.
 func withNotation(format string) func(*testing.T, *column, string) result {
 	return func(t *testing.T, c *column, ref string) result {
-		return run(t, c.under(c.own).command(t, "tools/notation", "sign", "--insecure-registry",
-			fmt.Sprintf("--force-referrers-tag=%t", c.storage != ""), "--signature-format", format, ref))
+		id := strings.TrimPrefix(c.own.uri, "hashivault://")
+		return c.under(c.own).notationSign(t, id, format, ref, "--plugin-config", "certChain="+c.own.cert)
 	}
 }
 
@@ -98,7 +96,7 @@ type expectation struct {
 }
 
 var (
-	byNotary = []string{"aegis-oci, notary", "aegis-oci, notary-cose", "notation 1.3.2, jws", "notation 1.3.2, cose"}
+	byNotary = []string{"aegis-oci, notary", "aegis-oci, notary-cose", "notation 1.3.2 with the plugin, jws", "notation 1.3.2 with the plugin, cose"}
 	byOthers = []string{"aegis-oci, sigstore", "aegis-oci, cosign-tag", "aegis-oci, oms", "cosign 3.1.3, bundle", "cosign 3.1.3, tag", "cosign 2.6.5, bundle", "cosign 2.6.5, tag"}
 	cosigns  = []string{"cosign 3.1.3", "cosign 2.6.5"}
 )
@@ -107,7 +105,7 @@ var (
 var expectations = []*expectation{
 	{signed: []string{"aegis-oci, notary", "aegis-oci, notary-cose"}, verified: []string{"sign"}, keys: []string{"ed25519"}, says: "it does not take keys of type ed25519",
 		why: noEd25519},
-	{signed: []string{"notation 1.3.2, jws", "notation 1.3.2, cose"}, verified: []string{"sign"}, keys: []string{"ed25519"}, says: "unsupported public key type",
+	{signed: []string{"notation 1.3.2 with the plugin, jws", "notation 1.3.2 with the plugin, cose"}, verified: []string{"sign"}, keys: []string{"ed25519"}, says: `a key of type "ed25519" cannot make Notary signatures`,
 		why: noEd25519},
 	{signed: []string{"aegis-oci, oms"}, verified: []string{"sign"}, keys: []string{"rsa-3072", "ed25519"}, says: "it does not take keys of type",
 		why: "OpenSSF Model Signing takes ECDSA keys only."},

@@ -10,9 +10,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"math/big"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -51,6 +51,8 @@ var matrix = struct {
 func TestMatrix(t *testing.T) {
 	servers := map[string]*servertest.Server{"Vault": servertest.Vault(t), "OpenBao": servertest.SharedStack(t)}
 	api, fallback := withReferrers(t), withoutReferrers(t)
+	installed := &rig{vault: api.vault, home: t.TempDir(), config: t.TempDir()}
+	installed.installPlugin(t)
 	t.Run("cells", func(t *testing.T) {
 		for server, vault := range servers {
 			for registry, on := range map[string]*rig{"referrers API": api, "tag fallback": fallback} {
@@ -58,7 +60,7 @@ func TestMatrix(t *testing.T) {
 					t.Run(server+"/"+registry+"/"+key, func(t *testing.T) {
 						t.Parallel()
 						r := &rig{vault: vault, registry: on.registry, storage: on.storage, home: t.TempDir()}
-						runColumn(t, r, cell{server: server, registry: registry, key: key})
+						runColumn(t, r, installed.config, cell{server: server, registry: registry, key: key})
 					})
 				}
 			}
@@ -69,8 +71,9 @@ func TestMatrix(t *testing.T) {
 
 // trust is what a verifier is given: one key, in each of the ways that they take.
 type trust struct {
-	uri, public string
-	config      string // XDG_CONFIG_HOME of notation; it trusts the key's certificate
+	uri          string
+	public, cert string // PEM files
+	config       string // XDG_CONFIG_HOME of notation; it trusts the certificate
 }
 
 // column is one type of key on one server and one registry.
@@ -78,11 +81,12 @@ type column struct {
 	*rig
 	at            cell
 	own, stranger trust
+	plugins       string // XDG_CONFIG_HOME with the plugin
 	trustedRoot   string // for cosign 2.6: an empty one
 }
 
-func runColumn(t *testing.T, r *rig, at cell) {
-	c := &column{rig: r, at: at, trustedRoot: filepath.Join(r.home, "trusted-root.json")}
+func runColumn(t *testing.T, r *rig, plugins string, at cell) {
+	c := &column{rig: r, at: at, plugins: plugins, trustedRoot: filepath.Join(r.home, "trusted-root.json")}
 	write(t, c.trustedRoot, []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`))
 	c.own, c.stranger = c.trust(t, ""), c.trust(t, "-stranger")
 	for i, s := range signers {
@@ -139,65 +143,46 @@ func (c *column) judge(t *testing.T, at cell, got result) bool {
 	return ok
 }
 
-// trust makes a Transit key with a certificate. Its private half can be exported,
-// for notation's own signing takes a file.
+// trust makes a Transit key with a certificate, which notation trusts.
 func (c *column) trust(t *testing.T, suffix string) trust {
 	t.Helper()
 	keyName := name(t) + suffix
-	c.vault.Write(t, "transit/keys/"+keyName, map[string]any{"type": c.at.key, "exportable": true})
+	// Of an ed25519 key the private half is exported, for its certificate.
+	c.vault.Write(t, "transit/keys/"+keyName, map[string]any{"type": c.at.key, "exportable": c.at.key == "ed25519"})
 	made := trust{uri: "hashivault://" + keyName, public: filepath.Join(c.home, keyName+".pub")}
 	write(t, made.public, c.vault.PublicKeyPEM(t, keyName, 0))
-	private := c.export(t, keyName)
-	cert := filepath.Join(c.home, keyName+".crt")
 	if c.at.key == "ed25519" {
-		write(t, cert, selfSigned(t, private))
+		made.cert = filepath.Join(c.home, keyName+".crt")
+		write(t, made.cert, selfSigned(t, c.export(t, keyName)))
 	} else {
-		cert = c.certificate(t, made.uri)
+		made.cert = c.certificate(t, made.uri)
 	}
 	under := *c.rig
-	under.notary(t, cert, acme, nil)
+	under.notary(t, made.cert, acme, nil)
 	made.config = under.config
-	keyFile := filepath.Join(c.home, keyName+".key")
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
+	plugin := filepath.Join(made.config, pluginFile)
+	if err := os.MkdirAll(filepath.Dir(plugin), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	write(t, keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-	keys, err := json.Marshal(map[string]any{"default": "local", "keys": []any{map[string]string{"name": "local", "keyPath": keyFile, "certPath": cert}}})
-	if err != nil {
+	if err := os.Link(filepath.Join(c.plugins, pluginFile), plugin); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(made.config, "notation", "signingkeys.json"), keys)
 	return made
 }
 
-// export has the server hand out the private key.
+// pluginFile is where notation has installed the plugin.
+var pluginFile = filepath.Join("notation", "plugins", "aegis", "notation-aegis")
+
 func (c *column) export(t *testing.T, keyName string) crypto.Signer {
 	t.Helper()
 	data, _ := c.vault.Read(t, "transit/export/signing-key/"+keyName+"/1")["data"].(map[string]any)
 	versions, _ := data["keys"].(map[string]any)
 	text, _ := versions["1"].(string)
-	if raw, err := base64.StdEncoding.DecodeString(text); err == nil && len(raw) == ed25519.PrivateKeySize {
-		return ed25519.PrivateKey(raw)
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || len(raw) != ed25519.PrivateKeySize {
+		t.Fatalf("%s is not exported as an ed25519 key: %v", keyName, err)
 	}
-	block, _ := pem.Decode([]byte(text))
-	if block == nil {
-		t.Fatalf("%s is not exported as PEM", keyName)
-	}
-	var key any
-	var err error
-	switch block.Type {
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(block.Bytes)
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	default:
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key.(crypto.Signer)
+	return ed25519.PrivateKey(raw)
 }
 
 // selfSigned makes the certificate that aegis-oci refuses to make: Notary has no
