@@ -2,7 +2,7 @@
 # Copyright The aegis-oci Authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# Measures aegis-oci beside cosign and oras and prints tables. Builds what is
+# Measures aegis-oci beside cosign, notation and oras and prints tables. Builds what is
 # missing first, as interop.sh does. The measuring takes about two minutes and
 # needs 8 GiB of free memory, for its data is on a tmpfs; docs/benchmarks.md says
 # more.
@@ -10,7 +10,7 @@
 # With -only vault it measures logging in to HashiCorp Vault instead, which is
 # built first.
 #
-# usage: bench.sh [-only verify,transfer,memory] [-tmp DIR] [-verifies N] [-transfers N]
+# usage: bench.sh [-only verify,transfer,memory,sign,candidates] [-tmp DIR] [-verifies N] [-transfers N]
 #        bench.sh -only vault
 set -eu
 
@@ -22,7 +22,8 @@ if [ "$*" = "-only vault" ]; then
 fi
 
 CGO_ENABLED=0 go build -trimpath -o bin/aegis-oci ./cmd/aegis-oci
-test/tools/build.sh oras cosign
+CGO_ENABLED=0 go build -trimpath -o bin/notation-aegis ./cmd/notation-aegis
+test/tools/build.sh oras cosign notation
 for program in stack:aegis-stack distribution:registry bench:bench; do
 	# The same flags as make stack: one build of OpenBao serves all.
 	(cd "test/${program%%:*}" && GOWORK=off go build -o "$root/bin/${program##*:}" .)

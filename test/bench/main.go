@@ -3,8 +3,8 @@
 
 //go:build linux
 
-// Command bench measures aegis-oci beside cosign and oras: time and peak memory
-// of verifying, pushing and pulling, on servers of its own. scripts/bench.sh
+// Command bench measures aegis-oci beside cosign, notation and oras: time and
+// peak memory of signing, verifying, pushing and pulling, on servers of its own. scripts/bench.sh
 // builds what it needs and runs it; docs/benchmarks.md holds what it has printed.
 //
 // All data is in one directory, on a tmpfs by default, which is removed at the
@@ -33,6 +33,7 @@ type bench struct {
 	olareg       string // host:port; has the referrers API, keeps data in memory
 	distribution string // host:port; has no referrers API, keeps data in storage
 	storage      string
+	pushes       int // models pushed to be signed
 }
 
 func main() {
@@ -49,7 +50,7 @@ func main() {
 func run(ctx context.Context) error {
 	bin := flag.String("bin", "bin", "directory of the programs")
 	tmp := flag.String("tmp", "/dev/shm", "directory for the data, best a tmpfs: 8 GiB are used at most")
-	only := flag.String("only", "verify,transfer,memory", "what to measure")
+	only := flag.String("only", "verify,transfer,memory,sign,candidates", "what to measure")
 	verifies := flag.Int("verifies", 20, "runs of each verification")
 	transfers := flag.Int("transfers", 3, "runs of each push and pull")
 	flag.Parse()
@@ -80,8 +81,12 @@ func run(ctx context.Context) error {
 			err = b.transfer(ctx, *transfers)
 		case "memory":
 			err = b.memory(ctx)
+		case "sign":
+			err = b.sign(ctx, *verifies)
+		case "candidates":
+			err = b.candidates(ctx, *verifies)
 		default:
-			err = fmt.Errorf("-only %s: not one of verify, transfer, memory", what)
+			err = fmt.Errorf("-only %s: not one of verify, transfer, memory, sign, candidates", what)
 		}
 		if err != nil {
 			return err
@@ -108,7 +113,7 @@ func (b *bench) describe(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("%s; load average at the start %s\n", cpu, strings.Join(strings.Fields(string(load))[:3], " "))
-	for _, v := range [][]string{{"aegis-oci", "version"}, {"tools/cosign", "version"}, {"tools/oras", "version"}} {
+	for _, v := range [][]string{{"aegis-oci", "version"}, {"tools/cosign", "version"}, {"tools/notation", "version"}, {"tools/oras", "version"}} {
 		out, err := b.output(ctx, v[0], v[1:]...)
 		if err != nil {
 			return err
