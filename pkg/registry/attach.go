@@ -6,12 +6,12 @@ package registry
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/referrer"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
@@ -31,7 +31,7 @@ const opAttach = "attach"
 // it. Attaching the same manifest again repairs such a loss. Replaced lists are
 // not deleted: that would need a permission to delete.
 func (r *Repository) Attach(ctx context.Context, subject signature.Subject, manifest []byte) (ocispec.Descriptor, error) {
-	entry, err := referrerEntry(subject, manifest)
+	entry, err := referrer.Entry(subject, manifest)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("attach to %s@%s: %w", r.Name(), subject.Digest(), err)
 	}
@@ -55,32 +55,6 @@ func (r *Repository) Attach(ctx context.Context, subject signature.Subject, mani
 	}
 	if err != nil {
 		return ocispec.Descriptor{}, err
-	}
-	return entry, nil
-}
-
-// referrerEntry is the descriptor of a referrer as lists show it: artifactType
-// and annotations come from the manifest (distribution spec 1.1, "Pushing
-// Manifests with Subject").
-func referrerEntry(subject signature.Subject, manifest []byte) (ocispec.Descriptor, error) {
-	if subject.IsZero() {
-		return ocispec.Descriptor{}, errors.New("the subject names nothing")
-	}
-	var m ocispec.Manifest
-	if err := json.Unmarshal(manifest, &m); err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("the referrer's manifest: %w", err)
-	}
-	s, err := signature.SubjectOf(m.MediaType, manifest)
-	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("the referrer's manifest: %w", err)
-	}
-	if m.Subject == nil || m.Subject.Digest != subject.Digest() {
-		return ocispec.Descriptor{}, errors.New("the referrer's manifest has another subject")
-	}
-	entry := s.Descriptor()
-	entry.Annotations = m.Annotations
-	if entry.ArtifactType = m.ArtifactType; entry.ArtifactType == "" {
-		entry.ArtifactType = m.Config.MediaType
 	}
 	return entry, nil
 }

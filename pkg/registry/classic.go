@@ -12,16 +12,13 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/referrer"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
-
-// classicTag is where cosign before version 3 keeps the signatures of d.
-func classicTag(d digest.Digest) string { return fallbackTag(d) + ".sig" }
 
 // Classic returns the manifest under cosign's classic tag of s, sha256-<hex>.sig,
 // which holds one signature in each layer. found is false where there is none, and
@@ -55,12 +52,12 @@ func (r *Repository) AppendClassic(ctx context.Context, s signature.Subject, lay
 	if err != nil {
 		return "", err
 	}
-	key, err := layerKey(own)
+	key, err := referrer.LayerKey(own)
 	if err != nil {
 		return "", err
 	}
 	a := &attachment{repo: r, subject: s, entry: layer, list: &classicList{repo: r, subject: s},
-		about: r.Name() + ":" + classicTag(s.Digest()), budget: r.client.options.Retry.Budget}
+		about: r.Name() + ":" + referrer.ClassicTag(s.Digest()), budget: r.client.options.Retry.Budget}
 	return a.join(ctx, key, own)
 }
 
@@ -79,7 +76,7 @@ type classicManifest struct {
 	layers []json.RawMessage
 }
 
-func (l *classicList) tag() string { return classicTag(l.subject.Digest()) }
+func (l *classicList) tag() string { return referrer.ClassicTag(l.subject.Digest()) }
 
 func (l *classicList) read(ctx context.Context, op, about string) (snapshot, error) {
 	now, err := l.readManifest(ctx, op, about)
@@ -122,31 +119,13 @@ func (m *classicManifest) version() digest.Digest { return m.dgst }
 func (m *classicManifest) keyed() map[string]json.RawMessage {
 	all := make(map[string]json.RawMessage, len(m.layers))
 	for i, raw := range m.layers {
-		key, err := layerKey(raw)
+		key, err := referrer.LayerKey(raw)
 		if err != nil {
 			key = fmt.Sprintf("unreadable layer %d", i)
 		}
 		all[key] = raw
 	}
 	return all
-}
-
-// layerKey tells signatures apart: one payload may be signed by several keys, so
-// that the annotations belong to it.
-func layerKey(raw json.RawMessage) (string, error) {
-	var layer struct {
-		Digest      digest.Digest     `json:"digest"`
-		Annotations map[string]string `json:"annotations"`
-	}
-	if err := json.Unmarshal(raw, &layer); err != nil {
-		return "", err
-	}
-	var b strings.Builder
-	b.WriteString(layer.Digest.String())
-	for _, k := range slices.Sorted(maps.Keys(layer.Annotations)) {
-		fmt.Fprintf(&b, " %q=%q", k, layer.Annotations[k])
-	}
-	return b.String(), nil
 }
 
 // with returns the manifest with layers added. cosign's readers want an image:
@@ -157,7 +136,7 @@ func (l *classicList) with(ctx context.Context, now snapshot, added []json.RawMe
 		return "", nil, errForeignList
 	}
 	layers := slices.Concat(m.layers, added)
-	config, err := imageConfig(layers)
+	config, err := referrer.ImageConfig(layers)
 	if err != nil {
 		return "", nil, err
 	}
@@ -182,36 +161,4 @@ func (l *classicList) with(ctx context.Context, now snapshot, added []json.RawMe
 	}
 	manifest, err := json.Marshal(fields)
 	return ocispec.MediaTypeImageManifest, manifest, err
-}
-
-// imageConfig is the config that cosign writes for such a manifest.
-func imageConfig(layers []json.RawMessage) ([]byte, error) {
-	type event struct {
-		Created string `json:"created"`
-	}
-	const never = "0001-01-01T00:00:00Z"
-	config := struct {
-		Architecture string  `json:"architecture"`
-		Created      string  `json:"created"`
-		History      []event `json:"history"`
-		OS           string  `json:"os"`
-		RootFS       struct {
-			Type    string          `json:"type"`
-			DiffIDs []digest.Digest `json:"diff_ids"`
-		} `json:"rootfs"`
-		Config struct{} `json:"config"`
-	}{Created: never, History: []event{}}
-	config.RootFS.Type = "layers"
-	config.RootFS.DiffIDs = []digest.Digest{}
-	for _, raw := range layers {
-		var layer struct {
-			Digest digest.Digest `json:"digest"`
-		}
-		if err := json.Unmarshal(raw, &layer); err != nil {
-			return nil, fmt.Errorf("a layer of the classic signatures: %w", err)
-		}
-		config.History = append(config.History, event{never})
-		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, layer.Digest)
-	}
-	return json.Marshal(config)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/referrer"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
@@ -31,7 +32,7 @@ type fallbackIndex struct {
 // whose layers or children would pass for referrers, and which a writer would
 // replace (oras-go#1396).
 func (r *Repository) readFallback(ctx context.Context, op, about string, s signature.Subject) (*fallbackIndex, error) {
-	tag := fallbackTag(s.Digest())
+	tag := referrer.Tag(s.Digest())
 	got, err := r.getManifest(ctx, op, about, tag)
 	if isKind(err, NotFound) {
 		return &fallbackIndex{}, nil
@@ -66,7 +67,7 @@ type referrerList struct {
 	subject signature.Subject
 }
 
-func (l *referrerList) tag() string { return fallbackTag(l.subject.Digest()) }
+func (l *referrerList) tag() string { return referrer.Tag(l.subject.Digest()) }
 
 func (l *referrerList) read(ctx context.Context, op, about string) (snapshot, error) {
 	index, err := l.repo.readFallback(ctx, op, about, l.subject)

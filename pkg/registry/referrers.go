@@ -14,7 +14,6 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
@@ -213,10 +212,4 @@ func (r *Repository) nextPageOf(op, about string, at url.URL, link string) (*url
 	}
 	next.User, next.Fragment = nil, ""
 	return next, nil
-}
-
-// fallbackTag is the tag of the referrers of d (distribution spec 1.1,
-// "Referrers Tag Schema").
-func fallbackTag(d digest.Digest) string {
-	return d.Algorithm().String() + "-" + d.Encoded()
 }
