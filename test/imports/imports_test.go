@@ -38,6 +38,7 @@ var never = map[string][]string{
 	"verify":             {own("registry"), own("vault"), "net/http"},
 	"vault":              {own("registry"), own("verify"), own("model"), cobra},
 	"vaultsetup":         {own("registry"), own("verify"), own("model"), "net/http", vaultAPI, cobra},
+	"layout":             {oras, vaultAPI, own("registry"), own("verify"), own("model"), own("trustpolicy"), "net/http", cobra},
 	"registry":           {vaultAPI, own("verify"), own("model"), own("trustpolicy"), cobra},
 	"transfer":           {vaultAPI, own("verify"), own("model"), own("trustpolicy"), cobra},
 	"model":              {own("registry"), vaultAPI, "net/http", cobra},

@@ -1,0 +1,192 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package layout
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/gofrs/flock"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	// lockName is a file of ours in the layout's root, where the image-spec allows
+	// further ones.
+	lockName = ".aegis.lock"
+	// ingestName begins the names of files that are not whole yet.
+	ingestName = ".aegis-ingest-"
+	lockPoll   = 20 * time.Millisecond
+)
+
+// dirStore is a layout in a directory. Every path goes through an os.Root, and no
+// link is followed.
+type dirStore struct {
+	path string
+
+	mu   sync.Mutex // guards the fields below, and index.json within this process
+	root *os.Root
+	made bool
+}
+
+func (d *dirStore) opened() (*os.Root, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.root == nil {
+		root, err := os.OpenRoot(d.path)
+		if err != nil {
+			return nil, err
+		}
+		d.root = root
+	}
+	return d.root, nil
+}
+
+func (d *dirStore) open(name string) (io.ReadSeekCloser, int64, error) {
+	root, err := d.opened()
+	if err != nil {
+		return nil, 0, err
+	}
+	// A pipe would hang the reader, a device be endless, a link lead elsewhere.
+	if info, err := root.Lstat(name); err != nil {
+		return nil, 0, err
+	} else if !info.Mode().IsRegular() {
+		return nil, 0, newError("read", filepath.Join(d.path, name), Malformed, "it is no regular file")
+	}
+	f, err := root.OpenFile(name, os.O_RDONLY|oSafe, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	if !info.Mode().IsRegular() {
+		f.Close()
+		return nil, 0, newError("read", filepath.Join(d.path, name), Malformed, "it is no regular file")
+	}
+	return f, info.Size(), nil
+}
+
+// make creates what a layout consists of before its first blob.
+func (d *dirStore) make() (*os.Root, error) {
+	if err := os.MkdirAll(d.path, 0o755); err != nil {
+		return nil, err
+	}
+	root, err := d.opened()
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.made {
+		return root, nil
+	}
+	if err := root.MkdirAll("blobs/sha256", 0o755); err != nil {
+		return nil, err
+	}
+	if _, err := root.Lstat(ocispec.ImageLayoutFile); errors.Is(err, fs.ErrNotExist) {
+		err = replace(root, ocispec.ImageLayoutFile, func(w io.Writer) error {
+			_, err := w.Write([]byte(versionFile))
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	d.made = true
+	return root, nil
+}
+
+const versionFile = `{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`
+
+// replace writes a file beside its place and renames it there when it is whole.
+func replace(root *os.Root, name string, fill func(io.Writer) error) error {
+	temporary := ingestName + rand.Text()
+	f, err := root.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	err = fill(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = root.Rename(temporary, name)
+	}
+	if err != nil {
+		_ = root.Remove(temporary)
+	}
+	return err
+}
+
+func (d *dirStore) put(desc ocispec.Descriptor, fill func(io.Writer) error) error {
+	root, err := d.make()
+	if err != nil {
+		return err
+	}
+	return replace(root, named(desc.Digest), fill)
+}
+
+// update holds a lock that other processes respect, too, while the index is read
+// and replaced.
+func (d *dirStore) update(ctx context.Context, change func(*index) error) error {
+	const op = "write index"
+	root, err := d.make()
+	if err != nil {
+		return err
+	}
+	if info, err := root.Lstat(lockName); err == nil && !info.Mode().IsRegular() {
+		return newError(op, d.path, Malformed, "%s is no regular file", lockName)
+	}
+	lock := flock.New(filepath.Join(d.path, lockName), flock.SetFlag(os.O_CREATE|os.O_RDWR|oSafe), flock.SetPermissions(0o644))
+	if ok, err := lock.TryLockContext(ctx, lockPoll); err != nil || !ok {
+		return fmt.Errorf("lock %s: %w", d.path, err)
+	}
+	defer lock.Unlock() //nolint:errcheck // closing the file lets go in any case
+	l := &Layout{path: d.path, store: d}
+	x, err := l.index(op, d.path)
+	if err != nil {
+		return err
+	}
+	if err := change(x); err != nil {
+		return err
+	}
+	raw, err := x.bytes()
+	if err != nil {
+		return err
+	}
+	if len(raw) > maxIndex || len(x.entries) > maxEntries {
+		return newError(op, d.path, TooLarge, "the index would have %d entries", len(x.entries))
+	}
+	return replace(root, ocispec.ImageIndexFile, func(w io.Writer) error {
+		_, err := w.Write(raw)
+		return err
+	})
+}
+
+func (d *dirStore) commit() error { return nil }
+
+func (d *dirStore) close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.root == nil {
+		return nil
+	}
+	err := d.root.Close()
+	d.root = nil
+	return err
+}

@@ -1,0 +1,274 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package layout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
+)
+
+// store is where a layout's files are.
+type store interface {
+	// open opens a member and tells its size; fs.ErrNotExist where there is none.
+	open(name string) (io.ReadSeekCloser, int64, error)
+	// put stores a blob under its digest once fill has written the right bytes.
+	put(desc ocispec.Descriptor, fill func(io.Writer) error) error
+	// update changes index.json; nobody else does meanwhile.
+	update(ctx context.Context, change func(*index) error) error
+	// commit makes what was written appear, where it does not yet.
+	commit() error
+	close() error
+}
+
+// Layout is one OCI image layout. It is safe for concurrent use.
+type Layout struct {
+	path  string
+	store store
+
+	mu      sync.Mutex
+	writing map[digest.Digest]*sync.Mutex
+}
+
+// Open opens a layout that is there: a directory, or a tar file of one, which can
+// only be read.
+func Open(path string) (*Layout, error) {
+	const op = "open layout"
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, newError(op, path, NotFound, "there is no such file or directory")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	var s store
+	if info.IsDir() {
+		s = &dirStore{path: path}
+	} else if s, err = openTar(path); err != nil {
+		return nil, err
+	}
+	l := &Layout{path: path, store: s, writing: map[digest.Digest]*sync.Mutex{}}
+	if err := l.checkVersion(op); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Create opens a directory to write to, which may hold a layout or nothing or not
+// be there, or a new tar file, for a path that ends in .tar. Nothing is written
+// before the first blob is.
+func Create(path string) (*Layout, error) {
+	const op = "write layout"
+	info, err := os.Stat(path)
+	there := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	l := &Layout{path: path, writing: map[digest.Digest]*sync.Mutex{}}
+	switch {
+	case there && !info.IsDir():
+		return nil, newError(op, path, ReadOnly, "name a file that is not there yet")
+	case !there && strings.HasSuffix(path, ".tar"):
+		l.store = &tarWriter{path: path, members: map[string]member{}}
+		return l, nil
+	}
+	d := &dirStore{path: path}
+	l.store = d
+	if !there {
+		return l, nil
+	}
+	if empty, err := isEmpty(path); err != nil || empty {
+		return l, err
+	}
+	if err := l.checkVersion(op); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func isEmpty(path string) (bool, error) {
+	d, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer d.Close()
+	_, err = d.Readdirnames(1)
+	if errors.Is(err, io.EOF) {
+		return true, nil
+	}
+	return false, err
+}
+
+// Commit makes a new tar appear under its name. A directory needs none.
+func (l *Layout) Commit() error { return l.store.commit() }
+
+// Close lets go of the files. A tar that was not committed vanishes.
+func (l *Layout) Close() error { return l.store.close() }
+
+// Name is the layout's path.
+func (l *Layout) Name() string { return l.path }
+
+// checkVersion reads the file oci-layout (image-spec 1.1, "oci-layout file").
+func (l *Layout) checkVersion(op string) error {
+	raw, err := l.read(op, l.path, ocispec.ImageLayoutFile, 4<<10)
+	if isKind(err, NotFound) {
+		return newError(op, l.path, NotFound, "it has no file %s", ocispec.ImageLayoutFile)
+	}
+	if err != nil {
+		return err
+	}
+	var v ocispec.ImageLayout
+	if json.Unmarshal(raw, &v) != nil || v.Version == "" {
+		return newError(op, l.path, Malformed, "its file %s names no version", ocispec.ImageLayoutFile)
+	}
+	if major, _, _ := strings.Cut(v.Version, "."); major != "1" {
+		return newError(op, l.path, Malformed, "its version is %s and 1.0.0 is known", printable(v.Version))
+	}
+	return nil
+}
+
+// read returns a member whole.
+func (l *Layout) read(op, about, name string, limit int64) ([]byte, error) {
+	f, size, err := l.store.open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, newError(op, about, NotFound, "%s is not there", name)
+	}
+	if err != nil {
+		return nil, asError(op, about, err)
+	}
+	defer f.Close()
+	if size > limit {
+		return nil, newError(op, about, TooLarge, "%s has %d bytes, at most %d are read", name, size, limit)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", op, about, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, newError(op, about, TooLarge, "%s has more than %d bytes", name, limit)
+	}
+	return b, nil
+}
+
+func asError(op, about string, err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		return err
+	}
+	return fmt.Errorf("%s %s: %w", op, about, err)
+}
+
+func isKind(err error, kind Kind) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Kind == kind
+}
+
+// index reads index.json; a layout that does not exist yet has an empty one.
+func (l *Layout) index(op, about string) (*index, error) {
+	if t, ok := l.store.(*tarWriter); ok {
+		return t.snapshot(), nil
+	}
+	raw, err := l.read(op, about, ocispec.ImageIndexFile, maxIndex)
+	if isKind(err, NotFound) {
+		return &index{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return parseIndex(op, about, raw)
+}
+
+// Pinned is one manifest of one layout, from one resolve or one push: its bytes
+// were read, and hashed, once. The zero Pinned names nothing.
+type Pinned struct {
+	path     string
+	tag      string
+	subject  signature.Subject
+	manifest []byte
+}
+
+// Name is the layout's path.
+func (p Pinned) Name() string { return p.path }
+
+// Subject is the manifest as it is signed and verified.
+func (p Pinned) Subject() signature.Subject { return p.subject }
+
+// Manifest returns a copy of the manifest's bytes.
+func (p Pinned) Manifest() []byte { return append([]byte(nil), p.manifest...) }
+
+// Reference is "path@sha256:...".
+func (p Pinned) Reference() string { return p.path + "@" + p.subject.Digest().String() }
+
+// Tag is the tag that was resolved, "" when the manifest was named by digest.
+func (p Pinned) Tag() string { return p.tag }
+
+// Resolve reads the manifest that ref names and hashes it. The index is not asked
+// again after it. Bytes that are not those of the digest are Kind Corrupt, bytes
+// that are no usable manifest Malformed, wrapping a *signature.ManifestError.
+func (l *Layout) Resolve(_ context.Context, ref Reference) (Pinned, error) {
+	const op = "resolve"
+	about := ref.String()
+	if ref.Tag == "" && ref.Digest == "" {
+		return Pinned{}, &ReferenceError{Input: about, Reason: "it names neither a tag nor a digest"}
+	}
+	x, err := l.index(op, about)
+	if err != nil {
+		return Pinned{}, err
+	}
+	var desc ocispec.Descriptor
+	tag := ""
+	if ref.Digest != "" {
+		// A child of an index is in no list.
+		if desc, _ = x.byDigest(ref.Digest); desc.Digest == "" {
+			desc.Digest = ref.Digest
+		}
+	} else {
+		found := false
+		if desc, found, err = x.tagged(op, about, ref.Tag); err != nil {
+			return Pinned{}, err
+		}
+		if !found {
+			return Pinned{}, newError(op, about, NotFound, "the layout has no such tag")
+		}
+		tag = ref.Tag
+	}
+	manifest, err := l.read(op, about, named(desc.Digest), signature.MaxManifestSize)
+	if err != nil {
+		return Pinned{}, err
+	}
+	if actual := digest.FromBytes(manifest); actual != desc.Digest {
+		return Pinned{}, newError(op, about, Corrupt, "the bytes are %s and must be %s", actual, desc.Digest)
+	}
+	subject, err := signature.SubjectOf(typeOf(desc, manifest), manifest)
+	if err != nil {
+		return Pinned{}, &Error{Op: op, Reference: about, Kind: Malformed, Err: err}
+	}
+	return Pinned{path: l.path, tag: tag, subject: subject, manifest: manifest}, nil
+}
+
+// typeOf is what the index calls a manifest, and its own word where that says
+// nothing.
+func typeOf(desc ocispec.Descriptor, manifest []byte) string {
+	if desc.MediaType != "" {
+		return desc.MediaType
+	}
+	var own struct {
+		MediaType string `json:"mediaType"`
+	}
+	_ = json.Unmarshal(manifest, &own)
+	return own.MediaType
+}

@@ -1,0 +1,221 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package layout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/referrer"
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
+)
+
+const opReferrers = "list referrers"
+
+// Referrers lists what may refer to s: every manifest of the index whose subject is
+// s, and what the tag sha256-<hex> lists. What cannot be read might refer to it, and
+// is listed: the caller finds out. Nothing of it is verified.
+func (l *Layout) Referrers(ctx context.Context, s signature.Subject) iter.Seq2[ocispec.Descriptor, error] {
+	return func(yield func(ocispec.Descriptor, error) bool) {
+		about := l.path + "@" + s.Digest().String()
+		if s.IsZero() {
+			yield(ocispec.Descriptor{}, errors.New(opReferrers+": the subject names nothing"))
+			return
+		}
+		x, err := l.index(opReferrers, about)
+		if err != nil {
+			yield(ocispec.Descriptor{}, err)
+			return
+		}
+		seen := map[digest.Digest]bool{s.Digest(): true}
+		for _, e := range x.entries {
+			if !usable(e.desc) || seen[e.desc.Digest] {
+				continue
+			}
+			seen[e.desc.Digest] = true
+			desc, ok, err := l.refers(ctx, e.desc, s.Digest())
+			if err != nil {
+				yield(ocispec.Descriptor{}, err)
+				return
+			}
+			if ok && !yield(desc, nil) {
+				return
+			}
+		}
+		for _, desc := range l.fallback(ctx, x, s) {
+			if !seen[desc.Digest] && usable(desc) {
+				seen[desc.Digest] = true
+				if !yield(desc, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// refers looks into a manifest for its subject.
+func (l *Layout) refers(ctx context.Context, desc ocispec.Descriptor, subject digest.Digest) (ocispec.Descriptor, bool, error) {
+	desc.Annotations = nil // the index's map, which others read
+	raw, err := l.FetchManifest(ctx, desc)
+	if ctx.Err() != nil {
+		return desc, false, err
+	}
+	if err != nil {
+		return desc, true, nil
+	}
+	var m ocispec.Manifest
+	if json.Unmarshal(raw, &m) != nil || m.Subject == nil || m.Subject.Digest != subject {
+		return desc, false, nil
+	}
+	if desc.ArtifactType = m.ArtifactType; desc.ArtifactType == "" {
+		desc.ArtifactType = m.Config.MediaType
+	}
+	desc.Annotations = m.Annotations
+	return desc, true, nil
+}
+
+// fallback reads the list that tools without another way leave under a tag. One
+// that is no list holds no referrer.
+func (l *Layout) fallback(ctx context.Context, x *index, s signature.Subject) []ocispec.Descriptor {
+	desc, found, err := x.tagged(opReferrers, l.path, referrer.Tag(s.Digest()))
+	if err != nil || !found || desc.MediaType != ocispec.MediaTypeImageIndex {
+		return nil
+	}
+	raw, err := l.FetchManifest(ctx, desc)
+	var list ocispec.Index
+	if err != nil || json.Unmarshal(raw, &list) != nil {
+		// It might have listed the one that counts.
+		return []ocispec.Descriptor{desc}
+	}
+	return list.Manifests
+}
+
+// Classic returns the manifest under cosign's classic tag of s, and false where
+// there is none.
+func (l *Layout) Classic(_ context.Context, s signature.Subject) (ocispec.Descriptor, bool, error) {
+	if s.IsZero() {
+		return ocispec.Descriptor{}, false, errors.New("read classic signatures: the subject names nothing")
+	}
+	x, err := l.index(opReferrers, l.path)
+	if err != nil {
+		return ocispec.Descriptor{}, false, err
+	}
+	desc, found, err := x.tagged(opReferrers, l.path, referrer.ClassicTag(s.Digest()))
+	if err != nil || !found || desc.Digest == s.Digest() || desc.MediaType != ocispec.MediaTypeImageManifest {
+		return ocispec.Descriptor{}, false, err
+	}
+	return ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}, true, nil
+}
+
+// Attach stores a manifest that refers to subject, whose blobs are there already,
+// and lists it.
+func (l *Layout) Attach(ctx context.Context, subject signature.Subject, manifest []byte) (ocispec.Descriptor, error) {
+	entry, err := referrer.Entry(subject, manifest)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("attach to %s@%s: %w", l.path, subject.Digest(), err)
+	}
+	plain := ocispec.Descriptor{MediaType: entry.MediaType, Digest: entry.Digest, Size: entry.Size}
+	if err := l.pushBytes(ctx, plain, manifest); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	plain.ArtifactType = entry.ArtifactType
+	if err := l.store.update(ctx, func(x *index) error { return x.add(plain) }); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return entry, nil
+}
+
+// AppendClassic adds layer, whose blob is there already, to the manifest under
+// cosign's classic tag of s. It returns the digest of the manifest.
+func (l *Layout) AppendClassic(ctx context.Context, s signature.Subject, layer ocispec.Descriptor) (digest.Digest, error) {
+	var made digest.Digest
+	tag := referrer.ClassicTag(s.Digest())
+	for {
+		before, found, err := l.Classic(ctx, s)
+		if err != nil {
+			return "", err
+		}
+		m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}
+		m.SchemaVersion = 2
+		if found {
+			raw, err := l.FetchManifest(ctx, before)
+			if err != nil {
+				return "", err
+			}
+			if err := json.Unmarshal(raw, &m); err != nil {
+				return "", newError("attach", l.path+":"+tag, Malformed, "it is no manifest")
+			}
+		}
+		desc, err := l.withClassic(ctx, &m, layer)
+		if err != nil {
+			return "", err
+		}
+		made = desc.Digest
+		changed := false
+		err = l.store.update(ctx, func(x *index) error {
+			now, _, err := x.tagged("attach", l.path, tag)
+			if err != nil {
+				return err
+			}
+			// Somebody else was there between our reading and the lock.
+			if changed = now.Digest != before.Digest && now.Digest != desc.Digest; changed {
+				return nil
+			}
+			return x.setTag(desc, tag)
+		})
+		if err != nil || !changed {
+			return made, err
+		}
+	}
+}
+
+// withClassic adds a layer unless it is there, and stores what comes of it.
+func (l *Layout) withClassic(ctx context.Context, m *ocispec.Manifest, layer ocispec.Descriptor) (ocispec.Descriptor, error) {
+	own, err := json.Marshal(layer)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	key, err := referrer.LayerKey(own)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	var layers []json.RawMessage
+	there := false
+	for _, x := range m.Layers {
+		raw, err := json.Marshal(x)
+		if err != nil {
+			return ocispec.Descriptor{}, err
+		}
+		k, err := referrer.LayerKey(raw)
+		if err != nil {
+			return ocispec.Descriptor{}, err
+		}
+		there = there || k == key
+		layers = append(layers, raw)
+	}
+	if !there {
+		layers, m.Layers = append(layers, own), append(slices.Clone(m.Layers), layer)
+	}
+	config, err := referrer.ImageConfig(layers)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	m.Config = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config))}
+	raw, err := json.Marshal(m)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	desc := ocispec.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
+	if err := l.pushBytes(ctx, m.Config, config); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return desc, l.pushBytes(ctx, desc, raw)
+}
