@@ -116,7 +116,7 @@ func (c *Client) attached(ctx context.Context, n named) ([]auditlog.Signature, e
 		return nil, err
 	}
 	v := verify.New(verify.Options{MaxCandidates: allCandidates, Now: c.now()})
-	findings, _, err := v.Examine(ctx, pinned.Subject(), source{repo}, nil)
+	findings, _, err := v.Examine(ctx, pinned.Subject(), source{registryRepository{repo, c}}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("list signatures of %s: %w", pinned.Reference(), err)
 	}

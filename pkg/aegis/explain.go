@@ -75,7 +75,7 @@ func (c *Client) Explain(ctx context.Context, o ExplainOptions) (Record, error) 
 		Time:   c.now()().UTC().Round(0),
 		Policy: RecordedPolicy{Kind: o.Kind, Document: string(o.Document), Statement: st.Name, Require: st.Require, Keys: keyNames(st)},
 	}
-	e := explainAt(rec.Time, c.opts.MaxCandidates).Explain(ctx, pinned.Subject(), &recordingSource{Source: source{repo}, r: r}, req)
+	e := explainAt(rec.Time, c.opts.MaxCandidates).Explain(ctx, pinned.Subject(), &recordingSource{Source: source{registryRepository{repo, c}}, r: r}, req)
 	rec.describe(e)
 	rec.Evidence = r.evidence
 	rec.Evidence.MediaType, rec.Evidence.Manifest = pinned.Subject().MediaType(), pinned.Manifest()

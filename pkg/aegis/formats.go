@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"github.com/aegis-oci/aegis-oci/pkg/model"
-	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/oms"
@@ -72,7 +71,7 @@ func NeedCertificates(formats []signature.Format) bool {
 
 // prepare makes the statement of every format, before anybody is asked to sign:
 // what one format cannot carry must not leave the others signed.
-func prepare(pinned registry.Pinned, claims signature.Claims, s Signing) ([]signature.Draft, error) {
+func prepare(pinned Pinned, claims signature.Claims, s Signing) ([]signature.Draft, error) {
 	formats := s.Formats
 	if len(formats) == 0 {
 		formats = []signature.Format{signature.Sigstore}
@@ -90,7 +89,7 @@ func prepare(pinned registry.Pinned, claims signature.Claims, s Signing) ([]sign
 	return drafts, nil
 }
 
-func draft(f signature.Format, pinned registry.Pinned, claims signature.Claims, s Signing) (signature.Draft, error) {
+func draft(f signature.Format, pinned Pinned, claims signature.Claims, s Signing) (signature.Draft, error) {
 	switch f {
 	case signature.Sigstore:
 		return sigstore.Prepare(pinned.Subject(), claims)
@@ -112,7 +111,7 @@ func draft(f signature.Format, pinned registry.Pinned, claims signature.Claims, 
 
 // omsDraft signs the files by the digests that the manifest has for them: a raw
 // layer is a file, and nothing is hashed again.
-func omsDraft(pinned registry.Pinned, claims signature.Claims) (signature.Draft, error) {
+func omsDraft(pinned Pinned, claims signature.Claims) (signature.Draft, error) {
 	if pinned.Subject().IsIndex() {
 		return nil, &FormatError{signature.OMS, "it signs files, and an index has none"}
 	}

@@ -12,7 +12,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/aegis-oci/aegis-oci/pkg/model"
-	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
@@ -66,12 +65,13 @@ type InspectedReferrer struct {
 }
 
 // Inspect shows what ref names. keys may be empty; then no signature is judged.
-func (c *Client) Inspect(ctx context.Context, ref registry.Reference, keys []signature.Key) (InspectResult, error) {
-	repo, err := c.registry.Repository(ref)
+func (c *Client) Inspect(ctx context.Context, ref Reference, keys []signature.Key) (InspectResult, error) {
+	repo, err := c.open(ref)
 	if err != nil {
 		return InspectResult{}, err
 	}
-	pinned, err := repo.Resolve(ctx)
+	defer repo.Close() //nolint:errcheck // only read
+	pinned, err := repo.Pin(ctx)
 	if err != nil {
 		return InspectResult{}, err
 	}
@@ -99,7 +99,7 @@ func (c *Client) Inspect(ctx context.Context, ref registry.Reference, keys []sig
 	return r, nil
 }
 
-func (r *InspectResult) describe(pinned registry.Pinned) error {
+func (r *InspectResult) describe(pinned Pinned) error {
 	h, err := model.Describe(pinned.Subject(), pinned.Manifest())
 	if err != nil {
 		return err

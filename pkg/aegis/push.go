@@ -78,7 +78,7 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (PushResult, error) {
 	tags := allTags(o)
 	made := []SignatureMade{}
 	if o.Signing != nil {
-		if made, err = c.signAndAttach(ctx, repo, pinned, o.Ref.Tag, *o.Signing); err != nil {
+		if made, err = c.signAndAttach(ctx, registryRepository{repo, c}, pinned, o.Ref.Tag, *o.Signing); err != nil {
 			return PushResult{}, err
 		}
 		watch.lap("sign")

@@ -82,21 +82,22 @@ func (e *SelfVerifyError) Unwrap() error { return e.Err }
 
 // Sign signs the manifest that ref names, in place: the manifest is resolved
 // once, signed by digest, and the signature attached as a referrer.
-func (c *Client) Sign(ctx context.Context, ref registry.Reference, s Signing) (SignResult, error) {
+func (c *Client) Sign(ctx context.Context, ref Reference, s Signing) (SignResult, error) {
 	watch := newStopwatch(c.now())
 	if err := s.check(); err != nil {
 		return SignResult{}, err
 	}
-	repo, err := c.registry.Repository(ref)
+	repo, err := c.open(ref)
 	if err != nil {
 		return SignResult{}, err
 	}
-	pinned, err := repo.Resolve(ctx)
+	defer repo.Close() //nolint:errcheck // what was written is in place
+	pinned, err := repo.Pin(ctx)
 	if err != nil {
 		return SignResult{}, err
 	}
 	watch.lap("resolve")
-	made, err := c.signAndAttach(ctx, repo, pinned, ref.Tag, s)
+	made, err := c.signAndAttach(ctx, repo, pinned, tagOf(ref), s)
 	if err != nil {
 		return SignResult{}, err
 	}
@@ -110,7 +111,7 @@ func (c *Client) Sign(ctx context.Context, ref registry.Reference, s Signing) (S
 	}, nil
 }
 
-func (c *Client) signAndAttach(ctx context.Context, repo *registry.Repository, pinned registry.Pinned, tag string, s Signing) ([]SignatureMade, error) {
+func (c *Client) signAndAttach(ctx context.Context, repo Repository, pinned Pinned, tag string, s Signing) ([]SignatureMade, error) {
 	drafts, err := prepare(pinned, c.claims(pinned, tag, s), s)
 	if err != nil {
 		return nil, err
@@ -138,9 +139,13 @@ func (c *Client) signAndAttach(ctx context.Context, repo *registry.Repository, p
 	return made, nil
 }
 
-func (c *Client) claims(pinned registry.Pinned, tag string, s Signing) signature.Claims {
+func (c *Client) claims(pinned Pinned, tag string, s Signing) signature.Claims {
 	claims := c.signedClaims(s)
-	claims.Repository, claims.Tag = pinned.Name(), tag
+	claims.Tag = tag
+	if _, ok := pinned.(registry.Pinned); ok {
+		// The path of a layout says nothing elsewhere, and much about this machine.
+		claims.Repository = pinned.Name()
+	}
 	return claims
 }
 
@@ -195,7 +200,7 @@ func (c *Client) selfVerifyEnvelope(ctx context.Context, env *signature.Envelope
 }
 
 // attach pushes the envelope and its manifest, and sees it in the listing.
-func attach(ctx context.Context, repo *registry.Repository, subject signature.Subject, a signature.Attachment) (SignatureMade, error) {
+func attach(ctx context.Context, repo Repository, subject signature.Subject, a signature.Attachment) (SignatureMade, error) {
 	if a.Format == signature.CosignTag {
 		return attachClassic(ctx, repo, subject, a)
 	}
@@ -217,7 +222,7 @@ func attach(ctx context.Context, repo *registry.Repository, subject signature.Su
 }
 
 // attachClassic adds the signature to those under cosign's tag.
-func attachClassic(ctx context.Context, repo *registry.Repository, subject signature.Subject, a signature.Attachment) (SignatureMade, error) {
+func attachClassic(ctx context.Context, repo Repository, subject signature.Subject, a signature.Attachment) (SignatureMade, error) {
 	if err := pushBytes(ctx, repo, a.Layer(), a.Envelope); err != nil {
 		return SignatureMade{}, fmt.Errorf("push the signature: %w", err)
 	}
@@ -239,7 +244,7 @@ func signatureMade(a signature.Attachment, manifest digest.Digest) SignatureMade
 	}
 }
 
-func pushBytes(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor, content []byte) error {
+func pushBytes(ctx context.Context, repo Repository, desc ocispec.Descriptor, content []byte) error {
 	_, err := repo.PushBlob(ctx, desc, func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(content)), nil
 	})

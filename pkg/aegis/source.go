@@ -9,7 +9,6 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/simplesigning"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
@@ -17,7 +16,7 @@ import (
 
 // source is a repository with everything in it that may be a signature: the
 // referrers, and the manifest under cosign's classic tag.
-type source struct{ *registry.Repository }
+type source struct{ Repository }
 
 var _ verify.Source = source{}
 

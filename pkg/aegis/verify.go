@@ -7,17 +7,17 @@ import (
 	"context"
 
 	"github.com/aegis-oci/aegis-oci/pkg/model"
-	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
 // Verify resolves ref once and judges the signatures attached to what it names.
-func (c *Client) Verify(ctx context.Context, ref registry.Reference, req verify.Requirement) (VerifyResult, error) {
+func (c *Client) Verify(ctx context.Context, ref Reference, req verify.Requirement) (VerifyResult, error) {
 	watch := newStopwatch(c.now())
-	_, pinned, v, err := c.resolveAndVerify(ctx, ref, req, watch)
+	repo, pinned, v, err := c.resolveAndVerify(ctx, ref, req, watch)
 	if err != nil {
 		return VerifyResult{}, err
 	}
+	defer repo.Close() //nolint:errcheck // only read
 	return VerifyResult{
 		Reference:  pinned.Reference(),
 		Digest:     pinned.Subject().Digest(),
@@ -28,18 +28,20 @@ func (c *Client) Verify(ctx context.Context, ref registry.Reference, req verify.
 	}, nil
 }
 
-func (c *Client) resolveAndVerify(ctx context.Context, ref registry.Reference, req verify.Requirement, watch *stopwatch) (*registry.Repository, registry.Pinned, verify.Verified, error) {
-	repo, err := c.registry.Repository(ref)
+func (c *Client) resolveAndVerify(ctx context.Context, ref Reference, req verify.Requirement, watch *stopwatch) (Repository, Pinned, verify.Verified, error) {
+	repo, err := c.open(ref)
 	if err != nil {
-		return nil, registry.Pinned{}, verify.Verified{}, err
+		return nil, nil, verify.Verified{}, err
 	}
-	pinned, err := repo.Resolve(ctx)
+	pinned, err := repo.Pin(ctx)
 	if err != nil {
-		return nil, registry.Pinned{}, verify.Verified{}, err
+		_ = repo.Close()
+		return nil, nil, verify.Verified{}, err
 	}
 	watch.lap("resolve")
 	v, err := c.verifier().Verify(ctx, pinned.Subject(), source{repo}, req)
 	if err != nil {
+		_ = repo.Close()
 		return nil, pinned, verify.Verified{}, &SubjectRefusal{Reference: pinned.Reference(), Err: err}
 	}
 	watch.lap("verify")
@@ -58,7 +60,7 @@ func (e *SubjectRefusal) Unwrap() error { return e.Err }
 
 // PullOptions says where to and how.
 type PullOptions struct {
-	Ref registry.Reference
+	Ref Reference
 	// Dir is the destination.
 	Dir    string
 	Unpack model.UnpackOptions
@@ -79,6 +81,7 @@ func (c *Client) Pull(ctx context.Context, o PullOptions, req verify.Requirement
 	if err != nil {
 		return PullResult{}, err
 	}
+	defer repo.Close() //nolint:errcheck // only read
 	if pinned.Subject().IsIndex() {
 		return PullResult{}, &IndexError{Reference: pinned.Reference()}
 	}
@@ -86,7 +89,7 @@ func (c *Client) Pull(ctx context.Context, o PullOptions, req verify.Requirement
 	if err != nil {
 		return PullResult{}, err
 	}
-	got, err := model.Unpack(ctx, c.fetcher(repo), v, m, o.Dir, c.unpackOptions(o.Unpack))
+	got, err := model.Unpack(ctx, repo, v, m, o.Dir, c.unpackOptions(o.Unpack))
 	if err != nil {
 		return PullResult{}, err
 	}
@@ -100,11 +103,12 @@ func (c *Client) Pull(ctx context.Context, o PullOptions, req verify.Requirement
 // writes no receipt, so the result never passes VerifyDir.
 func (c *Client) PullUnverified(ctx context.Context, o PullOptions) (PullResult, error) {
 	watch := newStopwatch(c.now())
-	repo, err := c.registry.Repository(o.Ref)
+	repo, err := c.open(o.Ref)
 	if err != nil {
 		return PullResult{}, err
 	}
-	pinned, err := repo.Resolve(ctx)
+	defer repo.Close() //nolint:errcheck // only read
+	pinned, err := repo.Pin(ctx)
 	if err != nil {
 		return PullResult{}, err
 	}
@@ -117,7 +121,7 @@ func (c *Client) PullUnverified(ctx context.Context, o PullOptions) (PullResult,
 		return PullResult{}, err
 	}
 	c.warn("extracting " + pinned.Reference() + " without verifying any signature")
-	got, err := model.UnpackUnverified(ctx, c.fetcher(repo), m, o.Dir, c.unpackOptions(o.Unpack))
+	got, err := model.UnpackUnverified(ctx, repo, m, o.Dir, c.unpackOptions(o.Unpack))
 	if err != nil {
 		return PullResult{}, err
 	}
@@ -127,7 +131,7 @@ func (c *Client) PullUnverified(ctx context.Context, o PullOptions) (PullResult,
 	return r, nil
 }
 
-func pullResult(pinned registry.Pinned, got model.UnpackResult, repo *registry.Repository, watch *stopwatch) PullResult {
+func pullResult(pinned Pinned, got model.UnpackResult, repo Repository, watch *stopwatch) PullResult {
 	return PullResult{
 		Reference:    pinned.Reference(),
 		Digest:       pinned.Subject().Digest(),

@@ -26,7 +26,9 @@ type call struct {
 	push   bool // ask for a token that may push
 	// noScope asks for a token that allows nothing, as a login does.
 	noScope bool
-	accept  []int // statuses that are an answer; others are errors
+	// pullFrom is a further repository that the token must be able to read.
+	pullFrom string
+	accept   []int // statuses that are an answer; others are errors
 	// content says that the answer is a blob, which may be of any type.
 	content bool
 	// limit bounds the answer's body, which is read whole. Zero leaves the body
@@ -152,7 +154,11 @@ func (r *Repository) roundTrip(ctx context.Context, dog *watchdog, c call) (*htt
 		actions = append(actions, auth.ActionPush)
 	}
 	if !c.noScope {
-		ctx = auth.WithScopesForHost(ctx, r.base.Host, auth.ScopeRepository(r.ref.Repository, actions...))
+		scopes := []string{auth.ScopeRepository(r.ref.Repository, actions...)}
+		if c.pullFrom != "" {
+			scopes = append(scopes, auth.ScopeRepository(c.pullFrom, auth.ActionPull))
+		}
+		ctx = auth.WithScopesForHost(ctx, r.base.Host, scopes...)
 	}
 	req, err := http.NewRequestWithContext(ctx, c.method, c.url.String(), nil)
 	if err != nil {

@@ -89,6 +89,32 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 	return err == nil, err
 }
 
+// MountBlob asks the registry to take a blob from another of its repositories
+// (distribution spec 1.1, "Mounting a blob from another repository"), and reports
+// whether it did. A registry that will not is no error: the blob can be sent.
+func (r *Repository) MountBlob(ctx context.Context, desc ocispec.Descriptor, from string) (bool, error) {
+	const op = "mount blob"
+	about := r.Name() + "@" + desc.Digest.String()
+	if err := checkDescriptor(op, about, desc); err != nil {
+		return false, err
+	}
+	at := r.path("blobs", "uploads", "")
+	at.RawQuery = url.Values{"mount": {desc.Digest.String()}, "from": {from}}.Encode()
+	got, err := r.do(ctx, call{
+		op: op, about: about, method: http.MethodPost, url: at, push: true, pullFrom: from,
+		accept: []int{http.StatusCreated, http.StatusAccepted},
+	})
+	var e *Error
+	if errors.As(err, &e) && !e.Retryable() && e.Status != 0 {
+		return false, nil
+	}
+	if err != nil || got.status == http.StatusAccepted {
+		return false, err
+	}
+	// Whatever it says it has mounted, this is the blob that must be there.
+	return r.hasBlob(ctx, op, about, desc, true)
+}
+
 // upload sends one POST for a session and one PUT with everything (distribution
 // spec 1.1, "POST then PUT").
 func (r *Repository) upload(ctx context.Context, op string, u *upload) error {

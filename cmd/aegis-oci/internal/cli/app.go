@@ -150,7 +150,7 @@ network), 130 and 143 interrupted.`,
 	f.StringVar(&a.terminationLog, "termination-log", "", "file for the one-line reason of a failure (default /dev/termination-log where it exists)")
 	root.AddCommand(
 		a.pushCmd(), a.pullCmd(), a.signCmd(), a.verifyCmd(),
-		a.inspectCmd(), a.tagCmd(), a.keyCmd(), a.kserveInitCmd(), a.loginCmd(), a.logoutCmd(), a.versionCmd(),
+		a.inspectCmd(), a.tagCmd(), a.copyCmd(), a.keyCmd(), a.kserveInitCmd(), a.loginCmd(), a.logoutCmd(), a.versionCmd(),
 		a.vaultCmd(), a.doctorCmd(),
 		a.policyCmd(),
 	)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
 	"github.com/aegis-oci/aegis-oci/pkg/auditlog"
+	"github.com/aegis-oci/aegis-oci/pkg/layout"
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
@@ -61,7 +62,7 @@ func classify(ctx context.Context, err error) outcome {
 		o.exit, o.code, o.message, o.retryable = exitUndecided, "timeout", timeout.Error(), true
 		return o
 	}
-	for _, c := range []func(error, *outcome) bool{printed, usage, fromAuditLog, source, trust, content, destination, fromVault, fromRegistry, fromTransfer, local} {
+	for _, c := range []func(error, *outcome) bool{printed, usage, fromAuditLog, source, trust, content, destination, fromVault, fromRegistry, fromLayout, fromTransfer, local} {
 		if c(err, &o) {
 			break
 		}
@@ -98,6 +99,7 @@ func usage(err error, o *outcome) bool {
 	var (
 		u      *usageError
 		ref    *registry.ReferenceError
+		place  *layout.ReferenceError
 		conf   *registry.ConfigError
 		format *aegis.FormatError
 		option *aegis.OptionError
@@ -117,6 +119,8 @@ func usage(err error, o *outcome) bool {
 		return o.set(exitUsage, "usage", u.hint)
 	case errors.As(err, &ref):
 		return o.set(exitUsage, "reference_invalid", "a reference is REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]")
+	case errors.As(err, &place):
+		return o.set(exitUsage, "reference_invalid", "a manifest in a layout is PATH[:TAG][@sha256:DIGEST]")
 	case errors.As(err, &format):
 		return o.set(exitUsage, "format_unknown", "--signature-format sigstore, notary, notary-cose, cosign-tag or oms; an ecdsa-p256 key takes all")
 	case errors.As(err, &policy), errors.As(err, &shared), errors.As(err, &certs):
@@ -348,6 +352,28 @@ func registryCode(e *registry.Error) (code, hint string) {
 		return "registry_refused", ""
 	}
 	return "registry_protocol", "is this an OCI registry?"
+}
+
+func fromLayout(err error, o *outcome) bool {
+	var many *aegis.TooManyError
+	if errors.As(err, &many) {
+		return o.set(exitUndecided, "layout_too_large", "--no-referrers copies without what is attached")
+	}
+	var e *layout.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Kind {
+	case layout.NotFound:
+		return o.set(exitUndecided, "layout_not_found", "a layout is a directory with oci-layout, index.json and blobs, or a tar of one")
+	case layout.Corrupt:
+		return o.set(exitRejected, "content_differs", "somebody or the medium changed the layout: copy it again")
+	case layout.TooLarge:
+		return o.set(exitUndecided, "layout_too_large", "--no-referrers copies without what is attached")
+	case layout.ReadOnly:
+		return o.set(exitUsage, "layout_read_only", "")
+	}
+	return o.set(exitUndecided, "layout_invalid", "a layout is a directory with oci-layout, index.json and blobs, or a tar of one")
 }
 
 func fromTransfer(err error, o *outcome) bool {

@@ -56,7 +56,7 @@ func undecidedOutcome(u *verify.UndecidedError, o *outcome) bool {
 		if errors.Is(cause, verify.ErrTooMany) {
 			continue
 		}
-		if fromVault(cause, o) || fromRegistry(cause, o) {
+		if fromVault(cause, o) || fromRegistry(cause, o) || fromLayout(cause, o) {
 			// Whatever the cause, no judgement was reached: a signature that was
 			// changed on its way is not the model's fault.
 			o.message = message

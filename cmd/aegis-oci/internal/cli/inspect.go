@@ -17,6 +17,7 @@ import (
 type inspectOptions struct {
 	registryFlags
 	vaultFlags
+	layoutFlags
 	keys []string
 }
 
@@ -36,13 +37,14 @@ Example:
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&o.keys, "key", nil, "judge the signatures under this key (repeatable)")
+	o.layoutFlags.register(f)
 	o.registryFlags.register(f)
 	o.vaultFlags.register(f)
 	return cmd
 }
 
 func (a *app) runInspect(cmd *cobra.Command, o *inspectOptions, args []string) error {
-	ref, err := parseRef(args[0])
+	ref, err := o.layoutFlags.parse(args[0])
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,8 @@ type pullOptions struct {
 	vaultFlags
 	trustFlags
 	unpackFlags
+	layoutFlags
+	ref        string
 	verify     bool
 	output     string
 	digestFile string
@@ -70,6 +72,8 @@ Example - with a public key, no Vault:
 	f.StringVarP(&o.output, "output", "o", "", "directory for the model")
 	f.StringVar(&o.digestFile, "digest-file", "", "write the manifest's digest to this file")
 	o.unpackFlags.register(f)
+	f.StringVar(&o.ref, "ref", "", "with --oci-layout: the repository by which a policy's scope is chosen")
+	o.layoutFlags.register(f)
 	o.trustFlags.register(f)
 	o.registryFlags.register(f)
 	o.vaultFlags.register(f)
@@ -98,7 +102,11 @@ func (a *app) runPull(cmd *cobra.Command, o *pullOptions, args []string) error {
 	if o.output == "" {
 		return &usageError{msg: "pull needs a directory", hint: "aegis-oci pull -o DIR ... " + args[0]}
 	}
-	ref, err := parseRef(args[0])
+	ref, err := o.layoutFlags.parse(args[0])
+	if err != nil {
+		return err
+	}
+	scope, err := o.layoutFlags.scope(ref, o.ref, &o.trustFlags)
 	if err != nil {
 		return err
 	}
@@ -113,7 +121,7 @@ func (a *app) runPull(cmd *cobra.Command, o *pullOptions, args []string) error {
 	}
 	var r aegis.PullResult
 	if o.verify {
-		req, err := o.trustFlags.requirement(ctx, a, &o.vaultFlags, ref.Name())
+		req, err := o.trustFlags.requirement(ctx, a, &o.vaultFlags, scope)
 		if err != nil {
 			return err
 		}

@@ -31,6 +31,7 @@ type registryFlags struct {
 	tokenStdin  bool
 	resolve     []string
 	concurrency int
+	prefix      string // of the flags' names: "from-", "to-"
 }
 
 func (r *registryFlags) register(f *flagSet) {
@@ -45,6 +46,22 @@ func (r *registryFlags) register(f *flagSet) {
 	r.registerCredentials(f)
 }
 
+// registerSide registers the flags of one end of a copy, as oras names them.
+func (r *registryFlags) registerSide(f *flagSet, prefix, side string) {
+	r.prefix, r.concurrency = prefix, 4
+	f.BoolVar(&r.plainHTTP, prefix+"plain-http", false, "speak HTTP to the "+side+" registry")
+	f.BoolVar(&r.insecure, prefix+"insecure", false, "do not check the "+side+" registry's TLS certificate")
+	f.StringVar(&r.caFile, prefix+"ca-file", "", "PEM file of certificate authorities for the "+side+" registry")
+	f.StringVar(&r.certFile, prefix+"cert-file", "", "client certificate for the "+side+" registry")
+	f.StringVar(&r.keyFile, prefix+"key-file", "", "private key of the client certificate")
+	f.StringArrayVar(&r.configs, prefix+"registry-config", nil, "docker config file with credentials for the "+side+" registry (repeatable)")
+	f.StringArrayVar(&r.resolve, prefix+"resolve", nil, "connect to another address: host:port:address[:port] (repeatable)")
+	f.StringVar(&r.username, prefix+"username", "", "user name for the "+side+" registry")
+	f.StringVar(&r.password, prefix+"password", "", "password for the "+side+" registry; others on this machine can see it")
+	f.BoolVar(&r.passStdin, prefix+"password-stdin", false, "read the password from standard input")
+	f.BoolVar(&r.tokenStdin, prefix+"identity-token-stdin", false, "read an identity token from standard input")
+}
+
 func (r *registryFlags) registerCredentials(f *flagSet) {
 	f.StringVarP(&r.username, "username", "u", "", "user name for the registry")
 	f.StringVarP(&r.password, "password", "p", "", "password for the registry; others on this machine can see it, prefer --password-stdin")
@@ -55,7 +72,7 @@ func (r *registryFlags) registerCredentials(f *flagSet) {
 // credentials reads what standard input was promised for.
 func (r *registryFlags) credentials(a *app) (user, pass, token string, err error) {
 	if r.passStdin && r.tokenStdin || (r.password != "" && (r.passStdin || r.tokenStdin)) {
-		return "", "", "", usagef("give one of --password, --password-stdin and --identity-token-stdin")
+		return "", "", "", usagef("give one of --%[1]spassword, --%[1]spassword-stdin and --%[1]sidentity-token-stdin", r.prefix)
 	}
 	user, pass = r.username, r.password
 	if r.passStdin || r.tokenStdin {
@@ -76,7 +93,7 @@ func (r *registryFlags) credentials(a *app) (user, pass, token string, err error
 		pass = secret
 	}
 	if user == "" && pass != "" {
-		return "", "", "", usagef("a password needs --username")
+		return "", "", "", usagef("a password needs --%susername", r.prefix)
 	}
 	return user, pass, "", nil
 }
@@ -120,13 +137,13 @@ func (r *registryFlags) client(a *app) (*registry.Client, error) {
 
 func (r *registryFlags) clientWith(a *app, credentials registry.CredentialOptions) (*registry.Client, error) {
 	if (r.certFile == "") != (r.keyFile == "") {
-		return nil, usagef("--cert-file and --key-file go together")
+		return nil, usagef("--%[1]scert-file and --%[1]skey-file go together", r.prefix)
 	}
 	if r.concurrency < 1 || r.concurrency > 256 {
 		return nil, usagef("--concurrency must be between 1 and 256")
 	}
 	if r.insecure {
-		a.warn("--insecure: whoever is between here and the registry can read the credentials; signatures still hold")
+		a.warn("--" + r.prefix + "insecure: whoever is between here and the registry can read the credentials; signatures still hold")
 	}
 	c, err := registry.NewClient(registry.Options{
 		PlainHTTP:       r.plainHTTP,

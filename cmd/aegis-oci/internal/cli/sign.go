@@ -16,6 +16,7 @@ type signOptions struct {
 	signFlags
 	annotationFlag
 	localFlags
+	layoutFlags
 	digestFile string
 }
 
@@ -43,6 +44,7 @@ Example - a directory, as an OpenSSF Model Signing bundle:
 	f := cmd.Flags()
 	f.StringVar(&o.digestFile, "digest-file", "", "write the manifest's digest to this file")
 	o.localFlags.register(f, "sign")
+	o.layoutFlags.register(f)
 	o.annotationFlag.register(f, "signed claim, key=value (repeatable)")
 	o.signFlags.register(f)
 	o.registryFlags.register(f)
@@ -58,7 +60,7 @@ func (a *app) runSign(cmd *cobra.Command, o *signOptions, args []string) error {
 	if len(args) != 1 {
 		return &usageError{msg: "sign takes one reference, or --dir, or --file", hint: cmd.UseLine()}
 	}
-	ref, err := parseRef(args[0])
+	ref, err := o.layoutFlags.parse(args[0])
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ type verifyOptions struct {
 	vaultFlags
 	trustFlags
 	localFlags
+	layoutFlags
 	bundle     string
 	ref        string
 	digest     string
@@ -50,9 +51,10 @@ Example - any directory, with an OpenSSF Model Signing bundle:
 	f := cmd.Flags()
 	o.localFlags.register(f, "verify")
 	f.StringVar(&o.bundle, "bundle", "", "Model Signing bundle that signs the directory or the file")
-	f.StringVar(&o.ref, "ref", "", "with --dir: the reference that the directory must hold; a policy's scope is chosen by it")
+	f.StringVar(&o.ref, "ref", "", "with --dir or --oci-layout: the reference that a policy's scope is chosen by")
 	f.StringVar(&o.digest, "digest", "", "the only manifest digest that is accepted")
 	f.StringVar(&o.digestFile, "digest-file", "", "write the verified digest to this file")
+	o.layoutFlags.register(f)
 	o.trustFlags.register(f)
 	o.registryFlags.register(f)
 	o.vaultFlags.register(f)
@@ -104,24 +106,22 @@ func (a *app) verifyRef(cmd *cobra.Command, o *verifyOptions, args []string, wan
 	if len(args) != 1 {
 		return aegis.VerifyResult{}, &usageError{msg: "verify takes one reference, or --dir", hint: cmd.UseLine()}
 	}
-	if o.ref != "" {
-		return aegis.VerifyResult{}, usagef("--ref goes with --dir")
-	}
-	ref, err := parseRef(args[0])
+	ref, err := o.layoutFlags.parse(args[0])
 	if err != nil {
 		return aegis.VerifyResult{}, err
 	}
-	if want != "" {
-		if ref.Digest != "" && ref.Digest != want {
-			return aegis.VerifyResult{}, usagef("--digest differs from the reference's own digest")
-		}
-		ref.Digest = want
+	if ref, err = withDigest(ref, want); err != nil {
+		return aegis.VerifyResult{}, err
+	}
+	scope, err := o.layoutFlags.scope(ref, o.ref, &o.trustFlags)
+	if err != nil {
+		return aegis.VerifyResult{}, err
 	}
 	client, err := o.registryFlags.workflows(a, cmd)
 	if err != nil {
 		return aegis.VerifyResult{}, err
 	}
-	req, err := o.trustFlags.requirement(cmd.Context(), a, &o.vaultFlags, ref.Name())
+	req, err := o.trustFlags.requirement(cmd.Context(), a, &o.vaultFlags, scope)
 	if err != nil {
 		return aegis.VerifyResult{}, err
 	}

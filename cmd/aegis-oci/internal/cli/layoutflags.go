@@ -1,0 +1,81 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/aegis"
+	"github.com/aegis-oci/aegis-oci/pkg/layout"
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
+)
+
+// layoutFlags turn REF into PATH[:TAG][@DIGEST].
+type layoutFlags struct{ ociLayout bool }
+
+func (l *layoutFlags) register(f *flagSet) {
+	f.BoolVar(&l.ociLayout, "oci-layout", false, "REF is PATH[:TAG][@DIGEST] in an OCI image layout, a directory or a tar file")
+}
+
+func (l *layoutFlags) parse(s string) (aegis.Reference, error) { return parseEither(s, l.ociLayout) }
+
+func parseEither(s string, ociLayout bool) (aegis.Reference, error) {
+	if ociLayout {
+		ref, err := layout.ParseReference(s)
+		if err != nil {
+			return nil, err
+		}
+		return ref, nil
+	}
+	ref, err := parseRef(s)
+	if err != nil {
+		return nil, err
+	}
+	return ref, nil
+}
+
+// scope is the repository that a policy is matched with. A layout's own word about
+// where it comes from is not taken.
+func (l *layoutFlags) scope(ref aegis.Reference, named string, trust *trustFlags) (string, error) {
+	if !l.ociLayout {
+		if named != "" {
+			return "", usagef("--ref goes with --dir or --oci-layout")
+		}
+		return ref.Name(), nil
+	}
+	if named == "" {
+		if trust.policyFlags.given() {
+			return "", &usageError{msg: "a policy for a layout needs --ref", hint: "--ref registry.example.com/models/vad: the layout's own word is not trusted"}
+		}
+		return "", nil
+	}
+	repo, err := parseRef(named)
+	if err != nil {
+		return "", err
+	}
+	return repo.Name(), nil
+}
+
+// withDigest makes want the digest that ref names.
+func withDigest(ref aegis.Reference, want digest.Digest) (aegis.Reference, error) {
+	const differs = "--digest differs from the reference's own digest"
+	if want == "" {
+		return ref, nil
+	}
+	switch r := ref.(type) {
+	case registry.Reference:
+		if r.Digest != "" && r.Digest != want {
+			return nil, usagef(differs)
+		}
+		r.Digest = want
+		return r, nil
+	case layout.Reference:
+		if r.Digest != "" && r.Digest != want {
+			return nil, usagef(differs)
+		}
+		r.Digest = want
+		return r, nil
+	}
+	return ref, nil
+}

@@ -1,0 +1,295 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package aegis
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/aegis-oci/aegis-oci/pkg/layout"
+	"github.com/aegis-oci/aegis-oci/pkg/model"
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
+)
+
+// Whoever can push can attach, to what is attached as well: a copy ends here.
+const (
+	maxCopyDepth     = 8
+	maxCopyManifests = 10000
+)
+
+// copying is one Copy under way.
+type copying struct {
+	c        *Client
+	src, dst Repository
+	// mountFrom is the source repository's name where both are of one registry.
+	mountFrom       string
+	leave           bool
+	seen            map[digest.Digest]bool
+	copied, mounted atomic.Int64
+	result          CopyResult
+}
+
+func newCopying(c *Client, src, dst Repository, o CopyOptions) *copying {
+	cp := &copying{c: c, src: src, dst: dst, leave: o.NoReferrers, seen: map[digest.Digest]bool{}}
+	from, ok := src.(registryRepository)
+	to, both := dst.(registryRepository)
+	if ok && both {
+		a, b := from.Reference(), to.Reference()
+		if a.Registry == b.Registry && a.Repository != b.Repository {
+			cp.mountFrom = a.Repository
+		}
+	}
+	return cp
+}
+
+// contents is what a manifest lists.
+type contents struct {
+	Config    *ocispec.Descriptor  `json:"config"`
+	Layers    []ocispec.Descriptor `json:"layers"`
+	Blobs     []ocispec.Descriptor `json:"blobs"`
+	Manifests []ocispec.Descriptor `json:"manifests"`
+	Subject   *ocispec.Descriptor  `json:"subject"`
+}
+
+// TooManyError means that more is attached to what is copied, or deeper, than a
+// copy follows.
+type TooManyError struct{ Reason string }
+
+func (e *TooManyError) Error() string { return "too much to copy: " + e.Reason }
+
+// root copies the manifest and everything that belongs to it.
+func (cp *copying) root(ctx context.Context, p Pinned) (Pinned, error) {
+	made, err := cp.manifest(ctx, p.Subject(), p.Manifest(), 0)
+	if err != nil {
+		return nil, err
+	}
+	if made.Subject().Digest() != p.Subject().Digest() {
+		return nil, fmt.Errorf("the copy is %s", made.Subject().Digest())
+	}
+	return made, nil
+}
+
+// manifest copies what a manifest lists, the manifest, and what is attached.
+func (cp *copying) manifest(ctx context.Context, s signature.Subject, raw []byte, depth int) (Pinned, error) {
+	if err := cp.lists(ctx, s, raw, depth); err != nil {
+		return nil, err
+	}
+	made, err := cp.dst.Put(ctx, s.MediaType(), raw)
+	if err != nil {
+		return nil, err
+	}
+	return made, cp.attached(ctx, s, depth)
+}
+
+// lists copies the blobs and manifests that a manifest names.
+func (cp *copying) lists(ctx context.Context, s signature.Subject, raw []byte, depth int) error {
+	cp.seen[s.Digest()] = true
+	cp.result.Manifests++
+	if depth > maxCopyDepth {
+		return &TooManyError{fmt.Sprintf("more than %d levels", maxCopyDepth)}
+	}
+	if cp.result.Manifests > maxCopyManifests {
+		return &TooManyError{fmt.Sprintf("more than %d manifests", maxCopyManifests)}
+	}
+	var has contents
+	if err := json.Unmarshal(raw, &has); err != nil {
+		return &signature.ManifestError{Reason: err.Error()}
+	}
+	for _, child := range has.Manifests {
+		if cp.seen[child.Digest] {
+			continue
+		}
+		content, err := cp.src.FetchManifest(ctx, child)
+		if err != nil {
+			return err
+		}
+		subject, err := signature.SubjectOf(child.MediaType, content)
+		if err != nil {
+			return err
+		}
+		if _, err := cp.manifest(ctx, subject, content, depth+1); err != nil {
+			return err
+		}
+	}
+	blobs := append(has.Layers, has.Blobs...)
+	if has.Config != nil {
+		blobs = append(blobs, *has.Config)
+	}
+	return cp.blobs(ctx, blobs)
+}
+
+func (cp *copying) blobs(ctx context.Context, blobs []ocispec.Descriptor) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(cp.c.opts.Concurrency)
+	started := map[digest.Digest]bool{}
+	for _, desc := range blobs {
+		if !started[desc.Digest] {
+			started[desc.Digest] = true
+			g.Go(func() error { return cp.blob(ctx, desc) })
+		}
+	}
+	return g.Wait()
+}
+
+// blob sends what the destination does not have. Bytes that are not those of the
+// digest are never committed: the writer hashes them.
+func (cp *copying) blob(ctx context.Context, desc ocispec.Descriptor) error {
+	there, err := cp.dst.BlobExists(ctx, desc)
+	if err != nil || there {
+		return err
+	}
+	if to, ok := cp.dst.(registryRepository); ok && cp.mountFrom != "" {
+		mounted, err := to.MountBlob(ctx, desc, cp.mountFrom)
+		if err != nil {
+			return err
+		}
+		if mounted {
+			cp.mounted.Add(desc.Size)
+			return nil
+		}
+	}
+	name := desc.Annotations[ocispec.AnnotationTitle]
+	if name == "" {
+		name = desc.Digest.Encoded()[:12]
+	}
+	cp.c.start(name, desc.Size)
+	defer cp.c.done(name)
+	m := &meter{name: name, progress: cp.c.opts.Progress}
+	sent, err := cp.dst.PushBlob(ctx, desc, func() (io.ReadCloser, error) {
+		return m.open(func() (io.ReadCloser, error) { return cp.src.Fetch(ctx, desc, 0) })
+	})
+	if sent {
+		cp.copied.Add(desc.Size)
+	}
+	return sourceFault(name, desc, err)
+}
+
+// sourceFault says of content that turned out wrong on its way that it is the
+// source's.
+func sourceFault(name string, desc ocispec.Descriptor, err error) error {
+	var changed *registry.ChangedError
+	var wrong *layout.Error
+	switch {
+	case errors.As(err, &changed):
+		return &model.ContentError{Path: name, Want: desc.Digest, Reason: changed.Reason}
+	case errors.As(err, &wrong) && wrong.Kind == layout.Corrupt:
+		return &model.ContentError{Path: name, Want: desc.Digest, Reason: wrong.Detail}
+	}
+	return err
+}
+
+// attached copies what refers to s, and what refers to that, and the signatures
+// under cosign's classic tag.
+func (cp *copying) attached(ctx context.Context, s signature.Subject, depth int) error {
+	if cp.leave {
+		return nil
+	}
+	for desc, err := range cp.src.Referrers(ctx, s) {
+		if err != nil {
+			return err
+		}
+		if cp.seen[desc.Digest] {
+			continue
+		}
+		if err := cp.referrer(ctx, s, desc, depth+1); err != nil {
+			return err
+		}
+	}
+	return cp.classic(ctx, s)
+}
+
+// referrer copies one candidate. What is listed and is no referrer of s is anybody's
+// doing, and must not keep the rest from being copied: it is named in the result.
+func (cp *copying) referrer(ctx context.Context, s signature.Subject, desc ocispec.Descriptor, depth int) error {
+	raw, err := cp.src.FetchManifest(ctx, desc)
+	if err != nil {
+		if unusable(err) {
+			cp.skip(desc.Digest, err.Error())
+			return nil
+		}
+		return err
+	}
+	var has contents
+	if err := json.Unmarshal(raw, &has); err != nil || has.Subject == nil || has.Subject.Digest != s.Digest() {
+		cp.skip(desc.Digest, "it is listed and does not refer to "+s.Digest().String())
+		return nil
+	}
+	own, err := signature.SubjectOf(desc.MediaType, raw)
+	if err != nil {
+		cp.skip(desc.Digest, err.Error())
+		return nil
+	}
+	if err := cp.lists(ctx, own, raw, depth); err != nil {
+		if unusable(err) {
+			cp.skip(desc.Digest, err.Error())
+			return nil
+		}
+		return err
+	}
+	if _, err := cp.dst.Attach(ctx, s, raw); err != nil {
+		return err
+	}
+	cp.result.Referrers++
+	return cp.attached(ctx, own, depth)
+}
+
+func (cp *copying) skip(d digest.Digest, reason string) {
+	cp.seen[d] = true
+	cp.result.Skipped = append(cp.result.Skipped, d.String())
+	cp.c.warn("not copied: " + d.String() + ": " + reason)
+}
+
+// unusable reports that content is not there or not what its digest says, which
+// another try does not change.
+func unusable(err error) bool {
+	var content *model.ContentError
+	var short *model.ShortError
+	var r *registry.Error
+	var l *layout.Error
+	switch {
+	case errors.As(err, &content), errors.As(err, &short):
+		return true
+	case errors.As(err, &r):
+		return r.Kind == registry.NotFound || r.Kind == registry.Corrupt || r.Kind == registry.TooLarge
+	case errors.As(err, &l):
+		return true
+	}
+	return false
+}
+
+// classic adds cosign's classic signatures to those at the destination.
+func (cp *copying) classic(ctx context.Context, s signature.Subject) error {
+	desc, found, err := cp.src.Classic(ctx, s)
+	if err != nil || !found {
+		return err
+	}
+	raw, err := cp.src.FetchManifest(ctx, desc)
+	if err != nil {
+		return err
+	}
+	var has contents
+	if json.Unmarshal(raw, &has) != nil || len(has.Layers) > maxCopyManifests {
+		cp.skip(desc.Digest, "no manifest of signatures")
+		return nil
+	}
+	if err := cp.blobs(ctx, has.Layers); err != nil {
+		return err
+	}
+	for _, layer := range has.Layers {
+		if _, err := cp.dst.AppendClassic(ctx, s, layer); err != nil {
+			return err
+		}
+	}
+	cp.result.Referrers += len(has.Layers)
+	return nil
+}
