@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/aegis-oci/aegis-oci/internal/servertest"
@@ -298,6 +299,20 @@ func cmdTamperBlob(ts *testscript.TestScript, neg bool, args []string) {
 		content = flip(content)
 	}
 	ts.Check(os.WriteFile(path, content, 0o644))
+}
+
+// cmdTamperLayout is "tamperlayout DIR FILE": changes a bit of the blob that holds
+// FILE in an image layout, not its size.
+func cmdTamperLayout(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: tamperlayout DIR FILE")
+	}
+	content, err := os.ReadFile(ts.MkAbs(args[1]))
+	ts.Check(err)
+	path := filepath.Join(ts.MkAbs(args[0]), "blobs", "sha256", digest.FromBytes(content).Encoded())
+	_, err = os.Stat(path)
+	ts.Check(err)
+	ts.Check(os.WriteFile(path, flip(content), 0o644))
 }
 
 // cmdVaultWrite is "vaultwrite PATH JSON [wrap=DURATION] [NAME=FIELD...]": writes

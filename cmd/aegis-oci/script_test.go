@@ -71,6 +71,7 @@ func scripts(t *testing.T, dir string, table *errorRows, more commands) testscri
 		"stack":         cmdStack,
 		"stdout2env":    cmdStdout2env,
 		"tamperblob":    cmdTamperBlob,
+		"tamperlayout":  cmdTamperLayout,
 		"tokenfile":     cmdTokenFile,
 		"truncate":      cmdTruncate,
 		"signedago":     cmdSignedAgo,

@@ -92,9 +92,6 @@ func (d *dirStore) make() (*os.Root, error) {
 	if d.made {
 		return root, nil
 	}
-	if err := root.MkdirAll("blobs/sha256", 0o755); err != nil {
-		return nil, err
-	}
 	if _, err := root.Lstat(ocispec.ImageLayoutFile); errors.Is(err, fs.ErrNotExist) {
 		err = replace(root, ocispec.ImageLayoutFile, func(w io.Writer) error {
 			_, err := w.Write([]byte(versionFile))
@@ -103,6 +100,9 @@ func (d *dirStore) make() (*os.Root, error) {
 		if err != nil {
 			return nil, err
 		}
+	}
+	if err := root.MkdirAll("blobs/sha256", 0o755); err != nil {
+		return nil, err
 	}
 	d.made = true
 	return root, nil

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -100,17 +101,20 @@ func Create(path string) (*Layout, error) {
 	return l, nil
 }
 
+// isEmpty reports that a directory holds nothing but what a copy beside this one has
+// begun.
 func isEmpty(path string) (bool, error) {
 	d, err := os.Open(path)
 	if err != nil {
 		return false, err
 	}
 	defer d.Close()
-	_, err = d.Readdirnames(1)
-	if errors.Is(err, io.EOF) {
-		return true, nil
+	names, err := d.Readdirnames(100)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, err
 	}
-	return false, err
+	foreign := slices.ContainsFunc(names, func(n string) bool { return !strings.HasPrefix(n, ingestName) })
+	return !foreign && len(names) < 100, nil
 }
 
 // Commit makes a new tar appear under its name. A directory needs none.

@@ -260,6 +260,7 @@ func TestEveryResultIsDocumented(t *testing.T) {
 		"### Result of verify":  aegis.VerifyResult{},
 		"### Result of inspect": aegis.InspectResult{},
 		"### Result of tag":     aegis.TagResult{},
+		"### Result of copy":    aegis.CopyResult{},
 
 		"### Result of vault audit":               auditlog.Report{},
 		"### Result of sign with --dir or --file": aegis.LocalSignResult{},

@@ -1,0 +1,247 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package aegis_test
+
+import (
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/internal/servertest"
+	"github.com/aegis-oci/aegis-oci/pkg/aegis"
+	"github.com/aegis-oci/aegis-oci/pkg/layout"
+	"github.com/aegis-oci/aegis-oci/pkg/model"
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/verify"
+)
+
+func copied(t testing.TB, o aegis.CopyOptions) aegis.CopyResult {
+	t.Helper()
+	r, err := newClient(t).Copy(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func verified(t testing.TB, ref aegis.Reference, key signature.Key) aegis.VerifyResult {
+	t.Helper()
+	r, err := newClient(t).Verify(t.Context(), ref, requirement(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestCopyCarriesEverySignature goes from either kind of registry through a
+// directory and a tar to the other kind: the Sigstore and the classic signature hold
+// everywhere, and what is attached to a signature comes along.
+func TestCopyCarriesEverySignature(t *testing.T) {
+	t.Parallel()
+	stack := servertest.SharedStack(t).Registry
+	distribution, _ := servertest.Distribution(t)
+	for _, way := range []struct{ name, from, to string }{{"to-the-tag-schema", stack, distribution}, {"to-the-api", distribution, stack}} {
+		t.Run(way.name, func(t *testing.T) {
+			t.Parallel()
+			key, dir := ecdsaKey(t), modelDir(t, 41)
+			from, site := refTo(t, way.from, "v1"), t.TempDir()
+			to := parse(t, way.to+"/"+name(t)+"-site:v1")
+			mustPush(t, newClient(t), from, dir, key)
+			if _, err := newClient(t).Sign(t.Context(), from, aegis.Signing{Signer: key, Formats: []signature.Format{signature.CosignTag}}); err != nil {
+				t.Fatal(err)
+			}
+			attachToSignature(t, from)
+
+			out := layout.Reference{Path: filepath.Join(site, "layout"), Tag: "v1"}
+			file := layout.Reference{Path: filepath.Join(site, "model.tar"), Tag: "v1"}
+			steps := []aegis.CopyOptions{{From: from, To: out}, {From: out, To: file}, {From: file, To: to, Tags: []string{"stable"}}}
+			for _, o := range steps {
+				if r := copied(t, o); r.Referrers != 3 || len(r.Skipped) > 0 || r.Manifests != 3 {
+					t.Errorf("%s: %+v", o.To, r)
+				}
+				if got := verified(t, o.To, key.Public(t)); len(got.Signatures) == 0 || got.Digest != resolve(t, from).Subject().Digest() {
+					t.Errorf("%s: %+v", o.To, got)
+				}
+				seen, err := newClient(t).Inspect(t.Context(), o.To, []signature.Key{key.Public(t)})
+				if err != nil || len(seen.Signatures) != 2 || seen.Signatures[0].Status != "accepted" || seen.Signatures[1].Status != "accepted" {
+					t.Errorf("%s: %v %+v", o.To, err, seen.Signatures)
+				}
+				dst := filepath.Join(t.TempDir(), "model")
+				if _, err := newClient(t).Pull(t.Context(), aegis.PullOptions{Ref: o.To, Dir: dst}, requirement(key.Public(t))); err != nil {
+					t.Fatal(err)
+				}
+				sameModel(t, dir, dst)
+			}
+			if again := copied(t, aegis.CopyOptions{From: from, To: to}); again.BytesCopied != 0 {
+				t.Errorf("the second copy sends %d bytes", again.BytesCopied)
+			}
+			if resolve(t, parse(t, to.Name()+":stable")).Subject().Digest() != resolve(t, from).Subject().Digest() {
+				t.Error("the further tag is another manifest")
+			}
+		})
+	}
+}
+
+// attachToSignature attaches something to the first referrer of ref.
+func attachToSignature(t testing.TB, ref registry.Reference) {
+	t.Helper()
+	repo := repository(t, ref)
+	for desc, err := range repo.Referrers(t.Context(), resolve(t, ref).Subject()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		signed := resolve(t, byDigest(ref, desc.Digest)).Subject()
+		pushReferrer(t, repo, signed, "application/vnd.example.note", []byte("seen"), nil)
+		return
+	}
+	t.Fatal("there is no signature")
+}
+
+// TestCopyRefusedWritesNothing: no request that writes reaches a registry, and no
+// name appears on disk.
+func TestCopyRefusedWritesNothing(t *testing.T) {
+	t.Parallel()
+	onBothRegistries(t, func(t *testing.T, host string) {
+		from := refTo(t, host, "v1")
+		mustPush(t, newClient(t), from, modelDir(t, 42), ecdsaKey(t))
+		proxy := servertest.FaultProxy(t, host)
+		var seen sequence
+		seen.watch("dst", proxy)
+		site := t.TempDir()
+		req := requirement(ecdsaKey(t).Public(t))
+		for _, to := range []aegis.Reference{
+			via(proxy, parse(t, host+"/"+name(t)+"-refused:v1")),
+			layout.Reference{Path: filepath.Join(site, "dir"), Tag: "v1"}, layout.Reference{Path: filepath.Join(site, "file.tar"), Tag: "v1"},
+		} {
+			_, err := newClient(t).Copy(t.Context(), aegis.CopyOptions{From: from, To: to, Requirement: &req})
+			wantErr[*verify.RejectedError](t, err)
+		}
+		if lines := seen.all(); len(lines) > 0 {
+			t.Errorf("the destination was asked: %v", lines)
+		}
+		nothingIn(t, site)
+	})
+}
+
+// TestCopyRefusesChangedContent changes a blob in a layout, not its size: neither a
+// registry nor a layout gets it, no tag appears, and no tar is left.
+func TestCopyRefusesChangedContent(t *testing.T) {
+	t.Parallel()
+	onBothRegistries(t, func(t *testing.T, host string) {
+		key, dir, from := ecdsaKey(t), modelDir(t, 43), refTo(t, host, "v1")
+		mustPush(t, newClient(t), from, dir, key)
+		bad := layout.Reference{Path: filepath.Join(t.TempDir(), "layout"), Tag: "v1"}
+		copied(t, aegis.CopyOptions{From: from, To: bad})
+		blob := blobOf(t, dir, "weights/part-1.bin")
+		spoil(t, bad, blob)
+
+		_, err := newClient(t).Pull(t.Context(), aegis.PullOptions{Ref: bad, Dir: filepath.Join(t.TempDir(), "model")}, requirement(key.Public(t)))
+		wantErr[*model.ContentError](t, err)
+		site, to := t.TempDir(), parse(t, host+"/"+name(t)+"-spoilt:v1")
+		for _, o := range []aegis.Reference{to, layout.Reference{Path: filepath.Join(site, "file.tar"), Tag: "v1"}} {
+			_, err := newClient(t).Copy(t.Context(), aegis.CopyOptions{From: bad, To: o})
+			if e := wantErr[*model.ContentError](t, err); e.Want != blob {
+				t.Errorf("another blob: %v", e)
+			}
+		}
+		nothingIn(t, site)
+		_, err = repository(t, to).Resolve(t.Context())
+		wantRegistryErr(t, err, registry.NotFound)
+	})
+}
+
+func spoil(t testing.TB, ref layout.Reference, d digest.Digest) {
+	t.Helper()
+	file := filepath.Join(ref.Path, "blobs", "sha256", d.Encoded())
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)/2] ^= 1
+	if err := os.WriteFile(file, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestVerifyCannotTellWithASpoiltSignature: a signature that the medium changed
+// might have been the one that counts.
+func TestVerifyCannotTellWithASpoiltSignature(t *testing.T) {
+	t.Parallel()
+	key, from := ecdsaKey(t), refTo(t, servertest.SharedStack(t).Registry, "v1")
+	pushed := mustPush(t, newClient(t), from, modelDir(t, 44), key)
+	out := layout.Reference{Path: filepath.Join(t.TempDir(), "layout"), Tag: "v1"}
+	copied(t, aegis.CopyOptions{From: from, To: out})
+	spoil(t, out, pushed.Signatures[0].Digest)
+	_, err := newClient(t).Verify(t.Context(), out, requirement(key.Public(t)))
+	wantErr[*verify.UndecidedError](t, err)
+}
+
+// TestCopyWithinARegistryMounts: no byte of a blob flows.
+func TestCopyWithinARegistryMounts(t *testing.T) {
+	t.Parallel()
+	onBothRegistries(t, func(t *testing.T, host string) {
+		key, from := ecdsaKey(t), refTo(t, host, "v1")
+		pushed := mustPush(t, newClient(t), from, modelDir(t, 45), key)
+		to := parse(t, host+"/"+name(t)+"-mounted:v1")
+		r := copied(t, aegis.CopyOptions{From: from, To: to})
+		if r.BytesMounted < 64<<10 || r.BytesCopied != 0 {
+			t.Errorf("of %d bytes %d were mounted and %d sent", pushed.Size, r.BytesMounted, r.BytesCopied)
+		}
+		verified(t, to, key.Public(t))
+	})
+}
+
+// TestCopyWritesTagsLast: when the last referrer cannot be attached, the
+// destination's tag stays away.
+func TestCopyWritesTagsLast(t *testing.T) {
+	t.Parallel()
+	host := servertest.SharedStack(t).Registry
+	from := refTo(t, host, "v1")
+	mustPush(t, newClient(t), from, modelDir(t, 46), ecdsaKey(t))
+	proxy := servertest.FaultProxy(t, host)
+	signed := resolve(t, from).Subject().Digest().String()
+	proxy.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		refuse := r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") && !strings.HasSuffix(r.URL.Path, signed)
+		if refuse {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		return refuse
+	})
+	to := parse(t, host+"/"+name(t)+"-last:v1")
+	_, err := newClient(t).Copy(t.Context(), aegis.CopyOptions{From: from, To: via(proxy, to)})
+	wantRegistryErr(t, err, registry.Denied)
+	_, err = repository(t, to).Resolve(t.Context())
+	wantRegistryErr(t, err, registry.NotFound)
+}
+
+// TestCopiesIntoOneLayoutAtOnce: nobody's tag and nobody's signature is lost.
+func TestCopiesIntoOneLayoutAtOnce(t *testing.T) {
+	t.Parallel()
+	host, key, site := servertest.SharedStack(t).Registry, ecdsaKey(t), filepath.Join(t.TempDir(), "layout")
+	tags := []string{"a", "b", "c", "d", "e", "f"}
+	for i, tag := range tags {
+		mustPush(t, newClient(t), refTo(t, host, tag), modelDir(t, uint64(50+i/2)), key)
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, len(tags))
+	for i, tag := range tags {
+		wg.Go(func() {
+			_, errs[i] = newClient(t).Copy(t.Context(), aegis.CopyOptions{From: refTo(t, host, tag), To: layout.Reference{Path: site, Tag: tag}})
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	for _, tag := range tags {
+		verified(t, layout.Reference{Path: site, Tag: tag}, key.Public(t))
+	}
+}
