@@ -63,9 +63,11 @@ type VerifyResult struct {
 	Policy     string             `json:"policy,omitempty"`
 	Signatures []SignatureCounted `json:"signatures"`
 	// Path, Files and Size are set where files were checked too.
-	Path      string    `json:"path,omitempty"`
-	Files     int       `json:"files,omitempty"`
-	Size      int64     `json:"size,omitempty"`
+	Path  string `json:"path,omitempty"`
+	Files int    `json:"files,omitempty"`
+	Size  int64  `json:"size,omitempty"`
+	// Partial reports that layers of the model are not in the directory.
+	Partial   bool      `json:"partial,omitempty"`
 	Durations Durations `json:"durations"`
 }
 
@@ -93,6 +95,8 @@ type PullResult struct {
 	// were hashed again.
 	BytesFetched int64 `json:"bytesFetched"`
 	BytesReused  int64 `json:"bytesReused"`
+	// Partial reports that layers of the model are not installed.
+	Partial bool `json:"partial,omitempty"`
 	// AlreadyThere reports that the same model was installed and whole.
 	AlreadyThere bool      `json:"alreadyThere"`
 	Retries      int       `json:"retries"`

@@ -140,6 +140,7 @@ func pullResult(pinned Pinned, got model.UnpackResult, repo Repository, watch *s
 		Size:         got.Size,
 		BytesFetched: got.BytesFetched,
 		BytesReused:  got.BytesReused,
+		Partial:      got.Partial,
 		AlreadyThere: got.AlreadyThere,
 		Retries:      repo.Retries(),
 		Durations:    watch.total(),

@@ -42,7 +42,7 @@ func (e *DigestError) Error() string {
 // signatures that were kept beside the model are verified again under req,
 // expiry included, and every file is hashed. Nothing that the directory says
 // about itself is trusted. A nil error means that dir holds exactly the signed
-// model.
+// model, or where o.Check asks for less, layers of it and nothing else.
 func VerifyDir(ctx context.Context, o VerifyDirOptions, req verify.Requirement) (VerifyResult, error) {
 	now := o.Now
 	if now == nil {
@@ -65,7 +65,7 @@ func VerifyDir(ctx context.Context, o VerifyDirOptions, req verify.Requirement) 
 		return VerifyResult{}, &SubjectRefusal{Reference: o.Dir + " (" + subject.String() + ")", Err: err}
 	}
 	watch.lap("verify")
-	files, size, err := installed.Check(ctx, v, o.Check)
+	checked, err := installed.Check(ctx, v, o.Check)
 	if err != nil {
 		return VerifyResult{}, err
 	}
@@ -77,8 +77,9 @@ func VerifyDir(ctx context.Context, o VerifyDirOptions, req verify.Requirement) 
 		Policy:     v.Policy(),
 		Signatures: counted(v),
 		Path:       o.Dir,
-		Files:      files,
-		Size:       size,
+		Files:      checked.Files,
+		Size:       checked.Size,
+		Partial:    checked.Partial,
 		Durations:  watch.total(),
 	}, nil
 }

@@ -131,8 +131,8 @@ func TestUnknownLayersAreListedAndNotDropped(t *testing.T) {
 	}
 	installed, err := OpenInstalled(dst)
 	must(t, err)
-	if files, _, err := installed.Check(t.Context(), v, CheckOptions{}); err != nil || files != 1 {
-		t.Errorf("%d files, %v", files, err)
+	if got, err := installed.Check(t.Context(), v, CheckOptions{}); err != nil || got.Files != 1 {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

@@ -32,6 +32,7 @@ type Installed struct {
 	signedAt   time.Time
 	// complete reports that there is a receipt for this manifest.
 	complete bool
+	receipt  receipt
 }
 
 // OpenInstalled reads the evidence at dir. It returns a *NotInstalledError when
@@ -75,7 +76,7 @@ func readInstalled(root *os.Root, dir string) (*Installed, error) {
 		if r.Version != receiptVersion {
 			return nil, fmt.Errorf("%s has version %d, and this program reads %d", receiptName, r.Version, receiptVersion)
 		}
-		i.complete = r.Digest == i.digest()
+		i.complete, i.receipt = r.Digest == i.digest(), r
 		i.mediaType, i.signedAt = r.MediaType, r.SignedAt
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
@@ -106,21 +107,86 @@ type CheckOptions struct {
 	// Concurrency is how many files are hashed at once. Zero means one per core.
 	Concurrency int
 	Progress    Progress
+	// Select picks the layers that must be there. More of the same model may be.
+	Select Selection
+	// AsRecorded asks for no more layers than the directory itself says it holds.
+	// Whoever can write the directory can then take layers away.
+	AsRecorded bool
+}
+
+// Checked is what Check has hashed. Partial means that layers of the model are
+// not there.
+type Checked struct {
+	Files   int
+	Size    int64
+	Partial bool
 }
 
 // Check holds every file in the directory to the manifest that v verified, whose
-// bytes the kept manifest must be. It returns how many files and bytes it
-// hashed. A directory that differs gives a *DirError; files out of compressed
-// archives without a signed digest of their content an *UncheckableError.
-func (i *Installed) Check(ctx context.Context, v verify.Verified, o CheckOptions) (files int, bytes int64, err error) {
+// bytes the kept manifest must be. A directory that differs gives a *DirError,
+// one that holds only a part of what o selects a *PartialError; files out of
+// compressed archives without a signed digest of their content an
+// *UncheckableError.
+func (i *Installed) Check(ctx context.Context, v verify.Verified, o CheckOptions) (Checked, error) {
 	m, err := Decode(v, i.manifest)
 	if err != nil {
-		return 0, 0, err
+		return Checked{}, err
 	}
 	root, err := os.OpenRoot(i.dir)
 	if err != nil {
-		return 0, 0, err
+		return Checked{}, err
 	}
 	defer root.Close()
-	return i.check(ctx, root, v, m, o)
+	have, err := i.expected(root, m, o)
+	if err != nil {
+		return Checked{}, err
+	}
+	files, size, err := i.check(ctx, root, v, m.only(have), o)
+	return Checked{Files: files, Size: size, Partial: have.count() < m.allLayers().count()}, err
+}
+
+// expected is what has to be there: what the directory says, which nobody trusts,
+// if that is at least what o asks for.
+func (i *Installed) expected(root *os.Root, m Manifest, o CheckOptions) (layerSet, error) {
+	have, err := i.layers(root, m)
+	if err != nil {
+		return nil, err
+	}
+	if o.AsRecorded && have.count() > 0 {
+		return have, nil
+	}
+	wanted, err := o.Select.choose(m)
+	if err != nil {
+		return nil, err
+	}
+	if missing := m.only(wanted.without(have)).layers; len(missing) > 0 {
+		return nil, &PartialError{Dir: i.dir, Layers: have.count(), Of: m.allLayers().count(),
+			Missing: missing[0].name(), MissingLayers: len(missing)}
+	}
+	return have, nil
+}
+
+// layers are the layers that the receipt says are installed; without a receipt
+// those of which there is something.
+func (i *Installed) layers(root *os.Root, m Manifest) (layerSet, error) {
+	if i.complete && i.receipt.Layers == "" {
+		return m.allLayers(), nil
+	}
+	if i.complete {
+		set, err := parseLayerSet(i.receipt.Layers, m)
+		if err != nil {
+			return nil, &NotInstalledError{Dir: i.dir, Err: fmt.Errorf("%s: %w", receiptName, err)}
+		}
+		return set, nil
+	}
+	set := make(layerSet, m.layerCount)
+	for _, l := range m.layers {
+		name := l.Path
+		if l.Archive {
+			name = skeletonName(l)
+		}
+		_, err := root.Lstat(name)
+		set[l.index] = err == nil
+	}
+	return set, nil
 }

@@ -35,15 +35,18 @@ const (
 // receipt is written last: a directory without one is not a complete model. It
 // is a note for the next run and for people. Nothing in it is trusted.
 type receipt struct {
-	Version     int                `json:"version"`
-	Digest      digest.Digest      `json:"digest"`
-	MediaType   string             `json:"mediaType"`
-	Policy      string             `json:"policy,omitempty"`
-	SignedAt    time.Time          `json:"signedAt,omitzero"`
-	InstalledAt time.Time          `json:"installedAt"`
-	Files       int                `json:"files"`
-	Size        int64              `json:"size"`
-	Signatures  []receiptSignature `json:"signatures"`
+	Version     int           `json:"version"`
+	Digest      digest.Digest `json:"digest"`
+	MediaType   string        `json:"mediaType"`
+	Policy      string        `json:"policy,omitempty"`
+	SignedAt    time.Time     `json:"signedAt,omitzero"`
+	InstalledAt time.Time     `json:"installedAt"`
+	Files       int           `json:"files"`
+	Size        int64         `json:"size"`
+	// Layers are the numbers of the layers that are installed, as in "0-2,5", when
+	// these are not all.
+	Layers     string             `json:"layers,omitempty"`
+	Signatures []receiptSignature `json:"signatures"`
 }
 
 type receiptSignature struct {
@@ -111,12 +114,17 @@ func (u *unpacking) receipt(files int, size int64) ([]byte, error) {
 		InstalledAt: u.o.Now().UTC().Truncate(time.Second),
 		Files:       files,
 		Size:        size,
+		Layers:      u.receiptLayers(),
 	}
 	for _, a := range u.verified.Accepted() {
 		r.Signatures = append(r.Signatures, receiptSignature{
 			Format: string(a.Format), Key: a.Key, KeyVersion: a.KeyVersion, EnvelopeMediaType: a.EnvelopeMediaType,
 		})
 	}
+	return r.encode()
+}
+
+func (r receipt) encode() ([]byte, error) {
 	data, err := json.MarshalIndent(r, "", "  ")
 	return append(data, '\n'), err
 }

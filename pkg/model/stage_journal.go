@@ -18,6 +18,8 @@ const (
 
 	stateFetching = "fetching"
 	statePlacing  = "placing"
+	// stateExtending moves further layers of a model beside those that are there.
+	stateExtending = "extending"
 )
 
 // journal says which manifest is staged, and while files are moved into an
@@ -31,6 +33,8 @@ type journal struct {
 	// successor, relative to the destination, New in the order of their move.
 	Old []string `json:"old,omitempty"`
 	New []string `json:"new,omitempty"`
+	// Layers are those that the receipt names when the model was extended.
+	Layers string `json:"layers,omitempty"`
 }
 
 // readJournal returns the zero journal when there is none that can be used.

@@ -138,7 +138,7 @@ func TestUnpackDirectoryLayers(t *testing.T) {
 			}
 			installed, err := OpenInstalled(dst)
 			must(t, err)
-			_, _, err = installed.Check(t.Context(), v, CheckOptions{})
+			_, err = installed.Check(t.Context(), v, CheckOptions{})
 			var un *UncheckableError
 			if c.checkable && err != nil || !c.checkable && (!errors.As(err, &un) || len(warned) != 1) {
 				t.Errorf("check: %v, warnings %q", err, warned)
@@ -148,7 +148,7 @@ func TestUnpackDirectoryLayers(t *testing.T) {
 			}
 			must(t, os.WriteFile(filepath.Join(dst, "data", "a b.bin"), []byte("WEIGHTS"), 0o644))
 			var de *DirError
-			if _, _, err = installed.Check(t.Context(), v, CheckOptions{}); !errors.As(err, &de) {
+			if _, err = installed.Check(t.Context(), v, CheckOptions{}); !errors.As(err, &de) {
 				t.Errorf("a changed file of an archive passes: %v", err)
 			}
 		})

@@ -19,7 +19,7 @@ import (
 // assembleArchives unpacks the archives, whose blobs were checked before, into
 // the tree. moved says which blobs have become files already.
 func (u *unpacking) assembleArchives(ctx context.Context, s *site, t *tree, moved map[string]string) error {
-	names, err := u.m.newTarNames()
+	names, err := u.whole.only(u.wanted).newTarNames()
 	if err != nil {
 		return err
 	}

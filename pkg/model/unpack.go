@@ -36,6 +36,9 @@ type UnpackOptions struct {
 	// AllowRollback lets Replace install a model whose signature is older than
 	// that of the installed one.
 	AllowRollback bool
+	// Select picks the layers to install. What is there of the same model is kept
+	// and only the rest of them is fetched.
+	Select Selection
 	// SkipUnknown leaves layers of an unknown type out; each is named to Warn.
 	SkipUnknown bool
 	// NoResume neither uses nor keeps what an interrupted run has fetched.
@@ -63,6 +66,8 @@ type UnpackResult struct {
 	// BytesFetched came from the Fetcher; BytesReused were on the disk already and
 	// hashed again.
 	BytesFetched, BytesReused int64
+	// Partial means that layers of the model are not installed.
+	Partial bool
 	// AlreadyThere means that every file was there and was checked again.
 	AlreadyThere bool
 }
@@ -70,13 +75,19 @@ type UnpackResult struct {
 // unpacking is one run.
 type unpacking struct {
 	fetch Fetcher
-	m     Manifest
+	// whole is the manifest and wanted what is to be installed of it; m has the
+	// layers that this run has to fetch.
+	whole  Manifest
+	wanted layerSet
+	m      Manifest
 	// verified is the zero Verified for UnpackUnverified, which leaves no receipt.
 	verified verify.Verified
 	dst      string
 	o        UnpackOptions
 	progress Progress
 	res      UnpackResult
+	// part is what is there of the same model, when layers are added to it.
+	part *Installed
 	// config is the config blob where it is needed to check archives later.
 	config []byte
 }
@@ -88,7 +99,8 @@ type unpacking struct {
 // Rejections are *ContentError, *ShortError, *PathError, *LayerError, *TarError
 // and *IndexError: nothing is left then, staging included. After another error of
 // f or the end of ctx, what was fetched stays staged for the next run.
-// A *SpaceError leaves nothing. The destination's state is told by
+// A *SpaceError leaves nothing; nor does a selection that is malformed (an
+// *OptionError) or picks nothing (a *SelectionError). The destination's state is told by
 // *NotEmptyError, *InstalledError, *RollbackError, *DirError and *LockedError.
 func Unpack(ctx context.Context, f Fetcher, v verify.Verified, m Manifest, dst string, o UnpackOptions) (UnpackResult, error) {
 	if v.IsZero() {
@@ -123,7 +135,7 @@ func newUnpacking(f Fetcher, v verify.Verified, m Manifest, dst string, o Unpack
 	if o.Warn == nil {
 		o.Warn = func(string) {}
 	}
-	return &unpacking{fetch: f, m: m, verified: v, dst: dst, o: o, progress: orNoProgress(o.Progress)}
+	return &unpacking{fetch: f, whole: m, wanted: m.allLayers(), m: m, verified: v, dst: dst, o: o, progress: orNoProgress(o.Progress)}
 }
 
 func (u *unpacking) run(ctx context.Context) (UnpackResult, error) {
@@ -158,7 +170,7 @@ func (u *unpacking) abandon(s *site, started bool, err error) {
 		s.leave(false)
 		return
 	}
-	if j := s.readJournal(); j.State == statePlacing {
+	if j := s.readJournal(); j.State == statePlacing || j.State == stateExtending {
 		if s.clearPlaced(j) != nil {
 			// The journal is what tells the next run which names to clear.
 			s.leave(false)
@@ -169,9 +181,10 @@ func (u *unpacking) abandon(s *site, started bool, err error) {
 	s.dropParents()
 }
 
-// acceptLayers decides about layers of unknown types.
+// acceptLayers decides about layers of unknown types, and which of the others are
+// wanted. A selection that names what it wants has not named an unknown one.
 func (u *unpacking) acceptLayers() error {
-	if len(u.m.unknown) > 0 {
+	if len(u.m.unknown) > 0 && !u.o.Select.names() {
 		if !u.o.SkipUnknown {
 			return &LayerError{MediaTypes: u.m.Unknown()}
 		}
@@ -180,7 +193,18 @@ func (u *unpacking) acceptLayers() error {
 	if len(u.m.layers) == 0 {
 		return &signature.ManifestError{Reason: "it has no layer that could be unpacked"}
 	}
+	wanted, err := u.o.Select.choose(u.whole)
+	if err != nil {
+		return err
+	}
+	u.want(wanted)
 	return nil
+}
+
+// want makes set what is to be installed, all of it to be fetched.
+func (u *unpacking) want(set layerSet) {
+	u.wanted, u.m = set, u.whole.only(set)
+	u.res.Partial = set.count() < u.whole.allLayers().count()
 }
 
 // at does the work under the destination's lock. started reports that there may
@@ -209,7 +233,12 @@ func (u *unpacking) at(ctx context.Context, s *site) (started bool, err error) {
 	if err != nil {
 		return true, err
 	}
-	if err := u.place(s, t, found == foundOther); err != nil {
+	if found == foundPart {
+		err = u.extend(s, t)
+	} else {
+		err = u.place(s, t, found == foundOther)
+	}
+	if err != nil {
 		return true, err
 	}
 	u.o.Logger.Debug("unpacked", "digest", u.m.subject.Digest(), "path", s.dst, "files", u.res.Files)

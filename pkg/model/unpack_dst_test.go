@@ -100,7 +100,7 @@ func TestUnpackSaysWhatIsDamagedAndReplacesOnRequest(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := i.Check(t.Context(), v, CheckOptions{}); !errors.As(err, &diff) {
+			if _, err := i.Check(t.Context(), v, CheckOptions{}); !errors.As(err, &diff) {
 				t.Errorf("Check: %v, want a DirError", err)
 			}
 			if _, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{Replace: true}); err != nil {
@@ -392,7 +392,7 @@ func TestCheckHoldsTheKeptManifestToTheVerifiedOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	var content *ContentError
-	if _, _, err := i.Check(t.Context(), v, CheckOptions{}); !errors.As(err, &content) {
+	if _, err := i.Check(t.Context(), v, CheckOptions{}); !errors.As(err, &content) {
 		t.Errorf("error %v, want a ContentError", err)
 	}
 }
@@ -407,7 +407,7 @@ func TestDirErrorIsBounded(t *testing.T) {
 	v, _ := a.decode(t)
 	i, err := OpenInstalled(dst)
 	must(t, err)
-	_, _, err = i.Check(t.Context(), v, CheckOptions{})
+	_, err = i.Check(t.Context(), v, CheckOptions{})
 	var diff *DirError
 	if !errors.As(err, &diff) || len(diff.Extra) != maxDirNames || diff.More != 400 {
 		t.Errorf("%v", err)

@@ -47,7 +47,8 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob) error {
 		})
 	}
 	err := g.Wait()
-	u.res.BytesFetched, u.res.BytesReused = fetched.Load(), reused.Load()
+	u.res.BytesFetched += fetched.Load()
+	u.res.BytesReused += reused.Load()
 	return err
 }
 

@@ -52,7 +52,7 @@ func (u *unpacking) assemble(ctx context.Context, s *site) (*tree, error) {
 	if err := u.assembleArchives(ctx, s, t, moved); err != nil {
 		return nil, err
 	}
-	if !u.verified.IsZero() {
+	if !u.verified.IsZero() && u.part == nil {
 		if err := u.writeEvidence(t); err != nil {
 			return nil, fmt.Errorf("write the evidence: %w", err)
 		}
@@ -62,7 +62,8 @@ func (u *unpacking) assemble(ctx context.Context, s *site) (*tree, error) {
 			return nil, err
 		}
 	}
-	u.res.Files, u.res.Size = t.files, t.size
+	u.res.Files += t.files
+	u.res.Size += t.size
 	return t, syncDir(root, ".")
 }
 
@@ -185,8 +186,14 @@ func (s *site) syncPlaced(dirs map[string]bool) error {
 }
 
 // clearPlaced removes the names that an interrupted run had in motion, and no
-// others.
+// others. What was there before new files came beside it stays, its receipt too.
 func (s *site) clearPlaced(j journal) error {
+	if j.State == stateExtending {
+		if s.extended(j) {
+			return nil
+		}
+		return s.removeNames(j.New)
+	}
 	if err := s.clear(j.New); err != nil {
 		return err
 	}
@@ -206,6 +213,11 @@ func (s *site) clear(names []string) error {
 	if err := syncDir(s.base, evidenceDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	return s.removeNames(names)
+}
+
+// removeNames is clear without the receipt.
+func (s *site) removeNames(names []string) error {
 	dirs := make(map[string]bool)
 	for _, name := range names {
 		file, isDir := strings.CutSuffix(name, "/")

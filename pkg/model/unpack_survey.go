@@ -21,6 +21,8 @@ const (
 	foundSame
 	// foundOther is a model that may be replaced.
 	foundOther
+	// foundPart is some of the wanted model, checked; the rest is to come.
+	foundPart
 )
 
 // survey looks at what is at the destination and in staging. It finishes or
@@ -29,8 +31,8 @@ const (
 func (u *unpacking) survey(ctx context.Context, s *site) (finding, error) {
 	j := s.readJournal()
 	same := j.Digest == u.m.subject.Digest()
-	if j.State == statePlacing && s.inside {
-		if same && !u.o.NoResume {
+	if (j.State == statePlacing || j.State == stateExtending) && s.inside {
+		if same && !u.o.NoResume && !s.extended(j) {
 			u.reclaim(s, j)
 		}
 		if err := s.clearPlaced(j); err != nil {
@@ -85,9 +87,9 @@ func (u *unpacking) judge(ctx context.Context, s *site, names []string) (finding
 	if u.verified.IsZero() || there.digest() != u.m.subject.Digest() {
 		return u.judgeOther(s, there)
 	}
-	err = u.checkSame(ctx, s, there)
+	found, err := u.judgeSame(ctx, s, there)
 	if err == nil {
-		return foundSame, nil
+		return found, nil
 	}
 	var (
 		damaged     *DirError
@@ -104,14 +106,31 @@ func (u *unpacking) judge(ctx context.Context, s *site, names []string) (finding
 	return foundNothing, err
 }
 
-// checkSame hashes every file of the model that is there, and brings the kept
-// evidence up to date: a model that was signed again stays checkable.
-func (u *unpacking) checkSame(ctx context.Context, s *site, there *Installed) error {
-	files, size, err := there.check(ctx, s.base, u.verified, u.m, CheckOptions{Progress: u.o.Progress})
+// judgeSame hashes every file of the model that is there. When layers are wanted
+// that are not, it leaves those to be fetched: what the directory says it holds
+// only decides how much more than the wanted layers is held to the manifest.
+func (u *unpacking) judgeSame(ctx context.Context, s *site, there *Installed) (finding, error) {
+	have, err := there.layers(s.base, u.whole)
 	if err != nil {
-		return err
+		return foundNothing, err
 	}
-	u.res.Files, u.res.Size, u.res.BytesReused, u.res.AlreadyThere = files, size, size, true
+	u.want(u.wanted.with(have))
+	files, size, err := there.check(ctx, s.base, u.verified, u.whole.only(have), CheckOptions{Progress: u.o.Progress})
+	if err != nil {
+		return foundNothing, err
+	}
+	u.res.Files, u.res.Size, u.res.BytesReused = files, size, size
+	if missing := u.wanted.without(have); missing.count() > 0 {
+		u.part, u.m = there, u.whole.only(missing)
+		return foundPart, nil
+	}
+	u.res.AlreadyThere = true
+	return foundSame, u.refresh(s, there)
+}
+
+// refresh brings the kept evidence up to date: a model that was signed again stays
+// checkable.
+func (u *unpacking) refresh(s *site, there *Installed) error {
 	if there.complete && (u.sameEvidence(there) || signedAt(u.verified).Before(there.signedAt)) {
 		return nil
 	}
@@ -200,11 +219,12 @@ func (u *unpacking) readyOnReadOnly(ctx context.Context) bool {
 	if err != nil || there.digest() != u.m.subject.Digest() || !there.complete {
 		return false
 	}
-	files, size, err := there.Check(ctx, u.verified, CheckOptions{Progress: u.o.Progress})
+	checked, err := there.Check(ctx, u.verified, CheckOptions{Progress: u.o.Progress, Select: u.o.Select})
 	if err != nil {
 		u.o.Warn(err.Error())
 		return false
 	}
-	u.res = UnpackResult{Path: there.dir, Files: files, Size: size, BytesReused: size, AlreadyThere: true}
+	u.res = UnpackResult{Path: there.dir, Files: checked.Files, Size: checked.Size, BytesReused: checked.Size,
+		Partial: checked.Partial, AlreadyThere: true}
 	return true
 }

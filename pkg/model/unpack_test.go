@@ -131,9 +131,9 @@ func checkInstalled(t *testing.T, dst string, v verify.Verified, files int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, _, err := i.Check(t.Context(), v, CheckOptions{})
-	if err != nil || got != files {
-		t.Fatalf("Check = %d files, %v; want %d", got, err, files)
+	got, err := i.Check(t.Context(), v, CheckOptions{})
+	if err != nil || got.Files != files {
+		t.Fatalf("Check = %+v, %v; want %d files", got, err, files)
 	}
 	sigs := i.Signatures()
 	a := v.Accepted()[0]

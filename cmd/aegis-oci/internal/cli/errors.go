@@ -104,6 +104,7 @@ func usage(err error, o *outcome) bool {
 		format *aegis.FormatError
 		option *aegis.OptionError
 		pack   *model.OptionError
+		empty  *model.SelectionError
 		policy *trustpolicy.ParseError
 		key    *signature.KeyFileError
 		shared *verify.DuplicateKeyError
@@ -133,6 +134,8 @@ func usage(err error, o *outcome) bool {
 		return o.set(exitUsage, "certificate_unsuitable", "aegis-oci key certificate makes one that Notary verifiers take")
 	case errors.As(err, &files):
 		return o.set(exitUsage, "source_refused", "")
+	case errors.As(err, &empty):
+		return o.set(exitUsage, "selection_empty", "aegis-oci inspect REF lists the files and their kinds")
 	case errors.As(err, &conf), errors.As(err, &option), errors.As(err, &pack), errors.As(err, &key):
 		return o.set(exitUsage, "usage", "")
 	}
@@ -181,6 +184,7 @@ func destination(err error, o *outcome) bool {
 		locked    *model.LockedError
 		missing   *model.NotInstalledError
 		uncheck   *model.UncheckableError
+		part      *model.PartialError
 	)
 	switch {
 	case errors.As(err, &space):
@@ -195,6 +199,8 @@ func destination(err error, o *outcome) bool {
 		return o.set(exitInternal, "destination_locked", "")
 	case errors.As(err, &missing):
 		return o.set(exitRejected, "not_installed", "only a directory that a verified pull has filled can be verified")
+	case errors.As(err, &part):
+		return o.set(exitRejected, "partial", "name what must be there with --include, --exclude or --kind, or pull the rest")
 	case errors.As(err, &uncheck):
 		return o.set(exitUndecided, "uncheckable", "pull it again to another directory and compare, or push it with raw layers")
 	}

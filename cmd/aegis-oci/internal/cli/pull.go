@@ -19,6 +19,7 @@ type pullOptions struct {
 	vaultFlags
 	trustFlags
 	unpackFlags
+	selectFlags
 	layoutFlags
 	ref        string
 	verify     bool
@@ -72,6 +73,7 @@ Example - with a public key, no Vault:
 	f.StringVarP(&o.output, "output", "o", "", "directory for the model")
 	f.StringVar(&o.digestFile, "digest-file", "", "write the manifest's digest to this file")
 	o.unpackFlags.register(f)
+	o.selectFlags.register(f, "fetch")
 	f.StringVar(&o.ref, "ref", "", "with --oci-layout: the repository by which a policy's scope is chosen")
 	o.layoutFlags.register(f)
 	o.trustFlags.register(f)
@@ -99,6 +101,9 @@ func (a *app) runPull(cmd *cobra.Command, o *pullOptions, args []string) error {
 	if err := o.checkVerify(a, cmd); err != nil {
 		return err
 	}
+	if err := o.selection().Check(); err != nil {
+		return err
+	}
 	if o.output == "" {
 		return &usageError{msg: "pull needs a directory", hint: "aegis-oci pull -o DIR ... " + args[0]}
 	}
@@ -119,6 +124,7 @@ func (a *app) runPull(cmd *cobra.Command, o *pullOptions, args []string) error {
 		Dir:    o.output,
 		Unpack: o.unpackFlags.options(),
 	}
+	p.Unpack.Select = o.selection()
 	var r aegis.PullResult
 	if o.verify {
 		req, err := o.trustFlags.requirement(ctx, a, &o.vaultFlags, scope)
@@ -145,6 +151,9 @@ func pullText(w io.Writer, r aegis.PullResult) error {
 	}
 	fmt.Fprintf(w, "%s%s\n", word, r.Reference)
 	fmt.Fprintf(w, "          %d files, %s in %s (%s fetched)\n", r.Files, display.Bytes(r.Size), r.Path, display.Bytes(r.BytesFetched))
+	if r.Partial {
+		fmt.Fprintln(w, "          a part of the model")
+	}
 	if !r.Verified {
 		fmt.Fprintln(w, "NOT VERIFIED")
 	}

@@ -21,6 +21,8 @@ type verifyOptions struct {
 	trustFlags
 	localFlags
 	layoutFlags
+	selectFlags
+	partial    bool
 	bundle     string
 	ref        string
 	digest     string
@@ -50,6 +52,8 @@ Example - any directory, with an OpenSSF Model Signing bundle:
 	}
 	f := cmd.Flags()
 	o.localFlags.register(f, "verify")
+	o.selectFlags.register(f, "with --dir: ask for")
+	f.BoolVar(&o.partial, "partial", false, "with --dir: ask for no more than the directory says it holds; who can write it can take files away")
 	f.StringVar(&o.bundle, "bundle", "", "Model Signing bundle that signs the directory or the file")
 	f.StringVar(&o.ref, "ref", "", "with --dir or --oci-layout: the reference that a policy's scope is chosen by")
 	f.StringVar(&o.digest, "digest", "", "the only manifest digest that is accepted")
@@ -64,6 +68,12 @@ Example - any directory, with an OpenSSF Model Signing bundle:
 func (a *app) runVerify(cmd *cobra.Command, o *verifyOptions, args []string) error {
 	if !o.trustFlags.given() {
 		return &usageError{msg: "verify needs to know what to trust", hint: "give --key KEY or --policy FILE"}
+	}
+	if o.partial && !o.selection().IsZero() {
+		return usagef("--partial and --include, --exclude, --kind exclude each other")
+	}
+	if (o.partial || !o.selection().IsZero()) && (o.dir == "" || o.bundle != "") {
+		return usagef("--partial, --include, --exclude and --kind go with --dir")
 	}
 	want, err := parseDigest(o.digest)
 	if err != nil {
@@ -157,7 +167,7 @@ func (a *app) verifyDir(cmd *cobra.Command, o *verifyOptions, args []string, wan
 		Dir:       o.dir,
 		Digest:    want,
 		Reference: shown,
-		Check:     model.CheckOptions{Progress: a.progress(cmd)},
+		Check:     model.CheckOptions{Progress: a.progress(cmd), Select: o.selection(), AsRecorded: o.partial},
 	}, req)
 }
 
@@ -168,6 +178,9 @@ func verifyText(w io.Writer, r aegis.VerifyResult) error {
 		fmt.Fprintf(w, "verified  %s\n          %s\n          %d files, %s, every byte hashed\n", r.Path, r.Digest, r.Files, display.Bytes(r.Size))
 	} else {
 		fmt.Fprintf(w, "verified  %s\n", r.Reference)
+	}
+	if r.Partial {
+		fmt.Fprintln(w, "          a part of the model")
 	}
 	countedText(w, r.Signatures)
 	return nil
