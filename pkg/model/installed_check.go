@@ -4,6 +4,7 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -28,6 +29,7 @@ type checker struct {
 	m        Manifest
 	config   []byte
 	progress Progress
+	buffers  sync.Pool
 
 	mu    sync.Mutex
 	diff  DirError
@@ -57,13 +59,9 @@ func (i *Installed) check(ctx context.Context, root *os.Root, v verify.Verified,
 	Plan(c.progress, total)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(workers)
-	for _, l := range m.layers {
-		if !l.Archive {
-			c.expect(l.Path, tarFile)
-			g.Go(func() error { return c.checkFile(ctx, l) })
-		}
+	for _, task := range c.tasks() {
+		g.Go(func() error { return task.run(ctx) })
 	}
-	g.Go(func() error { return c.checkArchives(ctx) })
 	if err := g.Wait(); err != nil {
 		return 0, 0, err
 	}
@@ -77,6 +75,30 @@ func (i *Installed) check(ctx context.Context, root *os.Root, v verify.Verified,
 		return 0, 0, &c.diff
 	}
 	return c.files, c.size, nil
+}
+
+// task is what one core does at a time; size orders tasks.
+type task struct {
+	size int64
+	run  func(context.Context) error
+}
+
+// tasks are the files, largest first, so that no core is left with a large one at
+// the end. Archives share their names and are one task.
+func (c *checker) tasks() []task {
+	var all []task
+	archives := task{run: c.checkArchives}
+	for _, l := range c.m.layers {
+		if l.Archive {
+			archives.size += l.Descriptor.Size
+			continue
+		}
+		c.expect(l.Path, tarFile)
+		all = append(all, task{l.Descriptor.Size, func(ctx context.Context) error { return c.checkFile(ctx, l) }})
+	}
+	all = append(all, archives)
+	slices.SortStableFunc(all, func(a, b task) int { return cmp.Compare(b.size, a.size) })
+	return all
 }
 
 // blind lists the archives whose files cannot be judged.
@@ -187,7 +209,14 @@ func (c *checker) checkFile(ctx context.Context, l Layer) error {
 }
 
 func (c *checker) hash(ctx context.Context, name string, r io.Reader, sum io.Writer) (int64, error) {
-	buf := make([]byte, bufferSize)
+	// As many as there are workers, whatever the number of files.
+	pooled, ok := c.buffers.Get().(*[]byte)
+	if !ok {
+		b := make([]byte, bufferSize)
+		pooled = &b
+	}
+	defer c.buffers.Put(pooled)
+	buf := *pooled
 	var total int64
 	for {
 		if ctx.Err() != nil {

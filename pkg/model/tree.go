@@ -4,6 +4,7 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"io/fs"
 	"os"
@@ -111,6 +112,8 @@ func (t *Tree) hash(ctx context.Context, sources []source, o TreeOptions) error 
 	t.Files = make([]signature.File, len(sources))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(workers)
+	// Largest first, so that no core is left with a large one at the end.
+	slices.SortStableFunc(sources, func(a, b source) int { return cmp.Compare(b.info.Size(), a.info.Size()) })
 	for i := range sources {
 		t.Size += sources[i].info.Size()
 		g.Go(func() error {
