@@ -26,6 +26,9 @@ type Options struct {
 	// RetryBudget is how long a blob may make no progress before its transfer is
 	// given up. Zero means 2 minutes.
 	RetryBudget time.Duration
+	// LimitRate bounds the bytes a second of all blobs together, either way. Zero
+	// means no bound.
+	LimitRate int64
 	// Progress is told about hashing, upload and download. Nil means none.
 	Progress model.Progress
 	// Warn receives one-line warnings. Nil drops them.
@@ -42,6 +45,7 @@ type Options struct {
 type Client struct {
 	registry *registry.Client
 	pool     *transfer.Pool
+	throttle *transfer.Throttle
 	opts     Options
 }
 
@@ -53,7 +57,7 @@ func New(reg *registry.Client, o Options) *Client {
 	if o.RetryBudget <= 0 {
 		o.RetryBudget = 2 * time.Minute
 	}
-	return &Client{registry: reg, pool: transfer.NewPool(transfer.Limits{}), opts: o}
+	return &Client{registry: reg, pool: transfer.NewPool(transfer.Limits{}), throttle: transfer.NewThrottle(o.LimitRate, o.Now), opts: o}
 }
 
 func (c *Client) now() func() time.Time {
@@ -76,13 +80,13 @@ func (c *Client) verifier() *verify.Verifier {
 // fetcher reads blobs through cuts of the connection, over several connections
 // where one is slow.
 type fetcher struct {
-	repo *registry.Repository
+	src  ranges
 	pool *transfer.Pool
 	opts transfer.Options
 }
 
 func (c *Client) fetcher(repo *registry.Repository) *fetcher {
-	return &fetcher{repo: repo, pool: c.pool, opts: transfer.Options{
+	return &fetcher{src: ranges{repo, c.throttle}, pool: c.pool, opts: transfer.Options{
 		Budget:    c.opts.RetryBudget,
 		Retryable: registry.Retryable,
 		Logger:    c.opts.Logger,
@@ -91,7 +95,7 @@ func (c *Client) fetcher(repo *registry.Repository) *fetcher {
 
 // Fetch opens desc at offset; the bytes are unverified.
 func (f *fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	return &layer{ReadCloser: transfer.Open(ctx, f.pool, ranges{f.repo}, desc, offset, f.opts), desc: desc}, nil
+	return &layer{ReadCloser: transfer.Open(ctx, f.pool, f.src, desc, offset, f.opts), desc: desc}, nil
 }
 
 // layer says in package model's words what is a judgement about the content: a
@@ -116,12 +120,26 @@ func (l *layer) Read(p []byte) (int, error) {
 }
 
 // ranges is a repository as package transfer wants it.
-type ranges struct{ *registry.Repository }
+type ranges struct {
+	*registry.Repository
+	throttle *transfer.Throttle
+}
+
+func (r ranges) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	body, err := r.Repository.OpenBlob(ctx, desc, offset)
+	if err != nil {
+		return nil, err
+	}
+	return r.throttle.Reader(ctx, body), nil
+}
 
 func (r ranges) OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
 	body, err := r.Repository.OpenRange(ctx, desc, offset, end)
 	if errors.Is(err, registry.ErrNoRanges) {
 		return nil, fmt.Errorf("%w: %w", transfer.ErrNoRanges, err)
 	}
-	return body, err
+	if err != nil {
+		return nil, err
+	}
+	return r.throttle.Reader(ctx, body), nil
 }

@@ -172,7 +172,13 @@ func (c *Client) upload(ctx context.Context, repo *registry.Repository, packed *
 			c.start(b.Path, b.Descriptor.Size)
 			defer c.done(b.Path)
 			m := &meter{name: b.Path, progress: c.opts.Progress}
-			uploaded, err := repo.PushBlob(ctx, b.Descriptor, func() (io.ReadCloser, error) { return m.open(b.Open) })
+			uploaded, err := repo.PushBlob(ctx, b.Descriptor, func() (io.ReadCloser, error) {
+				rc, err := m.open(b.Open)
+				if err != nil {
+					return nil, err
+				}
+				return c.throttle.Reader(ctx, rc), nil
+			})
 			if err != nil {
 				return fmt.Errorf("push %s: %w", cmp.Or(b.Path, "the config"), err)
 			}

@@ -39,7 +39,7 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			t := &transfer{blob: b, fetch: u.fetch, progress: u.progress}
+			t := &transfer{blob: b, fetch: u.fetch, progress: u.progress, drop: u.o.DropPageCache}
 			err := t.run(ctx, s.root)
 			fetched.Add(t.fetched)
 			reused.Add(t.reused)
@@ -57,6 +57,7 @@ type transfer struct {
 	blob
 	fetch           Fetcher
 	progress        Progress
+	drop            bool // from the page cache
 	fetched, reused int64
 	shown           int64 // what progress was told
 }
@@ -90,7 +91,10 @@ func (t *transfer) run(ctx context.Context, root *os.Root) error {
 	if err != nil {
 		return err
 	}
-	return f.Sync()
+	if err := f.Sync(); err != nil || !t.drop {
+		return err
+	}
+	return dropCache(f)
 }
 
 // fill hashes the first kept bytes of f, appends what is missing and compares.

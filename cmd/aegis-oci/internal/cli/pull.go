@@ -33,6 +33,7 @@ type unpackFlags struct {
 	allowRollback bool
 	skipUnknown   bool
 	noResume      bool
+	dropPageCache bool
 }
 
 func (u *unpackFlags) register(f *flagSet) {
@@ -40,6 +41,7 @@ func (u *unpackFlags) register(f *flagSet) {
 	f.BoolVar(&u.allowRollback, "allow-rollback", false, "accept a signature older than the installed model's")
 	f.BoolVar(&u.skipUnknown, "skip-unknown", false, "go on without layers of unknown types")
 	f.BoolVar(&u.noResume, "no-resume", false, "keep nothing for a later run when this one fails")
+	f.BoolVar(&u.dropPageCache, "drop-page-cache", false, "take each file out of the page cache when it is on the disk (Linux)")
 }
 
 func (u *unpackFlags) options() model.UnpackOptions {
@@ -48,6 +50,7 @@ func (u *unpackFlags) options() model.UnpackOptions {
 		AllowRollback: u.allowRollback,
 		SkipUnknown:   u.skipUnknown,
 		NoResume:      u.noResume,
+		DropPageCache: u.dropPageCache,
 	}
 }
 
@@ -78,6 +81,7 @@ Example - with a public key, no Vault:
 	o.layoutFlags.register(f)
 	o.trustFlags.register(f)
 	o.registryFlags.register(f)
+	o.registerRate(f)
 	o.vaultFlags.register(f)
 	return cmd
 }

@@ -63,6 +63,7 @@ Example - two tags, an annotation, a signature that holds for 90 days:
 	o.annotationFlag.register(f, "annotation of the manifest, key=value (repeatable)")
 	o.signFlags.register(f)
 	o.registryFlags.register(f)
+	o.registerRate(f)
 	o.vaultFlags.register(f)
 	return cmd
 }

@@ -6,9 +6,11 @@ package cli
 import (
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,6 +34,7 @@ type registryFlags struct {
 	resolve     []string
 	concurrency int
 	prefix      string // of the flags' names: "from-", "to-"
+	limitRate   string
 }
 
 func (r *registryFlags) register(f *flagSet) {
@@ -60,6 +63,27 @@ func (r *registryFlags) registerSide(f *flagSet, prefix, side string) {
 	f.StringVar(&r.password, prefix+"password", "", "password for the "+side+" registry; others on this machine can see it")
 	f.BoolVar(&r.passStdin, prefix+"password-stdin", false, "read the password from standard input")
 	f.BoolVar(&r.tokenStdin, prefix+"identity-token-stdin", false, "read an identity token from standard input")
+}
+
+// registerRate is for the commands that move blobs.
+func (r *registryFlags) registerRate(f *flagSet) {
+	f.StringVar(&r.limitRate, "limit-rate", "", "bytes a second for all files together, with K, M or G for powers of 1024")
+}
+
+// parseRate reads a number of bytes a second; 0 is no limit.
+func parseRate(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	number, unit := s, int64(1)
+	if i := strings.IndexByte("KMG", s[len(s)-1]&^0x20); i >= 0 {
+		number, unit = s[:len(s)-1], 1<<(10*(i+1))
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n <= 0 || n > math.MaxInt64/unit {
+		return 0, usagef("--limit-rate %q is no number of bytes a second such as 500K, 20M or 1G", s)
+	}
+	return n * unit, nil
 }
 
 func (r *registryFlags) registerCredentials(f *flagSet) {
@@ -184,6 +208,10 @@ func (a *app) home() string {
 
 // workflows makes the client for the workflows of package aegis.
 func (r *registryFlags) workflows(a *app, cmd *cobra.Command) (*aegis.Client, error) {
+	limit, err := parseRate(r.limitRate)
+	if err != nil {
+		return nil, err
+	}
 	reg, err := r.client(a)
 	if err != nil {
 		return nil, err
@@ -191,6 +219,7 @@ func (r *registryFlags) workflows(a *app, cmd *cobra.Command) (*aegis.Client, er
 	return aegis.New(reg, aegis.Options{
 		Concurrency: r.concurrency,
 		RetryBudget: a.retryTimeout,
+		LimitRate:   limit,
 		Progress:    a.progress(cmd),
 		Warn:        a.warn,
 		Logger:      a.logger,
