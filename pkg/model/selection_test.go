@@ -271,7 +271,7 @@ func halfExtended(t *testing.T, a *artifact, dst string, moved int) {
 	if err != nil || found != foundPart {
 		t.Fatalf("%v, %v", found, err)
 	}
-	must(t, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs()))
+	must(t, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs(), nil))
 	tree, err := u.assemble(t.Context(), s)
 	must(t, err)
 	must(t, s.writeJournal(journal{Digest: m.subject.Digest(), State: stateExtending, New: tree.names, Layers: u.receiptLayers()}),

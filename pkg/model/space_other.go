@@ -5,10 +5,16 @@
 
 package model
 
-import "os"
+import (
+	"errors"
+	"os"
+)
 
 // preallocate is a hint that this system does not take.
 func preallocate(*os.File, int64) error { return nil }
 
 // dropCache is a hint that this system does not take.
 func dropCache(*os.File) error { return nil }
+
+// cloneFile is not known here.
+func cloneFile(_, _ *os.File) error { return errors.ErrUnsupported }

@@ -39,6 +39,10 @@ type UnpackOptions struct {
 	// Select picks the layers to install. What is there of the same model is kept
 	// and only the rest of them is fetched.
 	Select Selection
+	// Link lets Replace take files of the replaced model as they are, by a hard link,
+	// instead of copies. A process that still has one open for writing writes into
+	// the new model.
+	Link bool
 	// SkipUnknown leaves layers of an unknown type out; each is named to Warn.
 	SkipUnknown bool
 	// NoResume neither uses nor keeps what an interrupted run has fetched.
@@ -89,6 +93,8 @@ type unpacking struct {
 	o        UnpackOptions
 	progress Progress
 	res      UnpackResult
+	// old is the model that is replaced, whose files may be wanted again.
+	old *Installed
 	// part is what is there of the same model, when layers are added to it.
 	part *Installed
 	// config is the config blob where it is needed to check archives later.
@@ -226,10 +232,11 @@ func (u *unpacking) at(ctx context.Context, s *site) (started bool, err error) {
 		return false, err
 	}
 	blobs := u.blobs()
-	if err := u.checkSpace(s, blobs); err != nil {
+	old := u.findOld(s, blobs)
+	if err := u.checkSpace(s, blobs, old); err != nil {
 		return true, err
 	}
-	if err := u.fetchAll(ctx, s, blobs); err != nil {
+	if err := u.fetchAll(ctx, s, blobs, old); err != nil {
 		return true, err
 	}
 	t, err := u.assemble(ctx, s)
@@ -286,9 +293,12 @@ func (u *unpacking) blobs() []blob {
 }
 
 // checkSpace compares what is still to be written with what is free.
-func (u *unpacking) checkSpace(s *site, blobs []blob) error {
+func (u *unpacking) checkSpace(s *site, blobs []blob, old map[digest.Digest]string) error {
 	var need int64
 	for _, b := range blobs {
+		if u.o.Link && old[b.desc.Digest] != "" {
+			continue
+		}
 		need += b.desc.Size
 		if info, err := s.root.Lstat(b.file()); err == nil {
 			need -= min(info.Size(), b.desc.Size)

@@ -205,7 +205,7 @@ func halfPlaced(t *testing.T, a *artifact, dst string, n int, replace bool) {
 		t.Fatal(err)
 	}
 	found, err := u.survey(t.Context(), s)
-	must(t, err, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs()))
+	must(t, err, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs(), nil))
 	tr, err := u.assemble(t.Context(), s)
 	must(t, err)
 	names := append(append([]string(nil), tr.names...), receiptName)

@@ -25,7 +25,7 @@ const (
 )
 
 // fetchAll brings every blob into staging and checks it.
-func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob) error {
+func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map[digest.Digest]string) error {
 	var fetched, reused atomic.Int64
 	var total int64
 	for _, b := range blobs {
@@ -39,8 +39,9 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			t := &transfer{blob: b, fetch: u.fetch, progress: u.progress, drop: u.o.DropPageCache}
-			err := t.run(ctx, s.root)
+			t := &transfer{blob: b, fetch: u.fetch, progress: u.progress, drop: u.o.DropPageCache,
+				old: old[b.desc.Digest], hardLink: u.o.Link}
+			err := t.run(ctx, s)
 			fetched.Add(t.fetched)
 			reused.Add(t.reused)
 			return err
@@ -57,7 +58,9 @@ type transfer struct {
 	blob
 	fetch           Fetcher
 	progress        Progress
-	drop            bool // from the page cache
+	drop            bool   // from the page cache
+	old             string // a file of the replaced model, at the destination
+	hardLink        bool
 	fetched, reused int64
 	shown           int64 // what progress was told
 }
@@ -68,10 +71,15 @@ var errMismatch = errors.New("the content has another digest")
 // run fetches what is missing and checks everything. Content that does not match
 // is fetched once more from the start, because the kept part or one transfer may
 // have been damaged; when it still does not match, it is not what was signed.
-func (t *transfer) run(ctx context.Context, root *os.Root) error {
+func (t *transfer) run(ctx context.Context, s *site) error {
 	t.progress.Start(t.name, t.desc.Size)
 	defer t.progress.Done(t.name)
-	f, size, err := openStaged(root, t.file())
+	if t.old != "" && t.hardLink {
+		if linked, err := t.link(ctx, s); err != nil || linked {
+			return err
+		}
+	}
+	f, size, err := openStaged(s.root, t.file())
 	if err != nil {
 		return err
 	}
@@ -79,6 +87,21 @@ func (t *transfer) run(ctx context.Context, root *os.Root) error {
 	if size > t.desc.Size {
 		size = 0
 	}
+	if t.old != "" && size < t.desc.Size {
+		reused, err := t.reuse(ctx, s, f)
+		if err != nil {
+			return err
+		}
+		if reused {
+			return t.flush(f)
+		}
+		size = 0
+	}
+	return t.fetchRest(ctx, f, size)
+}
+
+// fetchRest fills a staged file of which size bytes are there.
+func (t *transfer) fetchRest(ctx context.Context, f *os.File, size int64) error {
 	got, err := t.fill(ctx, f, size)
 	if errors.Is(err, errMismatch) {
 		t.reused = 0
@@ -91,6 +114,10 @@ func (t *transfer) run(ctx context.Context, root *os.Root) error {
 	if err != nil {
 		return err
 	}
+	return t.flush(f)
+}
+
+func (t *transfer) flush(f *os.File) error {
 	if err := f.Sync(); err != nil || !t.drop {
 		return err
 	}

@@ -98,9 +98,11 @@ func (u *unpacking) judge(ctx context.Context, s *site, names []string) (finding
 	switch {
 	case errors.As(err, &uncheckable):
 		u.o.Warn(err.Error() + "; fetching it again")
+		u.old = there
 		return foundOther, nil
 	case errors.As(err, &damaged) && u.o.Replace:
 		u.o.Warn("replacing " + err.Error())
+		u.old = there
 		return foundOther, nil
 	}
 	return foundNothing, err
@@ -155,6 +157,7 @@ func (u *unpacking) judgeOther(s *site, there *Installed) (finding, error) {
 			InstalledAt: showTime(there.signedAt), WantedAt: showTime(at),
 		}
 	}
+	u.old = there
 	return foundOther, nil
 }
 

@@ -30,6 +30,7 @@ type pullOptions struct {
 // unpackFlags say what may happen to the destination.
 type unpackFlags struct {
 	replace       bool
+	link          bool
 	allowRollback bool
 	skipUnknown   bool
 	noResume      bool
@@ -38,6 +39,7 @@ type unpackFlags struct {
 
 func (u *unpackFlags) register(f *flagSet) {
 	f.BoolVar(&u.replace, "replace", false, "replace another or a damaged verified model in the directory")
+	f.BoolVar(&u.link, "link", false, "with --replace: keep unchanged files themselves, by hard links, instead of copies")
 	f.BoolVar(&u.allowRollback, "allow-rollback", false, "accept a signature older than the installed model's")
 	f.BoolVar(&u.skipUnknown, "skip-unknown", false, "go on without layers of unknown types")
 	f.BoolVar(&u.noResume, "no-resume", false, "keep nothing for a later run when this one fails")
@@ -47,6 +49,7 @@ func (u *unpackFlags) register(f *flagSet) {
 func (u *unpackFlags) options() model.UnpackOptions {
 	return model.UnpackOptions{
 		Replace:       u.replace,
+		Link:          u.link,
 		AllowRollback: u.allowRollback,
 		SkipUnknown:   u.skipUnknown,
 		NoResume:      u.noResume,

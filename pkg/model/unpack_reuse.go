@@ -1,0 +1,145 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
+)
+
+// findOld looks for wanted blobs among the files of the model that is about to be
+// replaced. Its manifest only says where to look: nobody verified it here, and
+// each file is hashed before it counts.
+func (u *unpacking) findOld(s *site, blobs []blob) map[digest.Digest]string {
+	found := make(map[digest.Digest]string)
+	if u.old == nil {
+		return found
+	}
+	subject, err := signature.SubjectOf(u.old.mediaType, u.old.manifest)
+	if err != nil {
+		return found
+	}
+	m, err := DecodeUnverified(subject, u.old.manifest)
+	if err != nil {
+		return found
+	}
+	at := make(map[digest.Digest]string)
+	for _, l := range m.layers {
+		if !l.Archive {
+			at[l.Descriptor.Digest] = l.Path
+		}
+	}
+	for _, b := range blobs {
+		name, ok := at[b.desc.Digest]
+		if !ok || b.desc.Size == 0 {
+			continue
+		}
+		if info, err := s.base.Lstat(name); err == nil && info.Mode().IsRegular() && info.Size() == b.desc.Size {
+			found[b.desc.Digest] = name
+		}
+	}
+	return found
+}
+
+// reuse makes the staged file out of one of the replaced model, if its content is
+// the wanted one. It reports whether it did; an error is one of writing.
+func (t *transfer) reuse(ctx context.Context, s *site, f *os.File) (bool, error) {
+	src, info, err := openPlain(s.base, t.old, os.O_RDONLY)
+	if err != nil || info.Size() != t.desc.Size {
+		if err == nil {
+			src.Close()
+		}
+		return false, nil
+	}
+	defer src.Close()
+	if err := f.Truncate(0); err != nil {
+		return false, err
+	}
+	sum := sha256.New()
+	// A clone shares the old file's blocks until one of them is written. What it
+	// holds can no longer change with the old file, so the clone is what is hashed.
+	if cloneFile(f, src) == nil {
+		_, err = f.Seek(0, io.SeekStart)
+		if err == nil {
+			_, err = t.pump(ctx, io.LimitReader(f, t.desc.Size), nil, sum)
+		}
+	} else {
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return false, err
+		}
+		if err := preallocate(f, t.desc.Size); err != nil {
+			return false, err
+		}
+		_, err = t.pump(ctx, io.LimitReader(src, t.desc.Size), f, sum)
+	}
+	if err != nil {
+		return false, fmt.Errorf("copy %s: %w", filepath.Join(s.dst, t.old), err)
+	}
+	if digest.NewDigest(digest.SHA256, sum) != t.desc.Digest {
+		t.show(0)
+		return false, f.Truncate(0)
+	}
+	t.reused = t.desc.Size
+	return true, nil
+}
+
+// link gives the old file itself a staged name, if its content is the wanted one.
+// The old name goes when the model is placed. It reports whether it did.
+func (t *transfer) link(ctx context.Context, s *site) (bool, error) {
+	if err := dropLink(s, t.old, t.file()); err != nil {
+		return false, err
+	}
+	src, info, err := openPlain(s.base, t.old, os.O_RDONLY)
+	if err != nil {
+		return false, nil
+	}
+	defer src.Close()
+	// With a further name, somebody could write to it after the check.
+	if !ownedByUs(info) || linkCount(info) != 1 || info.Size() != t.desc.Size {
+		return false, nil
+	}
+	sum := sha256.New()
+	if _, err := t.pump(ctx, io.LimitReader(src, t.desc.Size), nil, sum); err != nil {
+		return false, fmt.Errorf("hash %s: %w", filepath.Join(s.dst, t.old), err)
+	}
+	to := s.staging + "/" + t.file()
+	if digest.NewDigest(digest.SHA256, sum) == t.desc.Digest {
+		if err := s.root.RemoveAll(t.file()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		if s.base.Link(t.old, to) == nil {
+			if linked, err := s.base.Lstat(to); err == nil && os.SameFile(info, linked) {
+				t.reused = t.desc.Size
+				return true, nil
+			}
+			if err := s.base.Remove(to); err != nil {
+				return false, err
+			}
+		}
+	}
+	t.show(0)
+	return false, nil
+}
+
+// dropLink removes the staged name that an interrupted run has given to old.
+func dropLink(s *site, old, staged string) error {
+	before, err := s.base.Lstat(old)
+	if err != nil {
+		return nil // nothing to link
+	}
+	if linked, err := s.root.Lstat(staged); err == nil && os.SameFile(before, linked) {
+		return s.root.Remove(staged)
+	}
+	return nil
+}
