@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
@@ -32,6 +33,8 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 		total += b.desc.Size
 	}
 	Plan(u.progress, total)
+	// A model of many small layers allocates no more than one of a few.
+	buffers := &sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(u.o.Concurrency)
 	for _, b := range blobs {
@@ -40,7 +43,7 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 				return err
 			}
 			t := &transfer{blob: b, fetch: u.fetch, progress: u.progress, drop: u.o.DropPageCache,
-				old: old[b.desc.Digest], hardLink: u.o.Link}
+				old: old[b.desc.Digest], hardLink: u.o.Link, buffers: buffers}
 			err := t.run(ctx, s)
 			fetched.Add(t.fetched)
 			reused.Add(t.reused)
@@ -61,6 +64,7 @@ type transfer struct {
 	drop            bool   // from the page cache
 	old             string // a file of the replaced model, at the destination
 	hardLink        bool
+	buffers         *sync.Pool
 	fetched, reused int64
 	shown           int64 // what progress was told
 }
@@ -194,7 +198,7 @@ func (t *transfer) download(ctx context.Context, f *os.File, offset int64, sum h
 func (t *transfer) pump(ctx context.Context, r io.Reader, w io.Writer, sum hash.Hash) (int64, error) {
 	free := make(chan []byte, buffers)
 	for range buffers {
-		free <- make([]byte, bufferSize)
+		free <- *t.buffers.Get().(*[]byte)
 	}
 	full := make(chan []byte, buffers)
 	hashed := make(chan struct{})
@@ -208,6 +212,10 @@ func (t *transfer) pump(ctx context.Context, r io.Reader, w io.Writer, sum hash.
 	defer func() {
 		close(full)
 		<-hashed
+		for len(free) > 0 {
+			b := <-free
+			t.buffers.Put(&b)
+		}
 	}()
 	var total int64
 	for {
