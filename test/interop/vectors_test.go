@@ -20,8 +20,8 @@ import (
 type vectorPolicy struct {
 	Policies []struct {
 		Keys []struct {
-			PublicKeyFile    string   `json:"publicKeyFile"`
-			CertificatesFile string   `json:"certificatesFile"`
+			PublicKeyFile    string `json:"publicKeyFile"`
+			CertificatesFile string `json:"certificatesFile"`
 		} `json:"keys"`
 		Annotations map[string]string `json:"annotations"`
 	} `json:"policies"`
