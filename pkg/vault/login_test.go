@@ -162,7 +162,7 @@ func TestDescribeShowsOneBoundedLine(t *testing.T) {
 
 func TestBuilderClaimsAreAFixedList(t *testing.T) {
 	got := builderClaims(jwtOf(map[string]any{
-		"repository": "acme/models", "ref": "refs/heads/main\n", "sha": strings.Repeat("a", 500), "run_id": 12345678901234567, "workflow_ref": []string{"x"},
+		"repository": "acme/models", "ref": "refs/heads/main\n", "sha": strings.Repeat("a", 500), "run_id": int64(12345678901234567), "workflow_ref": []string{"x"},
 		"actor": "somebody", "email": "a@b", "jti": "x",
 	}))
 	want := map[string]string{"repository": "acme/models", "ref": "refs/heads/main", "sha": strings.Repeat("a", maxClaim) + "...", "run_id": "12345678901234567"}
