@@ -15,5 +15,5 @@ git ls-files -co --exclude-standard '*_test.go' | xargs grep -H '^func Fuzz' | s
 	sed 's/^\(.*\)\/[^/]*:func \(Fuzz[A-Za-z0-9_]*\)(.*$/\1 \2/' |
 	while read -r dir target; do
 		echo "--- $dir $target"
-		go test "./$dir" -run='^$' -fuzz="^$target\$" -fuzztime="$time" </dev/null
+		go test "./$dir" -run='^$' -fuzz="^$target\$" -fuzztime="$time" -fuzzminimizetime=5s </dev/null
 	done

@@ -56,7 +56,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-func judge(t *testing.T, dir string, v vectors.Vector, now time.Time) (verify.Verified, error) {
+func judge(t testing.TB, dir string, v vectors.Vector, now time.Time) (verify.Verified, error) {
 	t.Helper()
 	policy, err := trustpolicy.Parse(v.Policy)
 	if err != nil {

@@ -84,3 +84,38 @@ func TestAuthorityRefusesTokensOfOthers(t *testing.T) {
 		}
 	}
 }
+
+// The token is not signed by the key that signed the content: whoever may write
+// to the registry can put any bytes there.
+func FuzzVerify(f *testing.F) {
+	tsa := testtsa.Start(f)
+	a, err := timestamp.NewAuthority(tsa.URL, tsa.Roots(), nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	content := []byte("signature")
+	token, err := a.Timestamp(f.Context(), content, crypto.SHA256)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(token)
+	f.Add(token[:len(token)/2])
+	f.Add([]byte{0x30, 0x80})
+	roots, none := tsa.Roots(), x509.NewCertPool()
+	made := time.Now()
+	f.Fuzz(func(t *testing.T, token []byte) {
+		stamp := signature.Stamp{Token: token, Content: content, Hash: crypto.SHA256}
+		got, err := timestamp.Verify(t.Context(), stamp, roots)
+		var bad *timestamp.Error
+		if err != nil && (!errors.As(err, &bad) || !got.From.IsZero() || !got.Until.IsZero()) {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		// Only one stamp was ever made.
+		if err == nil && (got.From.Before(made.Add(-time.Minute)) || got.Until.After(made.Add(time.Minute))) {
+			t.Fatalf("a stamp of %+v", got)
+		}
+		if got, err := timestamp.Verify(t.Context(), stamp, none); err == nil {
+			t.Fatalf("trusted by nobody, and stamped %+v", got)
+		}
+	})
+}
