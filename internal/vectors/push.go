@@ -6,7 +6,6 @@ package vectors
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -90,7 +89,7 @@ func (p pusher) do(method, url, contentType string, body []byte, status int) str
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != status {
 		text, err := io.ReadAll(io.LimitReader(resp.Body, 2000))
-		p.t.Fatal(fmt.Sprintf("%s %s: %s, want %d: %s (%v)", method, url, resp.Status, status, text, err))
+		p.t.Fatalf("%s %s: %s, want %d: %s (%v)", method, url, resp.Status, status, text, err)
 	}
 	return resp.Header.Get("Location")
 }
