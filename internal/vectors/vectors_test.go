@@ -192,3 +192,31 @@ func same(t *testing.T, a, b string) {
 		t.Errorf("%s is not what the generator writes", a)
 	}
 }
+
+// TestReadmeNamesVectors holds the README's table: every name and pattern in it
+// is that of a vector.
+func TestReadmeNamesVectors(t *testing.T) {
+	t.Parallel()
+	dir := vectors.Dir(t)
+	readme, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(readme), "| attempt | held by |")
+	if !found {
+		t.Fatal("the README has no table of attempts")
+	}
+	seen := 0
+	for i, pattern := range strings.Split(table, "`") {
+		if i%2 == 0 || strings.HasPrefix(pattern, "Test") || strings.ContainsAny(pattern, "/.") {
+			continue
+		}
+		seen++
+		if found, err := filepath.Glob(filepath.Join(dir, pattern+".json")); err != nil || len(found) == 0 {
+			t.Errorf("no vector is called %s (%v)", pattern, err)
+		}
+	}
+	if seen < 40 {
+		t.Errorf("only %d names", seen)
+	}
+}
