@@ -23,7 +23,7 @@ import (
 func emittedCodes(t *testing.T) []string {
 	t.Helper()
 	var decls []ast.Decl
-	for _, name := range []string{"errors.go", "errors_trust.go"} {
+	for _, name := range []string{"errors.go", "errors_servers.go", "errors_trust.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "cmd/aegis-oci/internal/cli", name), nil, 0)
 		if err != nil {
 			t.Fatal(err)
