@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Measures aegis-oci beside cosign, notation and oras and prints tables. Builds what is
-# missing first, as interop.sh does. The measuring takes about two minutes and
+# missing first, as interop.sh does. The measuring takes a few minutes and
 # needs 8 GiB of free memory, for its data is on a tmpfs; docs/benchmarks.md says
 # more.
 #
