@@ -18,7 +18,7 @@ import (
 func (d *doctor) vault(ctx context.Context) error {
 	var refs []vault.KeyRef
 	for _, uri := range d.o.keys {
-		if !isTransit(uri) {
+		if !vault.IsKeyRef(uri) {
 			if _, err := d.a.publicKey(uri); err != nil {
 				return err
 			}

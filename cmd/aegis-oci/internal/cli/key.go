@@ -68,7 +68,7 @@ func (a *app) describe(cmd *cobra.Command, v *vaultFlags, uri string) (vault.Key
 }
 
 func (a *app) transitKey(cmd *cobra.Command, v *vaultFlags, uri string) (*vault.Session, vault.KeyRef, error) {
-	if !isTransit(uri) {
+	if !vault.IsKeyRef(uri) {
 		return nil, vault.KeyRef{}, &usageError{msg: fmt.Sprintf("%s is no Transit key", uri), hint: "hashivault://[MOUNT/]NAME"}
 	}
 	ref, err := a.keyRef(uri)

@@ -43,7 +43,7 @@ const keyHint = "a key is hashivault://[MOUNT/]NAME[?version=N&namespace=NS], a 
 // signer opens the Transit key that uri names and asks whether it may sign,
 // before anything is uploaded.
 func (a *app) signer(ctx context.Context, v *vaultFlags, uri string) (*vault.Signer, error) {
-	if !isTransit(uri) {
+	if !vault.IsKeyRef(uri) {
 		return nil, &usageError{
 			msg:  fmt.Sprintf("--key %s: only a Transit key can sign", uri),
 			hint: "--key hashivault://NAME",
@@ -72,10 +72,6 @@ func (a *app) selfVerifyKey(ctx context.Context, v *vaultFlags, s signature.Sign
 	return a.verifyingKey(ctx, v, uri)
 }
 
-func isTransit(uri string) bool {
-	return strings.HasPrefix(uri, "hashivault://") || strings.HasPrefix(uri, "openbao://")
-}
-
 // verifyingKeys opens every --key. identified asks for keys that say which public
 // key accepted, where that can be had.
 func (a *app) verifyingKeys(ctx context.Context, v *vaultFlags, uris []string, identified bool) ([]signature.Key, error) {
@@ -94,7 +90,7 @@ func (a *app) verifyingKeys(ctx context.Context, v *vaultFlags, uris []string, i
 }
 
 func (a *app) verifyingKey(ctx context.Context, v *vaultFlags, uri string) (signature.Key, error) {
-	if !isTransit(uri) {
+	if !vault.IsKeyRef(uri) {
 		return a.publicKey(uri)
 	}
 	ref, err := a.keyRef(uri)

@@ -96,7 +96,7 @@ var pluginVersion = regexp.MustCompile(`^[1-9][0-9]{0,8}$`)
 // keyRef reads a key id: [MOUNT/]NAME[:VERSION], or the URI of the command line.
 func (p *pluginKeys) keyRef(id string, config map[string]string) (vault.KeyRef, error) {
 	uri := id
-	if !isTransit(id) {
+	if !vault.IsKeyRef(id) {
 		name, version, versioned := strings.Cut(id, ":")
 		if versioned && !pluginVersion.MatchString(version) || strings.ContainsAny(name, "?#") {
 			return vault.KeyRef{}, usagef("key id %q is not of the form [MOUNT/]NAME[:VERSION]", id)
@@ -124,17 +124,24 @@ func (p *pluginKeys) chainOf(config map[string]string) ([]*x509.Certificate, err
 	return notary.ParseCertificates(path, data)
 }
 
-// Describe answers without Vault when the configuration says it all.
-func (p *pluginKeys) Describe(ctx context.Context, id string, config map[string]string) (plugin.Key, error) {
+// asked is what a request says: how to reach Vault, which key, and what is known
+// of the key without asking.
+func (p *pluginKeys) asked(id string, config map[string]string) (*vaultFlags, vault.KeyRef, plugin.Key, error) {
 	v, err := p.flags(config)
 	if err != nil {
-		return plugin.Key{}, err
+		return nil, vault.KeyRef{}, plugin.Key{}, err
 	}
 	ref, err := p.keyRef(id, config)
 	if err != nil {
-		return plugin.Key{}, err
+		return nil, vault.KeyRef{}, plugin.Key{}, err
 	}
 	k, err := p.fromConfig(config)
+	return v, ref, k, err
+}
+
+// Describe answers without Vault when the configuration says it all.
+func (p *pluginKeys) Describe(ctx context.Context, id string, config map[string]string) (plugin.Key, error) {
+	v, ref, k, err := p.asked(id, config)
 	if err != nil || k.Type != signature.KeyUnknown {
 		return k, err
 	}
@@ -175,15 +182,7 @@ func (p *pluginKeys) fromConfig(config map[string]string) (plugin.Key, error) {
 // Open finds the version that signs: the one in the key id, that of the
 // certificate given, or the newest that has a certificate.
 func (p *pluginKeys) Open(ctx context.Context, id string, config map[string]string) (plugin.Key, error) {
-	v, err := p.flags(config)
-	if err != nil {
-		return plugin.Key{}, err
-	}
-	ref, err := p.keyRef(id, config)
-	if err != nil {
-		return plugin.Key{}, err
-	}
-	k, err := p.fromConfig(config)
+	v, ref, k, err := p.asked(id, config)
 	if err != nil {
 		return plugin.Key{}, err
 	}

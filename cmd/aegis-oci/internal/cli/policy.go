@@ -17,6 +17,7 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
+	"github.com/aegis-oci/aegis-oci/pkg/vault"
 )
 
 func (a *app) policyCmd() *cobra.Command {
@@ -285,7 +286,7 @@ func (o *policyInitOptions) document() string {
 	fmt.Fprintf(&b, "  require: %d\n  requireRepository: true\n  keys:\n", o.require)
 	for i, k := range o.keys {
 		field := "publicKeyFile"
-		if isTransit(k) {
+		if vault.IsKeyRef(k) {
 			field = "key"
 		}
 		fmt.Fprintf(&b, "  - name: key-%d\n    %s: %s\n", i+1, field, quoted(k))

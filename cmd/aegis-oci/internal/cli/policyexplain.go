@@ -146,13 +146,7 @@ Example:
 }
 
 func (a *app) runPolicyReplay(cmd *cobra.Command, path string) error {
-	var raw []byte
-	var err error
-	if path == "-" {
-		raw, err = io.ReadAll(io.LimitReader(a.stdin, maxRecord))
-	} else {
-		raw, err = readFileBounded(path, maxRecord)
-	}
+	raw, err := a.readInput(path, maxRecord)
 	if err != nil {
 		return &usageError{msg: err.Error()}
 	}

@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,10 +73,7 @@ func (a *app) readPolicy(source string) (document []byte, dir string, err error)
 		if err := a.takeStdin("--policy -"); err != nil {
 			return nil, "", err
 		}
-		document, err = io.ReadAll(io.LimitReader(a.stdin, maxPolicyFile+1))
-		if err == nil && len(document) > maxPolicyFile {
-			err = fmt.Errorf("standard input: more than %d bytes", maxPolicyFile)
-		}
+		document, err = a.readInput(source, maxPolicyFile)
 		return document, ".", err
 	}
 	if name, ok := strings.CutPrefix(source, "env://"); ok {

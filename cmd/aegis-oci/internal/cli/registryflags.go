@@ -243,6 +243,14 @@ func readFileBounded(path string, limit int64) ([]byte, error) {
 	return readBounded(f, path, limit)
 }
 
+// readInput reads the file that name names, or standard input for "-".
+func (a *app) readInput(name string, limit int64) ([]byte, error) {
+	if name == "-" {
+		return readBounded(a.stdin, "standard input", limit)
+	}
+	return readFileBounded(name, limit)
+}
+
 // readBounded reads r, which name describes.
 func readBounded(r io.Reader, name string, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, limit+1))

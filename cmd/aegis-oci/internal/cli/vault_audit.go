@@ -133,7 +133,7 @@ func parseRefs(list []string) ([]registry.Reference, error) {
 func (a *app) auditKeys(o *vaultAuditOptions) ([]auditlog.Key, error) {
 	var keys []auditlog.Key
 	for _, uri := range o.keys {
-		if !isTransit(uri) {
+		if !vault.IsKeyRef(uri) {
 			return nil, &usageError{msg: fmt.Sprintf("--key %s: an audit log speaks of Transit keys only", uri), hint: "--key hashivault://NAME"}
 		}
 		ref, err := a.keyRef(uri)

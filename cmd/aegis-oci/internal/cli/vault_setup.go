@@ -210,11 +210,11 @@ func (a *app) setupChecks(ctx context.Context, o *vaultSetupOptions, plan vaults
 	if o.checkJWT == "" {
 		return all, nil
 	}
-	token, err := a.readToken(o.checkJWT)
+	token, err := a.readInput(o.checkJWT, maxJWT)
 	if err != nil {
 		return nil, &usageError{msg: fmt.Sprintf("--check-jwt: %v", err)}
 	}
-	claims, err := plan.CheckToken(token, time.Now())
+	claims, err := plan.CheckToken(string(token), time.Now())
 	if errors.Is(err, vaultsetup.ErrNoToken) {
 		return nil, usagef("--check-jwt %s: %v", o.checkJWT, err)
 	}
@@ -223,18 +223,6 @@ func (a *app) setupChecks(ctx context.Context, o *vaultSetupOptions, plan vaults
 
 // maxJWT bounds a file with an identity token.
 const maxJWT = 64 << 10
-
-func (a *app) readToken(name string) (string, error) {
-	if name != "-" {
-		raw, err := readFileBounded(name, maxJWT)
-		return string(raw), err
-	}
-	raw, err := io.ReadAll(io.LimitReader(a.stdin, maxJWT+1))
-	if err == nil && len(raw) > maxJWT {
-		err = fmt.Errorf("standard input is longer than %d bytes", maxJWT)
-	}
-	return string(raw), err
-}
 
 func verdictName(err error) string {
 	switch {
