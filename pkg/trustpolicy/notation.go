@@ -49,20 +49,7 @@ func ParseNotation(data []byte) (Policy, error) {
 	if version == "" {
 		return Policy{}, fault(doc.node, "", "field \"version\" is missing")
 	}
-	list, err := doc.list("trustPolicies")
-	if err != nil {
-		return Policy{}, err
-	}
-	r := reader{names: make(map[string]int), scopes: make(map[scope]int)}
-	var p Policy
-	for i, n := range list {
-		s, err := r.notation(n, fmt.Sprintf("trustPolicies[%d]", i))
-		if err != nil {
-			return Policy{}, err
-		}
-		p.statements = append(p.statements, s)
-	}
-	return p, nil
+	return statementsOf(doc, "trustPolicies", reader.notation)
 }
 
 func (r reader) notation(n *yaml.Node, path string) (statement, error) {

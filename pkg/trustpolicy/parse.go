@@ -33,14 +33,19 @@ func Parse(data []byte) (Policy, error) {
 	if err := doc.knowsOnly("version", "policies"); err != nil {
 		return Policy{}, err
 	}
-	list, err := doc.list("policies")
+	return statementsOf(doc, "policies", reader.statement)
+}
+
+// statementsOf reads the statements that are listed in a field of doc.
+func statementsOf(doc object, field string, read func(r reader, n *yaml.Node, path string) (statement, error)) (Policy, error) {
+	list, err := doc.list(field)
 	if err != nil {
 		return Policy{}, err
 	}
 	r := reader{names: make(map[string]int), scopes: make(map[scope]int)}
 	var p Policy
 	for i, n := range list {
-		s, err := r.statement(n, fmt.Sprintf("policies[%d]", i))
+		s, err := read(r, n, fmt.Sprintf("%s[%d]", field, i))
 		if err != nil {
 			return Policy{}, err
 		}
