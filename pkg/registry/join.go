@@ -58,11 +58,11 @@ func (a *attachment) join(ctx context.Context, key string, own json.RawMessage) 
 	var settled digest.Digest
 	calm, writes := 0, 0
 	for {
-		index, err := a.read(ctx)
+		index, listed, err := a.read(ctx)
 		if err != nil {
 			return "", err
 		}
-		lost, names := remember(known, index)
+		lost, names := remember(known, listed)
 		if len(lost) == 0 {
 			calm++
 			if index.version() == settled || calm > calmReads {
@@ -105,10 +105,9 @@ func spread(n int) time.Duration {
 	return 10*time.Millisecond + rand.N(min(2*time.Second, 50*time.Millisecond<<min(n, 10)))
 }
 
-// remember adds the list's entries to known, and returns those known that the
-// list lacks, in a fixed order, with their keys.
-func remember(known map[string]json.RawMessage, index snapshot) (lost []json.RawMessage, names []string) {
-	listed := index.keyed()
+// remember adds what is listed to known, and returns those known that the list
+// lacks, in a fixed order, with their keys.
+func remember(known, listed map[string]json.RawMessage) (lost []json.RawMessage, names []string) {
 	for _, key := range slices.Sorted(maps.Keys(known)) {
 		if _, ok := listed[key]; !ok {
 			lost, names = append(lost, known[key]), append(names, key)
@@ -118,7 +117,8 @@ func remember(known map[string]json.RawMessage, index snapshot) (lost []json.Raw
 	return lost, names
 }
 
-func (a *attachment) read(ctx context.Context) (snapshot, error) {
+// read gets the list and its entries by their keys.
+func (a *attachment) read(ctx context.Context) (snapshot, map[string]json.RawMessage, error) {
 	var index snapshot
 	err := a.timed(func() error {
 		var err error
@@ -126,12 +126,13 @@ func (a *attachment) read(ctx context.Context) (snapshot, error) {
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if n := len(index.keyed()); n >= maxReferrers {
-		return nil, newError(opAttach, a.about, TooLarge, "the list holds %d entries", n)
+	listed := index.keyed()
+	if n := len(listed); n >= maxReferrers {
+		return nil, nil, newError(opAttach, a.about, TooLarge, "the list holds %d entries", n)
 	}
-	return index, nil
+	return index, listed, nil
 }
 
 // errMissingContent means that the registry refuses a list since it lacks
