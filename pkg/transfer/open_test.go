@@ -119,6 +119,20 @@ func quick() Options {
 	return Options{Sleep: func(context.Context, time.Duration) error { return nil }}
 }
 
+// readsAlone reads src to its end and expects one connection.
+func readsAlone(t *testing.T, pool *Pool, src *slowSource, o Options) {
+	t.Helper()
+	r := Open(t.Context(), pool, src, src.desc(), 0, o)
+	defer r.Close()
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		t.Fatal(err)
+	}
+	if n := src.opened.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+	idle(t, pool)
+}
+
 func TestOpenSpreadsASlowBlobOverConnections(t *testing.T) {
 	t.Parallel()
 	src := &slowSource{data: randomBytes(40 << 20), rate: 24 << 20}
@@ -179,15 +193,7 @@ func TestOpenLeavesAFastBlobAlone(t *testing.T) {
 	// The clock is asked before and after each read of 32 KiB, and in between: above 700 MiB/s.
 	o.Now = func() time.Time { return time.Unix(0, clock.Add(int64(10*time.Microsecond))) }
 	pool := NewPool(Limits{})
-	r := Open(t.Context(), pool, src, src.desc(), 0, o)
-	defer r.Close()
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		t.Fatal(err)
-	}
-	if n := src.opened.Load(); n != 1 {
-		t.Errorf("%d connections", n)
-	}
-	idle(t, pool)
+	readsAlone(t, pool, src, o)
 }
 
 func TestOpenGoesOnInOneStreamWithoutRanges(t *testing.T) {
@@ -303,15 +309,7 @@ func TestOpenLeavesBlobsAloneThatAreFastTogether(t *testing.T) {
 		pool.moved.Add(32 << 10 * 5 / 3)
 		return time.Unix(0, clock.Add(int64(160*time.Microsecond)))
 	}
-	r := Open(t.Context(), pool, src, src.desc(), 0, o)
-	defer r.Close()
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		t.Fatal(err)
-	}
-	if n := src.opened.Load(); n != 1 {
-		t.Errorf("%d connections", n)
-	}
-	idle(t, pool)
+	readsAlone(t, pool, src, o)
 }
 
 func TestOpenDoesNotTryAgainAtOnceWhatDidNotHelp(t *testing.T) {
@@ -320,13 +318,5 @@ func TestOpenDoesNotTryAgainAtOnceWhatDidNotHelp(t *testing.T) {
 	src := &slowSource{data: randomBytes(40 << 20), rate: 24 << 20}
 	o := quick()
 	pool.quiet.Store(time.Now().Add(quietFor).UnixNano())
-	r := Open(t.Context(), pool, src, src.desc(), 0, o)
-	defer r.Close()
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		t.Fatal(err)
-	}
-	if n := src.opened.Load(); n != 1 {
-		t.Errorf("%d connections", n)
-	}
-	idle(t, pool)
+	readsAlone(t, pool, src, o)
 }
