@@ -4,12 +4,16 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/olareg/olareg"
@@ -50,12 +54,38 @@ func startRegistry(opts options, certs *certificates, failed chan<- error) (*reg
 		conf.Storage.StoreType, conf.Storage.RootDir = config.StoreDir, opts.registryDir
 	}
 	store := olareg.New(conf)
-	srv := &http.Server{Handler: store, ReadHeaderTimeout: 10 * time.Second}
+	srv := &http.Server{Handler: oneAtATime(store), ReadHeaderTimeout: 10 * time.Second}
 	go serve(srv, listener, certs, "registry", failed)
 	return &registry{addr: listener.Addr().String(), stop: func() {
 		shutdown(srv)
 		_ = store.Close()
 	}}, nil
+}
+
+// maxManifest is above what olareg takes, so that olareg answers what is too large.
+const maxManifest = 16 << 20
+
+// oneAtATime lets one change of a manifest in after the other. olareg 0.2.2 reads a
+// subject's list of referrers, adds to it and writes it back without a lock: of two
+// that arrive at once, one is answered 201 and is missing from the list.
+func oneAtATime(registry http.Handler) http.Handler {
+	var changing sync.Mutex
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPut && r.Method != http.MethodDelete || !strings.Contains(r.URL.Path, "/manifests/") {
+			registry.ServeHTTP(w, r)
+			return
+		}
+		// Read before the lock is taken: a client that stalls stops nobody else.
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxManifest))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		changing.Lock()
+		defer changing.Unlock()
+		registry.ServeHTTP(w, r)
+	})
 }
 
 // serve runs srv on listener until it is shut down.
