@@ -65,21 +65,29 @@ func Stack(t testing.TB, args ...string) *Server {
 }
 
 var shared struct {
-	once   sync.Once
-	child  *child // kept, for closing its stdin would end it
-	server *Server
-	err    error
+	sync.Mutex
+	children []*child // kept, for closing a stdin would end its server
+	server   *Server
+	err      error
+	users    map[string]testing.TB // the tests that have the server, by name
 }
 
 // SharedStack returns one server for all tests of a test binary, which ends with
 // the test process. Tests that share it use key and repository names of their
-// own, and do not seal it.
+// own, and do not seal it. A test that runs again (go test -count) finds its names
+// free: it gets the next server.
 func SharedStack(t testing.TB) *Server {
 	t.Helper()
 	program := binary(t, "aegis-stack", "test/stack")
-	shared.once.Do(func() {
-		shared.child, shared.server, shared.err = startStack(program, nil)
-	})
+	shared.Lock()
+	defer shared.Unlock()
+	if earlier := shared.users[t.Name()]; shared.users == nil || earlier != nil && earlier != t {
+		var c *child
+		c, shared.server, shared.err = startStack(program, nil)
+		shared.children = append(shared.children, c)
+		shared.users = map[string]testing.TB{}
+	}
+	shared.users[t.Name()] = t
 	if shared.err != nil {
 		t.Fatalf("servertest: %v", shared.err)
 	}
