@@ -25,14 +25,38 @@ func preallocate(f *os.File, size int64) error {
 	return nil
 }
 
-// dropCache takes a file that was flushed out of the page cache: dirty pages would
-// stay. File systems that have no such cache are let be.
-func dropCache(f *os.File) error {
-	err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
-		return nil
+// dropCache takes size bytes of a file that were flushed out of the page cache:
+// dirty pages would stay. A size of zero is all from offset on. File systems that
+// have no such cache are let be.
+func dropCache(f *os.File, offset, size int64) error {
+	err := unix.Fadvise(int(f.Fd()), offset, size, unix.FADV_DONTNEED)
+	return os.NewSyscallError("fadvise", unlessUnsupported(err))
+}
+
+// startWriting has the kernel begin to write size bytes of f to the disk, and does
+// not wait. It is no flush: fsync(2) comes all the same, and reports errors.
+func startWriting(f *os.File, offset, size int64) error {
+	err := unix.SyncFileRange(int(f.Fd()), offset, size, unix.SYNC_FILE_RANGE_WRITE)
+	return os.NewSyscallError("sync_file_range", unlessUnsupported(err))
+}
+
+// awaitWriting waits until size bytes of f are on their way out of the page cache
+// for good.
+func awaitWriting(f *os.File, offset, size int64) error {
+	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	err := unix.SyncFileRange(int(f.Fd()), offset, size, all)
+	return os.NewSyscallError("sync_file_range", unlessUnsupported(err))
+}
+
+// unlessUnsupported takes an error for none when it says that there is no such call
+// here: what it would have done is a matter of speed.
+func unlessUnsupported(err error) error {
+	for _, e := range []error{unix.EINVAL, unix.ENOSYS, unix.EOPNOTSUPP, unix.ESPIPE, unix.EPERM} {
+		if errors.Is(err, e) {
+			return nil
+		}
 	}
-	return os.NewSyscallError("fadvise", err)
+	return err
 }
 
 // cloneFile makes dst share the blocks of src: btrfs and XFS can, and others

@@ -14,7 +14,13 @@ import (
 func preallocate(*os.File, int64) error { return nil }
 
 // dropCache is a hint that this system does not take.
-func dropCache(*os.File) error { return nil }
+func dropCache(*os.File, int64, int64) error { return nil }
+
+// startWriting is a hint that this system does not take.
+func startWriting(*os.File, int64, int64) error { return nil }
+
+// awaitWriting is only of use before dropCache.
+func awaitWriting(*os.File, int64, int64) error { return nil }
 
 // cloneFile is not known here.
 func cloneFile(_, _ *os.File) error { return errors.ErrUnsupported }

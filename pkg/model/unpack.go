@@ -47,8 +47,9 @@ type UnpackOptions struct {
 	SkipUnknown bool
 	// NoResume neither uses nor keeps what an interrupted run has fetched.
 	NoResume bool
-	// DropPageCache takes each blob out of the page cache once it is on the disk,
-	// on Linux: a node that fetches for others keeps what it serves from memory.
+	// DropPageCache takes each blob out of the page cache behind the write front, as
+	// it gets to the disk, on Linux: a node that fetches for others keeps what it
+	// serves from memory.
 	DropPageCache bool
 	// MaxExpansion bounds what one compressed layer may expand to, in bytes. Zero
 	// means a hundred times its size and 1 GiB.

@@ -4,6 +4,7 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -37,6 +39,8 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 	buffers := &sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(u.o.Concurrency)
+	// The largest first: the end of a pull is not one stream on one core.
+	slices.SortStableFunc(blobs, func(a, b blob) int { return cmp.Compare(b.desc.Size, a.desc.Size) })
 	for _, b := range blobs {
 		g.Go(func() error {
 			if err := ctx.Err(); err != nil {
@@ -125,7 +129,7 @@ func (t *transfer) flush(f *os.File) error {
 	if err := f.Sync(); err != nil || !t.drop {
 		return err
 	}
-	return dropCache(f)
+	return dropCache(f, 0, 0)
 }
 
 // fill hashes the first kept bytes of f, appends what is missing and compares.
@@ -175,7 +179,7 @@ func (t *transfer) download(ctx context.Context, f *os.File, offset int64, sum h
 	stop := context.AfterFunc(ctx, func() { rc.Close() })
 	defer stop()
 	rest := t.desc.Size - offset
-	n, err := t.pump(ctx, io.LimitReader(rc, rest), f, sum)
+	n, err := t.pump(ctx, io.LimitReader(rc, rest), newStagedWriter(f, offset, t.drop), sum)
 	t.fetched += n
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -81,7 +81,7 @@ func (t *transfer) reuse(ctx context.Context, s *site, f *os.File) (bool, error)
 		if err := preallocate(f, t.desc.Size); err != nil {
 			return false, err
 		}
-		_, err = t.pump(ctx, io.LimitReader(src, t.desc.Size), f, sum)
+		_, err = t.pump(ctx, io.LimitReader(src, t.desc.Size), newStagedWriter(f, 0, t.drop), sum)
 	}
 	if err != nil {
 		return false, fmt.Errorf("copy %s: %w", filepath.Join(s.dst, t.old), err)

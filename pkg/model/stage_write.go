@@ -1,0 +1,53 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import "os"
+
+// writeWindow is how much is written between two words to the kernel.
+const writeWindow = 16 << 20
+
+// stagedWriter appends to a staged file so that the disk works while the network
+// does: what would be left to the fsync at the end is under way long before. With
+// drop, no more than two windows of it are in the page cache at a time.
+type stagedWriter struct {
+	f    *os.File
+	drop bool
+	// end is where the next byte goes, begun up to where the disk was told.
+	end, begun int64
+}
+
+// newStagedWriter writes f from offset on, where its position is.
+func newStagedWriter(f *os.File, offset int64, drop bool) *stagedWriter {
+	return &stagedWriter{f: f, drop: drop, end: offset, begun: offset}
+}
+
+func (w *stagedWriter) Write(p []byte) (int, error) {
+	n, err := w.f.Write(p)
+	w.end += int64(n)
+	if err != nil || w.end-w.begun < writeWindow {
+		return n, err
+	}
+	if err := startWriting(w.f, w.begun, w.end-w.begun); err != nil {
+		return n, err
+	}
+	if w.drop {
+		err = w.dropBefore(w.begun)
+	}
+	w.begun = w.end
+	return n, err
+}
+
+// dropBefore takes the window that ends at end out of the page cache, which waits
+// for the disk: a pull that leaves no trace in memory is as fast as that.
+func (w *stagedWriter) dropBefore(end int64) error {
+	from := max(0, end-2*writeWindow)
+	if from == end {
+		return nil
+	}
+	if err := awaitWriting(w.f, from, end-from); err != nil {
+		return err
+	}
+	return dropCache(w.f, from, end-from)
+}
