@@ -50,7 +50,7 @@ type piece struct {
 	bytes  []byte // what is left of it
 }
 
-// newFan begins at offset. alone is the rate of the one stream before, in bytes a
+// newFan begins at offset. alone is the best rate that one stream had, in bytes a
 // second.
 func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descriptor, offset int64, alone float64, o Options) *fan {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -214,7 +214,7 @@ type pace struct {
 	since   time.Time
 	counted int64
 	// best is the highest rate so far, in bytes a second; to begin with, the one of
-	// the single stream.
+	// a single stream.
 	best    float64
 	periods int
 	settled bool

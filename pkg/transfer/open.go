@@ -88,18 +88,24 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 	all := s.pool.moved.Add(int64(n))
 	now := s.o.Now()
-	if s.gauge.slow(int64(n), all, before, now) && err == nil && s.desc.Size-s.offset >= worthwhile && now.UnixNano() > s.pool.quiet.Load() {
-		s.spread()
+	ended, slow := s.gauge.slow(int64(n), all, before, now)
+	if !ended {
+		return n, err
+	}
+	best := s.pool.bestAlone(s.gauge.rate, now)
+	if slow && err == nil && s.desc.Size-s.offset >= worthwhile && now.UnixNano() > s.pool.quiet.Load() {
+		s.spread(best)
 	}
 	return n, err
 }
 
-// spread gives the one stream up for several connections.
-func (s *stream) spread() {
+// spread gives the one stream up for several connections, which have to be better
+// than the best rate of one.
+func (s *stream) spread(best float64) {
 	s.single.Close()
 	s.single = nil
 	s.o.Logger.Debug("transfer in parallel", "digest", s.desc.Digest.String(), "offset", s.offset)
-	s.fan = newFan(s.ctx, s.pool, s.src, s.desc, s.offset, s.gauge.rate, s.o)
+	s.fan = newFan(s.ctx, s.pool, s.src, s.desc, s.offset, best, s.o)
 }
 
 // Close ends the transfer.
@@ -126,22 +132,22 @@ type gauge struct {
 	rate    float64 // of the last period, in bytes a second
 }
 
-// slow takes note of one read and reports, at the end of a period, that the
+// slow takes note of one read and reports the end of a period, and then whether the
 // stream was slow and most of the time was spent waiting for it. The first read
 // holds the connection's set-up and is not counted.
-func (g *gauge) slow(n, all int64, before, after time.Time) bool {
+func (g *gauge) slow(n, all int64, before, after time.Time) (ended, slow bool) {
 	if g.start.IsZero() {
 		g.start, g.others = after, all
-		return false
+		return false, false
 	}
 	g.bytes += n
 	g.waiting += after.Sub(before)
 	elapsed := after.Sub(g.start)
 	if elapsed < watchFor {
-		return false
+		return false, false
 	}
 	rate := float64(g.bytes) / elapsed.Seconds()
-	slow := float64(all-g.others) < fastEnough*elapsed.Seconds() && g.waiting > elapsed/2
+	slow = float64(all-g.others) < fastEnough*elapsed.Seconds() && g.waiting > elapsed/2
 	*g = gauge{start: after, others: all, rate: rate}
-	return slow
+	return true, slow
 }

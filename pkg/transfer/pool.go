@@ -7,6 +7,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -43,6 +44,26 @@ type Pool struct {
 	// moved counts the bytes of all streams. quiet is until when, in Unix
 	// nanoseconds, no blob tries further connections: they did not help another.
 	moved, quiet atomic.Int64
+	// swift is the best rate that one stream alone had, in bytes a second, and until
+	// when that counts, for as long as quiet lasts.
+	swift struct {
+		sync.Mutex
+		rate  float64
+		until time.Time
+	}
+}
+
+// bestAlone takes note of what one stream alone did, and returns the best that any
+// of the pool did of late. What has just done better is not held up by its
+// connection, but by a processor that is busy elsewhere, and further connections
+// have to be measured against that best.
+func (p *Pool) bestAlone(rate float64, now time.Time) float64 {
+	p.swift.Lock()
+	defer p.swift.Unlock()
+	if rate >= p.swift.rate || now.After(p.swift.until) {
+		p.swift.rate, p.swift.until = rate, now.Add(quietFor)
+	}
+	return p.swift.rate
 }
 
 // NewPool returns a Pool.
