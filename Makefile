@@ -48,9 +48,8 @@ kubernetes: stack vault ## run the manifests as pods on a real Kubernetes node; 
 	test/kubernetes/node/build.sh
 	go test -tags acceptance -count=1 -parallel 4 -timeout 20m -v ./test/kubernetes
 
-bench: stack vault ## measure beside cosign and oras, and logging in to Vault
-	scripts/bench.sh
-	scripts/bench.sh -only vault
+bench: stack ## measure beside oras, modctl and cosign; BENCH=pull,push picks, FULL=1 takes an hour
+	scripts/bench.sh $(if $(BENCH),-only $(BENCH)) $(if $(FULL),-full)
 
 fuzz: ## run every fuzz target for FUZZTIME
 	scripts/fuzz.sh $(FUZZTIME)

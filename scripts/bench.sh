@@ -2,15 +2,15 @@
 # Copyright The aegis-oci Authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# Measures aegis-oci beside cosign, notation and oras and prints tables. Builds what is
-# missing first, as interop.sh does. The measuring takes a few minutes and
-# needs 8 GiB of free memory, for its data is on a tmpfs; docs/benchmarks.md says
-# more.
+# Measures aegis-oci beside cosign, notation, oras and modctl and prints tables, the
+# last of which has every case with its aim. Builds what is missing first, as
+# interop.sh does. It takes about a quarter of an hour and 8 GiB of free memory, for
+# its data is on a tmpfs; docs/benchmarks.md says more.
 #
 # With -only vault it measures logging in to HashiCorp Vault instead, which is
 # built first.
 #
-# usage: bench.sh [-only verify,transfer,memory,sign,candidates] [-tmp DIR] [-verifies N] [-transfers N]
+# usage: bench.sh [-full] [-only CASE,...] [-tmp DIR] [-disk DIR]    bench.sh -h lists the cases
 #        bench.sh -only vault
 set -eu
 
@@ -23,10 +23,10 @@ fi
 
 CGO_ENABLED=0 go build -trimpath -o bin/aegis-oci ./cmd/aegis-oci
 CGO_ENABLED=0 go build -trimpath -o bin/notation-aegis ./cmd/notation-aegis
-test/tools/build.sh oras cosign notation
+test/tools/build.sh oras cosign notation modctl
 for program in stack:aegis-stack distribution:registry bench:bench; do
 	# The same flags as make stack: one build of OpenBao serves all.
 	(cd "test/${program%%:*}" && GOWORK=off go build -o "$root/bin/${program##*:}" .)
 done
 
-exec bin/bench -bin bin "$@"
+exec bin/bench -bin bin -tree . "$@"

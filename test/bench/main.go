@@ -3,7 +3,7 @@
 
 //go:build linux
 
-// Command bench measures aegis-oci beside cosign, notation and oras: time and
+// Command bench measures aegis-oci beside cosign, notation, oras and modctl: time and
 // peak memory of signing, verifying, pushing and pulling, on servers of its own. scripts/bench.sh
 // builds what it needs and runs it; docs/benchmarks.md holds what it has printed.
 //
@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -34,9 +35,20 @@ type bench struct {
 	distribution string // host:port; has no referrers API, keeps data in storage
 	storage      string
 	pushes       int // models pushed to be signed
+
+	tree string // the source
+	disk string // a directory that is on a disk
+	full bool
+	// How often things are run, and how large they are.
+	verifies, transfers, onDisk, farRuns, throttledRuns int
+	throttledSize, sparseSize                           int64
+	verdicts                                            []verdict
 }
 
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == launchFlag {
+		os.Exit(launch(os.Args[2:]))
+	}
 	// SIGPIPE would leave the data behind when the reader of the tables goes.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -47,17 +59,54 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) error {
-	bin := flag.String("bin", "bin", "directory of the programs")
-	tmp := flag.String("tmp", "/dev/shm", "directory for the data, best a tmpfs: 8 GiB are used at most")
-	only := flag.String("only", "verify,transfer,memory,sign,candidates", "what to measure")
-	verifies := flag.Int("verifies", 20, "runs of each verification")
-	transfers := flag.Int("transfers", 3, "runs of each push and pull")
-	flag.Parse()
+// aCase is one thing that can be measured.
+type aCase struct {
+	name, about string
+	run         func(*bench, context.Context) error
+}
 
+// cases are in the order in which they run.
+var cases = []aCase{
+	{"pull", "pull 3 GiB, tmpfs and disk, beside oras and modctl", (*bench).pull},
+	{"push", "push 3 GiB, signed too, and push it again", (*bench).push},
+	{"throttled", "pull one file, each connection held to 64 MiB/s", (*bench).throttled},
+	{"faults", "pull with cut and refused answers", (*bench).faults},
+	{"killed", "kill pulls and run them again", (*bench).killed},
+	{"verifydir", "verify --dir beside sha256sum and openssl", (*bench).verifyDir},
+	{"memory", "peak memory by size and layers, beside oras", (*bench).memory},
+	{"overhead", "what verifying adds to a pull", (*bench).overhead},
+	{"distance", "the same at 50 ms round trip, beside cosign (root)", (*bench).distance},
+	{"crowd", "20 pulls into one directory at once", (*bench).crowd},
+	{"sparse", "push a model larger than the memory", (*bench).sparse},
+	{"verify", "verify a signed reference beside cosign", (*bench).verify},
+	{"sign", "sign a reference beside cosign and notation", (*bench).sign},
+	{"candidates", "verify among many signatures", (*bench).candidates},
+}
+
+func caseNames() string {
+	var names []string
+	for _, c := range cases {
+		names = append(names, c.name)
+	}
+	return strings.Join(names, ",")
+}
+
+func run(ctx context.Context) error {
 	b := &bench{}
+	bin := flag.String("bin", "bin", "directory of the programs")
+	tree := flag.String("tree", ".", "directory of the source, for the case that is a test")
+	tmp := flag.String("tmp", "/dev/shm", "directory for the data, best a tmpfs: 8 GiB are used at most")
+	flag.StringVar(&b.disk, "disk", os.TempDir(), "directory on a disk")
+	only := flag.String("only", caseNames(), "what to measure")
+	flag.BoolVar(&b.full, "full", false, "larger models and more runs: about an hour, and 17 GiB of the disk")
+	flag.Parse()
+	b.setSizes()
+
 	var err error
 	if b.bin, err = filepath.Abs(*bin); err != nil {
+		return err
+	}
+	if b.tree, err = filepath.Abs(*tree); err != nil {
 		return err
 	}
 	if b.dir, err = os.MkdirTemp(*tmp, "aegis-bench-"); err != nil {
@@ -73,33 +122,28 @@ func run(ctx context.Context) error {
 	if err := b.describe(ctx); err != nil {
 		return err
 	}
-	for what := range strings.SplitSeq(*only, ",") {
-		switch what {
-		case "verify":
-			err = b.verify(ctx, *verifies)
-		case "transfer":
-			err = b.transfer(ctx, *transfers)
-		case "memory":
-			err = b.memory(ctx)
-		case "sign":
-			err = b.sign(ctx, *verifies)
-		case "candidates":
-			err = b.candidates(ctx, *verifies)
-		default:
-			err = fmt.Errorf("-only %s: not one of verify, transfer, memory, sign, candidates", what)
+	defer b.printVerdicts()
+	for name := range strings.SplitSeq(*only, ",") {
+		i := slices.IndexFunc(cases, func(c aCase) bool { return c.name == name })
+		if i < 0 {
+			return fmt.Errorf("-only %s: not one of %s", name, caseNames())
 		}
-		if err != nil {
-			return err
+		heading(cases[i].about)
+		if err := cases[i].run(b, ctx); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
-	}
-	floor, err := peakOfSelf()
-	if err != nil {
-		return err
-	}
-	if floor > smallestPeak {
-		return fmt.Errorf("this program grew to %s: the peaks of its children below that are not theirs", mib(floor))
 	}
 	return nil
+}
+
+// setSizes sets how much and how often is measured.
+func (b *bench) setSizes() {
+	b.verifies, b.transfers, b.onDisk, b.farRuns = 20, 5, 1, 5
+	b.throttledSize, b.throttledRuns, b.sparseSize = 768<<20, 1, 8e9
+	if b.full {
+		b.verifies, b.transfers, b.onDisk, b.farRuns = 50, 9, 5, 15
+		b.throttledSize, b.throttledRuns, b.sparseSize = 2<<30, 5, 40e9
+	}
 }
 
 // describe prints what ran where.
@@ -108,12 +152,8 @@ func (b *bench) describe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	load, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%s; load average at the start %s\n", cpu, strings.Join(strings.Fields(string(load))[:3], " "))
-	for _, v := range [][]string{{"aegis-oci", "version"}, {"tools/cosign", "version"}, {"tools/notation", "version"}, {"tools/oras", "version"}} {
+	fmt.Printf("%s; load average at the start %s\n", cpu, load())
+	for _, v := range [][]string{{"aegis-oci", "version"}, {"tools/cosign", "version"}, {"tools/notation", "version"}, {"tools/oras", "version"}, {"tools/modctl", "version"}} {
 		out, err := b.output(ctx, v[0], v[1:]...)
 		if err != nil {
 			return err

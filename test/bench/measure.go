@@ -6,8 +6,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -31,18 +31,17 @@ func (s sample) and(next sample) sample {
 	return sample{wall: s.wall + next.wall, peak: max(s.peak, next.peak), cpu: s.cpu + next.cpu}
 }
 
-// smallestPeak is the least peak seen. A child begins in its parent's memory, so
-// that the kernel reports at least the parent's peak: ours must stay below.
-var smallestPeak int64 = math.MaxInt64
-
 // command prepares a program of bin with an environment of its own.
 func (b *bench) command(ctx context.Context, program string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, program), args...)
+	if !filepath.IsAbs(program) {
+		program = filepath.Join(b.bin, program)
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	cmd.Dir = b.dir
 	token := b.vault.token
-	if program == "tools/cosign" {
+	if filepath.Base(program) == "cosign" {
 		token = b.vault.root // it wants to read the key before it signs
 	}
 	cmd.Env = []string{
@@ -54,26 +53,41 @@ func (b *bench) command(ctx context.Context, program string, args ...string) *ex
 
 // measure runs a program, in dir if that is not empty, that has to succeed.
 func (b *bench) measure(ctx context.Context, dir, program string, args ...string) (sample, error) {
+	return b.measureIn(ctx, dir, nil, program, args...)
+}
+
+// measureIn is measure with more in the environment.
+func (b *bench) measureIn(ctx context.Context, dir string, env []string, program string, args ...string) (sample, error) {
 	cmd := b.command(ctx, program, args...)
+	cmd.Env = append(cmd.Env, env...)
 	if dir != "" {
 		cmd.Dir = dir
 	}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	start := time.Now()
-	err := cmd.Run()
-	wall := time.Since(start)
+	return runMeasured(cmd, program+" "+strings.Join(args, " "))
+}
+
+// runMeasured measures cmd, which has to succeed.
+func runMeasured(cmd *exec.Cmd, about string) (sample, error) {
+	result, err := viaLauncher(cmd)
 	if err != nil {
-		return sample{}, fmt.Errorf("%s %s: %w\n%s", program, strings.Join(args, " "), err, stderr.String())
+		return sample{}, err
 	}
-	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	s := sample{
-		wall: wall,
-		peak: usage.Maxrss << 10, // getrusage(2): in kilobytes
-		cpu:  cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(),
+	var stderr head
+	cmd.Stderr = &stderr
+	runErr := cmd.Run()
+	got, err := result()
+	if err != nil || runErr != nil {
+		return sample{}, fmt.Errorf("%s: %w\n%s", about, errors.Join(err, runErr), stderr)
 	}
-	smallestPeak = min(smallestPeak, s.peak)
-	return s, nil
+	return got, nil
+}
+
+// head keeps the beginning of what a program says.
+type head []byte
+
+func (t *head) Write(p []byte) (int, error) {
+	*t = append(*t, p[:min(len(p), 8<<10-len(*t))]...)
+	return len(p), nil
 }
 
 // output runs a program and returns its stdout.
@@ -83,15 +97,6 @@ func (b *bench) output(ctx context.Context, program string, args ...string) (str
 		return "", fmt.Errorf("%s %s: %w", program, strings.Join(args, " "), err)
 	}
 	return string(out), nil
-}
-
-// peakOfSelf is the peak of this program's resident memory, in bytes.
-func peakOfSelf() (int64, error) {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		return 0, err
-	}
-	return usage.Maxrss << 10, nil
 }
 
 func median(samples []sample) time.Duration {

@@ -142,7 +142,6 @@ func startServer(cmd *exec.Cmd) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not kept in memory: see smallestPeak.
 	log := filepath.Join(cmd.Dir, filepath.Base(cmd.Path)+".log")
 	stderr, err := os.Create(log)
 	if err != nil {

@@ -73,7 +73,8 @@ func counted(target string, f func(address string) error) (requests, signing int
 
 // sign measures signing one reference in three formats at once, and beside it the
 // other programs, which sign in one each.
-func (b *bench) sign(ctx context.Context, rounds int) error {
+func (b *bench) sign(ctx context.Context) error {
+	rounds := b.verifies
 	dir := filepath.Join(b.dir, "signed")
 	if err := makeModel(dir, 1<<20); err != nil {
 		return err
@@ -153,7 +154,6 @@ func (b *bench) prepareNotation(ctx context.Context) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	// Not read as a whole: see smallestPeak.
 	from, err := os.Open(filepath.Join(b.bin, "notation-aegis"))
 	if err != nil {
 		return err
@@ -169,7 +169,8 @@ func (b *bench) prepareNotation(ctx context.Context) error {
 
 // candidates measures verifying a reference that has many signatures, of which
 // one, the newest, is of the key. The others are good ones of another key.
-func (b *bench) candidates(ctx context.Context, rounds int) error {
+func (b *bench) candidates(ctx context.Context) error {
+	rounds := b.verifies
 	dir := filepath.Join(b.dir, "candidates")
 	if err := makeModel(dir, 1<<20); err != nil {
 		return err

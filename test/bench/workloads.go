@@ -7,7 +7,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // filesPerModel is how many files of equal size a model has.
@@ -26,9 +26,12 @@ type contender struct {
 	name    string
 	program string
 	args    []string
-	dir     string // to run in; the bench's own if empty
+	dir     string   // to run in; the bench's own if empty
+	env     []string // beside the usual
 	// then is a second program with its arguments, for what takes two.
 	then []string
+	// settle, unless it is nil, is measured with it.
+	settle func() error
 	// before and after are not measured.
 	before, after func() error
 }
@@ -36,15 +39,24 @@ type contender struct {
 // interleave runs all of them in turn, rounds times over, so that what slows the
 // machine slows them alike; a first round is not counted.
 func (b *bench) interleave(ctx context.Context, rounds int, contenders []contender) ([]row, error) {
+	return b.inTurn(ctx, rounds, true, contenders)
+}
+
+// inTurn is interleave that counts the first round too, unless it is to warm up.
+func (b *bench) inTurn(ctx context.Context, rounds int, warm bool, contenders []contender) ([]row, error) {
 	rows := make([]row, len(contenders))
-	for round := range rounds + 1 {
+	first := 0
+	if !warm {
+		first = 1
+	}
+	for round := first; round <= rounds; round++ {
 		for i, c := range contenders {
 			if c.before != nil {
 				if err := c.before(); err != nil {
 					return nil, err
 				}
 			}
-			got, err := b.measure(ctx, c.dir, c.program, c.args...)
+			got, err := b.measureIn(ctx, c.dir, c.env, c.program, c.args...)
 			if err != nil {
 				return nil, err
 			}
@@ -54,6 +66,13 @@ func (b *bench) interleave(ctx context.Context, rounds int, contenders []contend
 					return nil, err
 				}
 				got = got.and(second)
+			}
+			if c.settle != nil {
+				start := time.Now()
+				if err := c.settle(); err != nil {
+					return nil, err
+				}
+				got.wall += time.Since(start)
 			}
 			if c.after != nil {
 				if err := c.after(); err != nil {
@@ -70,7 +89,8 @@ func (b *bench) interleave(ctx context.Context, rounds int, contenders []contend
 }
 
 // verify measures verifying one signed reference on each registry.
-func (b *bench) verify(ctx context.Context, rounds int) error {
+func (b *bench) verify(ctx context.Context) error {
+	rounds := b.verifies
 	dir := filepath.Join(b.dir, "small")
 	if err := makeModel(dir, 1<<20); err != nil {
 		return err
@@ -100,112 +120,6 @@ func (b *bench) cosignVerify(ref string) []string {
 	return []string{"verify", "--key", b.vault.publicKey, "--insecure-ignore-tlog=true", "--allow-http-registry", ref}
 }
 
-// transfer measures pushing and pulling a model of 1 GiB on distribution.
-func (b *bench) transfer(ctx context.Context, rounds int) error {
-	dir, ref := filepath.Join(b.dir, "model"), b.distribution+"/bench/transfer:v1"
-	if err := makeModel(dir, 1<<30); err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	if err := b.push(ctx, rounds, dir, ref); err != nil {
-		return err
-	}
-	return b.pull(ctx, rounds, ref)
-}
-
-// push leaves the model signed in the registry.
-func (b *bench) push(ctx context.Context, rounds int, dir, ref string) error {
-	signed := []string{"push", "-q", "--format", "json", "--sign", "--key", keyURI, "--public-key", b.vault.publicKey, ref, dir}
-	oras := []string{"push", "--no-tty", "--plain-http", ref}
-	for i := range filesPerModel {
-		oras = append(oras, fileName(i))
-	}
-	cosign := []string{"tools/cosign", "sign", "--key", keyURI, "--tlog-upload=false", "--use-signing-config=false",
-		"--allow-http-registry", "-y", ref}
-	rows, err := b.interleave(ctx, rounds, []contender{
-		{name: "aegis-oci push", program: "aegis-oci", args: []string{"push", "-q", ref, dir}, before: b.emptyRegistry},
-		{name: "oras push", program: "tools/oras", args: oras, dir: dir, before: b.emptyRegistry},
-		{name: "aegis-oci push --sign", program: "aegis-oci", args: signed, before: b.emptyRegistry},
-		{name: "oras push, cosign sign", program: "tools/oras", args: oras, dir: dir, before: b.emptyRegistry, then: cosign},
-	})
-	if err != nil {
-		return err
-	}
-	table(fmt.Sprintf("Push 1 GiB in %d files to distribution (%d runs each)", filesPerModel, rounds), rows, "oras push")
-	if err := b.emptyRegistry(); err != nil {
-		return err
-	}
-	text, err := b.output(ctx, "aegis-oci", signed...)
-	if err != nil {
-		return err
-	}
-	var pushed struct{ Durations map[string]float64 }
-	if err := json.Unmarshal([]byte(text), &pushed); err != nil {
-		return err
-	}
-	seconds := pushed.Durations
-	fmt.Printf("\nA signed push by its own clock: hashing %.2f s, upload %.2f s, signature %.2f s.\n",
-		seconds["pack"], seconds["upload"], seconds["sign"])
-	return nil
-}
-
-func (b *bench) pull(ctx context.Context, rounds int, ref string) error {
-	out := filepath.Join(b.dir, "out")
-	whole := func() error { return b.checkPulled(out, 1<<30) }
-	fresh := func() error { return os.RemoveAll(out) }
-	oras := []string{"pull", "--no-tty", "--plain-http", "-o", out, ref}
-	rows, err := b.interleave(ctx, rounds, []contender{
-		{name: "aegis-oci pull --verify", program: "aegis-oci", args: []string{"pull", "-q", "--key", b.vault.publicKey, "-o", out, ref},
-			before: fresh, after: whole},
-		{name: "oras pull", program: "tools/oras", args: oras, before: fresh, after: whole},
-		{name: "cosign verify, oras pull", program: "tools/cosign", args: b.cosignVerify(ref), before: fresh, after: whole,
-			then: append([]string{"tools/oras"}, oras...)},
-	})
-	if err != nil {
-		return err
-	}
-	table(fmt.Sprintf("Pull 1 GiB in %d files from distribution (%d runs each)", filesPerModel, rounds), rows, "oras pull")
-	return errors.Join(fresh(), b.emptyRegistry())
-}
-
-// memory shows the peak of a signed push and a verified pull for growing models.
-func (b *bench) memory(ctx context.Context) error {
-	fmt.Printf("\nPeak memory of aegis-oci, model in %d files, on distribution\n\n| model | push --sign | pull --verify |\n|---|---|---|\n", filesPerModel)
-	for _, size := range []int64{256 << 20, 1 << 30, 4 << 30} {
-		if err := b.memoryOf(ctx, size); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (b *bench) memoryOf(ctx context.Context, size int64) error {
-	dir, out := filepath.Join(b.dir, "model"), filepath.Join(b.dir, "out")
-	ref := b.distribution + "/bench/memory:v1"
-	defer os.RemoveAll(dir)
-	defer os.RemoveAll(out)
-	if err := makeModel(dir, size); err != nil {
-		return err
-	}
-	push, err := b.measure(ctx, "", "aegis-oci", "push", "-q", "--sign", "--key", keyURI, "--public-key", b.vault.publicKey, ref, dir)
-	if err != nil {
-		return err
-	}
-	// The source goes first: two copies are in memory at a time, not three.
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
-	pull, err := b.measure(ctx, "", "aegis-oci", "pull", "-q", "--key", b.vault.publicKey, "-o", out, ref)
-	if err != nil {
-		return err
-	}
-	if err := b.checkPulled(out, size); err != nil {
-		return err
-	}
-	fmt.Printf("| %d MiB | %s | %s |\n", size>>20, mib(push.peak), mib(pull.peak))
-	return b.emptyRegistry()
-}
-
 // emptyRegistry removes what distribution has stored, so that every push sends
 // every byte.
 func (b *bench) emptyRegistry() error {
@@ -233,21 +147,41 @@ func (b *bench) checkPulled(out string, want int64) error {
 
 func fileName(i int) string { return fmt.Sprintf("weights-%d.bin", i) }
 
-// makeModel writes a model of random bytes, which neither compress nor repeat.
+// makeModel writes a model of random bytes in files of equal size.
 func makeModel(dir string, size int64) error {
+	sizes := make([]int64, filesPerModel)
+	for i := range sizes {
+		sizes[i] = size / filesPerModel
+	}
+	return makeFiles(dir, byte(size>>20), sizes...)
+}
+
+// makeFiles writes files of random bytes, which neither compress nor repeat.
+func makeFiles(dir string, seed byte, sizes ...int64) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for i := range filesPerModel {
-		f, err := os.Create(filepath.Join(dir, fileName(i)))
-		if err != nil {
-			return err
-		}
-		source := rand.NewChaCha8([32]byte{byte(i), byte(size >> 20), byte(size >> 28)})
-		_, err = io.CopyN(f, source, size/filesPerModel)
-		if err := errors.Join(err, f.Close()); err != nil {
+	for i, size := range sizes {
+		if err := makeFile(filepath.Join(dir, fileName(i)), rand.NewChaCha8([32]byte{byte(i), byte(i >> 8), seed}), size); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func makeFile(name string, source io.Reader, size int64) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(f, source, size)
+	return errors.Join(err, f.Close())
+}
+
+func total(sizes []int64) int64 {
+	var sum int64
+	for _, n := range sizes {
+		sum += n
+	}
+	return sum
 }
