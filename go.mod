@@ -29,7 +29,10 @@ require (
 	oras.land/oras-go/v2 v2.7.0
 )
 
-require golang.org/x/tools v0.51.0 // indirect
+require (
+	github.com/pelletier/go-toml/v2 v2.4.3 // indirect
+	golang.org/x/tools v0.51.0 // indirect
+)
 
 require (
 	github.com/VividCortex/ewma v1.2.0 // indirect

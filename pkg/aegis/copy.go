@@ -135,7 +135,7 @@ func (c *Client) copySource(ctx context.Context, o CopyOptions, watch *stopwatch
 	if o.Requirement != nil {
 		return c.resolveAndVerify(ctx, o.From, *o.Requirement, watch)
 	}
-	src, err := c.open(o.From)
+	src, err := c.read(o.From)
 	if err != nil {
 		return nil, nil, verify.Verified{}, err
 	}

@@ -165,13 +165,20 @@ func (cp *copying) blob(ctx context.Context, desc ocispec.Descriptor) error {
 	cp.c.start(name, desc.Size)
 	defer cp.c.done(name)
 	m := &meter{name: name, progress: cp.c.opts.Progress}
-	sent, err := cp.dst.PushBlob(ctx, desc, func() (io.ReadCloser, error) {
-		return m.open(func() (io.ReadCloser, error) { return cp.src.Fetch(ctx, desc, 0) })
-	})
-	if sent {
-		cp.copied.Add(desc.Size)
+	for {
+		sent, err := cp.dst.PushBlob(ctx, desc, func() (io.ReadCloser, error) {
+			return m.open(func() (io.ReadCloser, error) { return cp.src.Fetch(ctx, desc, 0) })
+		})
+		if sent {
+			cp.copied.Add(desc.Size)
+		}
+		err = sourceFault(name, desc, err)
+		// A mirror may have sent what the registry has better.
+		var wrong *model.ContentError
+		if from, ok := cp.src.(model.Doubter); !errors.As(err, &wrong) || !ok || !from.Doubt(desc, true) {
+			return err
+		}
 	}
-	return sourceFault(name, desc, err)
 }
 
 // sourceFault says of content that turned out wrong on its way that it is the

@@ -88,6 +88,19 @@ func (c *Client) open(ref Reference) (Repository, error) {
 	return nil, &OptionError{Option: "Reference", Reason: fmt.Sprintf("a %T names nothing", ref)}
 }
 
+// read is open for what is only read: mirrors of a registry may be asked too.
+func (c *Client) read(ref Reference) (Repository, error) {
+	r, ok := ref.(registry.Reference)
+	if !ok {
+		return c.open(ref)
+	}
+	repo, err := c.registry.Mirrored(r)
+	if err != nil {
+		return nil, err
+	}
+	return registryRepository{repo, c}, nil
+}
+
 func tagOf(ref Reference) string {
 	switch r := ref.(type) {
 	case registry.Reference:
@@ -104,7 +117,10 @@ type registryRepository struct {
 	c *Client
 }
 
-var _ Repository = registryRepository{}
+var (
+	_ Repository    = registryRepository{}
+	_ model.Doubter = registryRepository{}
+)
 
 func (r registryRepository) Pin(ctx context.Context) (Pinned, error) {
 	p, err := r.Resolve(ctx)
@@ -116,6 +132,10 @@ func (r registryRepository) Pin(ctx context.Context) (Pinned, error) {
 
 func (r registryRepository) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	return r.c.fetcher(r.Repository).Fetch(ctx, desc, offset)
+}
+
+func (r registryRepository) Doubt(desc ocispec.Descriptor, whole bool) bool {
+	return r.Repository.Doubt(desc.Digest, whole)
 }
 
 func (r registryRepository) Put(ctx context.Context, mediaType string, manifest []byte) (Pinned, error) {

@@ -14,9 +14,17 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
+// attachments is what is attached to a manifest, in one place.
+type attachments interface {
+	Referrers(ctx context.Context, s signature.Subject) iter.Seq2[ocispec.Descriptor, error]
+	Classic(ctx context.Context, s signature.Subject) (ocispec.Descriptor, bool, error)
+	FetchManifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error)
+	FetchBlob(ctx context.Context, desc ocispec.Descriptor, limit int64) ([]byte, error)
+}
+
 // source is a repository with everything in it that may be a signature: the
 // referrers, and the manifest under cosign's classic tag.
-type source struct{ Repository }
+type source struct{ attachments }
 
 var _ verify.Source = source{}
 
@@ -35,7 +43,7 @@ func (s source) Referrers(ctx context.Context, subject signature.Subject) iter.S
 			desc, found, err := s.Classic(ctx, subject)
 			classic <- answer{desc, found, err}
 		}()
-		for d, err := range s.Repository.Referrers(ctx, subject) {
+		for d, err := range s.attachments.Referrers(ctx, subject) {
 			if !yield(d, err) || err != nil {
 				return
 			}

@@ -5,8 +5,10 @@ package aegis
 
 import (
 	"context"
+	"errors"
 
 	"github.com/aegis-oci/aegis-oci/pkg/model"
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
@@ -29,7 +31,7 @@ func (c *Client) Verify(ctx context.Context, ref Reference, req verify.Requireme
 }
 
 func (c *Client) resolveAndVerify(ctx context.Context, ref Reference, req verify.Requirement, watch *stopwatch) (Repository, Pinned, verify.Verified, error) {
-	repo, err := c.open(ref)
+	repo, err := c.read(ref)
 	if err != nil {
 		return nil, nil, verify.Verified{}, err
 	}
@@ -39,13 +41,48 @@ func (c *Client) resolveAndVerify(ctx context.Context, ref Reference, req verify
 		return nil, nil, verify.Verified{}, err
 	}
 	watch.lap("resolve")
-	v, err := c.verifier().Verify(ctx, pinned.Subject(), source{repo}, req)
+	v, err := c.judge(ctx, repo, pinned, req)
 	if err != nil {
 		_ = repo.Close()
 		return nil, pinned, verify.Verified{}, &SubjectRefusal{Reference: pinned.Reference(), Err: err}
 	}
 	watch.lap("verify")
 	return repo, pinned, v, nil
+}
+
+// judge verifies pinned. Where it was named by its digest, a signature that a mirror
+// has is as good as one of the registry's, which then need not be asked. What a
+// mirror does not have, or what is wrong there, says nothing: the registry decides.
+func (c *Client) judge(ctx context.Context, repo Repository, pinned Pinned, req verify.Requirement) (verify.Verified, error) {
+	r, ok := repo.(registryRepository)
+	ok = ok && pinned.Tag() == ""
+	if ok {
+		if v, accepted := c.judgeAt(ctx, r.Mirrors(false), pinned, req); accepted {
+			return v, nil
+		}
+	}
+	v, err := c.verifier().Verify(ctx, pinned.Subject(), source{repo}, req)
+	var undecided *verify.UndecidedError
+	if ok && ctx.Err() == nil && errors.As(err, &undecided) {
+		// The registry cannot be asked; a mirror may be back by now.
+		if v, accepted := c.judgeAt(ctx, r.Mirrors(true), pinned, req); accepted {
+			return v, nil
+		}
+	}
+	return v, err
+}
+
+func (c *Client) judgeAt(ctx context.Context, mirrors []*registry.Repository, pinned Pinned, req verify.Requirement) (verify.Verified, bool) {
+	for _, mirror := range mirrors {
+		v, err := c.verifier().Verify(ctx, pinned.Subject(), source{mirror}, req)
+		if err == nil {
+			return v, true
+		}
+		if c.opts.Logger != nil {
+			c.opts.Logger.DebugContext(ctx, "no signature at a mirror counts", "reason", err.Error())
+		}
+	}
+	return verify.Verified{}, false
 }
 
 // SubjectRefusal says which manifest a refusal is about.
@@ -103,7 +140,7 @@ func (c *Client) Pull(ctx context.Context, o PullOptions, req verify.Requirement
 // writes no receipt, so the result never passes VerifyDir.
 func (c *Client) PullUnverified(ctx context.Context, o PullOptions) (PullResult, error) {
 	watch := newStopwatch(c.now())
-	repo, err := c.open(o.Ref)
+	repo, err := c.read(o.Ref)
 	if err != nil {
 		return PullResult{}, err
 	}

@@ -28,6 +28,14 @@ type Fetcher interface {
 	Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
 }
 
+// Doubter is a Fetcher that has several sources.
+type Doubter interface {
+	// Doubt says that what came for desc, since the last Doubt, has another digest;
+	// whole says that nothing of it was there before. It reports whether the next
+	// Fetch asks another source.
+	Doubt(desc ocispec.Descriptor, whole bool) bool
+}
+
 // UnpackOptions says how to unpack. The zero value refuses whatever is in doubt.
 type UnpackOptions struct {
 	// Replace puts the model in the place of another one that was installed at the

@@ -111,8 +111,12 @@ func (t *transfer) run(ctx context.Context, s *site) error {
 // fetchRest fills a staged file of which size bytes are there.
 func (t *transfer) fetchRest(ctx context.Context, f *os.File, size int64) error {
 	got, err := t.fill(ctx, f, size)
-	if errors.Is(err, errMismatch) {
-		t.reused = 0
+	for again := true; errors.Is(err, errMismatch); {
+		doubter, several := t.fetch.(Doubter)
+		if elsewhere := several && doubter.Doubt(t.desc, size == 0); !again && !elsewhere {
+			break
+		}
+		again, size, t.reused = false, 0, 0
 		t.show(0)
 		got, err = t.fill(ctx, f, 0)
 	}

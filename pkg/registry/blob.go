@@ -39,9 +39,17 @@ func checkContent(op, about string, desc ocispec.Descriptor, content []byte) err
 		return newError(op, about, Corrupt, "%d bytes, its descriptor says %d", len(content), desc.Size)
 	}
 	if actual := digest.FromBytes(content); actual != desc.Digest {
-		return newError(op, about, Corrupt, "the bytes are %s", actual)
+		return wrongBytes(op, about, "the bytes are %s", actual)
 	}
 	return nil
+}
+
+// wrongBytes says that content, of the right size where that is known, has
+// another digest.
+func wrongBytes(op, about, format string, args ...any) *Error {
+	e := newError(op, about, Corrupt, format, args...)
+	e.lied = true
+	return e
 }
 
 // BlobExists asks whether the repository has a blob. One of another size is an
@@ -88,6 +96,13 @@ func (r *Repository) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offs
 	if offset > 0 && offset == desc.Size {
 		return io.NopCloser(bytes.NewReader(nil)), nil
 	}
+	return r.stream(ctx, desc, desc.Size-offset, func(ctx context.Context, from *Repository) (io.ReadCloser, error) {
+		return from.openBlob(ctx, op, about, desc, offset)
+	})
+}
+
+// openBlob asks r itself.
+func (r *Repository) openBlob(ctx context.Context, op, about string, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	c := call{
 		op: op, about: about, method: http.MethodGet, url: r.path("blobs", desc.Digest.String()),
 		accept: []int{http.StatusOK}, content: true, limit: -1,
@@ -128,6 +143,13 @@ func (r *Repository) OpenRange(ctx context.Context, desc ocispec.Descriptor, off
 	if offset < 0 || offset >= end || end > desc.Size {
 		return nil, fmt.Errorf("%s %s: the range from %d to %d is outside of its %d bytes", op, about, offset, end, desc.Size)
 	}
+	return r.stream(ctx, desc, end-offset, func(ctx context.Context, from *Repository) (io.ReadCloser, error) {
+		return from.openPart(ctx, op, about, desc, offset, end)
+	})
+}
+
+// openPart asks r itself.
+func (r *Repository) openPart(ctx context.Context, op, about string, desc ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
 	c := call{
 		op: op, about: about, method: http.MethodGet, url: r.path("blobs", desc.Digest.String()),
 		header: http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", offset, end-1)}},
@@ -237,18 +259,17 @@ func (r *Repository) FetchBlob(ctx context.Context, desc ocispec.Descriptor, lim
 	if desc.Size == 0 {
 		return []byte{}, checkContent(op, about, desc, nil)
 	}
-	got, err := r.do(ctx, call{
-		op: op, about: about, method: http.MethodGet, url: r.path("blobs", desc.Digest.String()),
-		accept: []int{http.StatusOK}, content: true, limit: desc.Size,
+	return r.small(ctx, desc.Digest, func(ctx context.Context, from *Repository) ([]byte, error) {
+		got, err := from.do(ctx, call{
+			op: op, about: about, method: http.MethodGet, url: from.path("blobs", desc.Digest.String()),
+			accept: []int{http.StatusOK}, content: true, limit: desc.Size,
+		})
+		if isKind(err, TooLarge) {
+			return nil, newError(op, about, Corrupt, "more than the %d bytes that its descriptor says", desc.Size)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return got.body, checkContent(op, about, desc, got.body)
 	})
-	if isKind(err, TooLarge) {
-		return nil, newError(op, about, Corrupt, "more than the %d bytes that its descriptor says", desc.Size)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := checkContent(op, about, desc, got.body); err != nil {
-		return nil, err
-	}
-	return got.body, nil
 }

@@ -51,6 +51,9 @@ type answer struct {
 
 // do sends c until it is answered.
 func (r *Repository) do(ctx context.Context, c call) (*answer, error) {
+	if r.once {
+		return r.send(ctx, c)
+	}
 	var got *answer
 	err := r.try(ctx, func(ctx context.Context) (bool, error) {
 		var err error
@@ -154,7 +157,7 @@ func (r *Repository) roundTrip(ctx context.Context, dog *watchdog, c call) (*htt
 		actions = append(actions, auth.ActionPush)
 	}
 	if !c.noScope {
-		scopes := []string{auth.ScopeRepository(r.ref.Repository, actions...)}
+		scopes := []string{auth.ScopeRepository(r.scope(), actions...)}
 		if c.pullFrom != "" {
 			scopes = append(scopes, auth.ScopeRepository(c.pullFrom, auth.ActionPull))
 		}

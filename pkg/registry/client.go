@@ -31,6 +31,12 @@ type Options struct {
 	// CertFile and KeyFile are the client's certificate and key, PEM.
 	CertFile, KeyFile string
 	Credentials       CredentialOptions
+	// Mirrors are asked before the registry, in order, for content that is named
+	// by its digest, through the Repositories that Mirrored makes. HostsDir is a
+	// folder like containerd's /etc/containerd/certs.d, whose hosts.toml files name
+	// further ones; "" means none.
+	Mirrors  []Mirror
+	HostsDir string
 	// Resolve redirects connections: "host:port:address[:port]", first match wins.
 	Resolve []string
 	// Proxy names the proxy for a request; nil means none.
@@ -48,11 +54,15 @@ type Options struct {
 	AnswerTimeout time.Duration
 	// Logger gets a line for each request and retry, at debug level. Nil discards.
 	Logger *slog.Logger
+	// Warn hears once of each mirror what is wrong with it. Nil discards.
+	Warn func(string)
 	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
 	// Sleep waits between tries and returns early with the context's error. Nil
 	// means a timer.
 	Sleep func(context.Context, time.Duration) error
+
+	mirror *Mirror // which the client is for, nil for a registry's own
 }
 
 // Client makes Repositories that share connections, credentials and tokens.
@@ -62,6 +72,10 @@ type Client struct {
 	tls         bool
 	cache       auth.Cache
 	credentials *credentialChain
+
+	mu sync.Mutex
+	// mirrors are those of each registry that was asked for.
+	mirrors map[string][]*mirror
 }
 
 // NewClient checks the options and reads the files that they name. Errors are
@@ -82,6 +96,9 @@ func NewClient(o Options) (*Client, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -96,13 +113,17 @@ func NewClient(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{
+	c := &Client{
 		options:     o,
 		http:        &http.Client{Transport: &meter{next: transport, log: o.Logger, now: o.Now}, CheckRedirect: checkRedirect},
 		tls:         o.CAFile != "" || o.CertFile != "" || o.InsecureSkipTLS,
 		cache:       auth.NewCache(),
 		credentials: credentials,
-	}, nil
+		mirrors:     make(map[string][]*mirror),
+	}
+	// A mirror that cannot be used at all is said before anything is asked.
+	_, err = c.givenMirrors()
+	return c, err
 }
 
 // Repository is one repository of a registry, for the reference it was made with.
@@ -111,7 +132,14 @@ type Repository struct {
 	client *Client
 	ref    Reference
 	base   url.URL
-	auth   *auth.Client
+	// root is the path of the API, "/v2"; only a mirror's is another. ns names the
+	// registry to a mirror that stands for several.
+	root, ns string
+	auth     *auth.Client
+	// once leaves out the retries: somebody else is asked next.
+	once bool
+	// sources are set where mirrors may be asked too.
+	sources *sources
 
 	// elsewhere holds, by digest, the URL that a blob's range was redirected to.
 	elsewhere sync.Map
@@ -127,7 +155,7 @@ func (c *Client) Repository(ref Reference) (*Repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{client: c, ref: checked, base: c.baseURL(checked.Registry)}
+	r := &Repository{client: c, ref: checked, base: c.baseURL(checked.Registry), root: "/v2"}
 	r.auth = c.authClient(checked.Registry, func(ctx context.Context) (auth.Credential, error) {
 		return c.credentials.find(ctx, checked.Registry, checked.Repository)
 	})
@@ -174,8 +202,14 @@ func (r *Repository) Reference() Reference { return r.ref }
 func (r *Repository) Name() string { return r.ref.Name() }
 
 // Requests is how many HTTP requests were sent so far: redirects, token requests
-// and retries included.
-func (r *Repository) Requests() int { return int(r.requests.Load()) }
+// and retries, and those to mirrors, included.
+func (r *Repository) Requests() int {
+	n := r.requests.Load()
+	for _, other := range r.sources.all() {
+		n += other.requests.Load()
+	}
+	return int(n)
+}
 
 // Retries is how many operations were tried again so far.
 func (r *Repository) Retries() int { return int(r.retries.Load()) }

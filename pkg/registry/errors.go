@@ -92,6 +92,7 @@ type Error struct {
 	Err    error
 
 	retryAfter time.Duration
+	lied       bool // the bytes came and are others
 }
 
 func (e *Error) Error() string {

@@ -211,5 +211,10 @@ func (r *Repository) nextPageOf(op, about string, at url.URL, link string) (*url
 		return nil, newError(op, about, Protocol, "the link to the next page leaves the registry, for %s", clip(printable(next.Host), 200))
 	}
 	next.User, next.Fragment = nil, ""
+	if r.ns != "" {
+		query := next.Query()
+		query.Set("ns", r.ns)
+		next.RawQuery = query.Encode()
+	}
 	return next, nil
 }

@@ -64,13 +64,22 @@ func (r *Repository) Resolve(ctx context.Context) (Pinned, error) {
 	if name == "" {
 		return Pinned{}, &ReferenceError{Input: about, Reason: "it names neither a tag nor a digest"}
 	}
+	if r.sources != nil && tag == "" {
+		return r.sources.resolve(ctx, r.ref.Digest)
+	}
 	got, err := r.getManifest(ctx, op, about, name)
 	if err != nil {
 		return Pinned{}, err
 	}
+	return r.pin(op, tag, got)
+}
+
+// pin hashes what a resolve got.
+func (r *Repository) pin(op, tag string, got manifest) (Pinned, error) {
+	about := r.ref.String()
 	subject, err := signature.SubjectOf(got.mediaType, got.bytes)
 	if r.ref.Digest != "" && digest.FromBytes(got.bytes) != r.ref.Digest {
-		return Pinned{}, newError(op, about, Corrupt, "the registry sent the manifest %s", digest.FromBytes(got.bytes))
+		return Pinned{}, wrongBytes(op, about, "the registry sent the manifest %s", digest.FromBytes(got.bytes))
 	}
 	if err != nil {
 		return Pinned{}, &Error{Op: op, Reference: about, Kind: Protocol, Err: err}
@@ -122,14 +131,14 @@ func (r *Repository) FetchManifest(ctx context.Context, desc ocispec.Descriptor)
 	if desc.Size > signature.MaxManifestSize {
 		return nil, newError(op, about, TooLarge, "its descriptor says %d bytes, at most %d are read", desc.Size, signature.MaxManifestSize)
 	}
-	got, err := r.getManifest(ctx, op, about, desc.Digest.String())
-	if err != nil {
-		return nil, err
+	fetch := func(ctx context.Context, from *Repository) ([]byte, error) {
+		got, err := from.getManifest(ctx, op, about, desc.Digest.String())
+		if err != nil {
+			return nil, err
+		}
+		return got.bytes, checkContent(op, about, desc, got.bytes)
 	}
-	if err := checkContent(op, about, desc, got.bytes); err != nil {
-		return nil, err
-	}
-	return got.bytes, nil
+	return r.small(ctx, desc.Digest, fetch)
 }
 
 const digestHeader = "Docker-Content-Digest"
@@ -172,7 +181,7 @@ func headerAgrees(op, about string, header http.Header, body []byte) error {
 		return newError(op, about, Protocol, "its %s header is no digest", digestHeader)
 	}
 	if actual := d.Algorithm().FromBytes(body); actual != d {
-		return newError(op, about, Corrupt, "the header says %s and the bytes are %s", d, actual)
+		return wrongBytes(op, about, "the header says %s and the bytes are %s", d, actual)
 	}
 	return nil
 }
@@ -185,9 +194,12 @@ func (r *Repository) path(parts ...string) url.URL {
 		u.Path = parts[0]
 		return u
 	}
-	u.Path = "/v2/" + r.ref.Repository
+	u.Path = r.root + "/" + r.ref.Repository
 	for _, part := range parts {
 		u.Path += "/" + part
+	}
+	if r.ns != "" {
+		u.RawQuery = url.Values{"ns": {r.ns}}.Encode()
 	}
 	return u
 }

@@ -4,6 +4,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -26,7 +27,11 @@ func newTransport(o Options) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, err
 	}
-	dial, err := dialer(o.Resolve)
+	timeout := 15 * time.Second
+	if o.mirror != nil {
+		timeout = o.mirror.DialTimeout
+	}
+	dial, err := dialer(o.Resolve, timeout)
 	if err != nil {
 		return nil, err
 	}
@@ -56,19 +61,8 @@ func newTransport(o Options) (http.RoundTripper, error) {
 
 func tlsConfig(o Options) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.InsecureSkipTLS}
-	if o.CAFile != "" {
-		pem, err := os.ReadFile(o.CAFile)
-		if err != nil {
-			return nil, &ConfigError{Option: "CA file", Path: o.CAFile, Err: cause(err)}
-		}
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, &ConfigError{Option: "CA file", Path: o.CAFile, Err: errors.New("it holds no PEM certificate")}
-		}
-		config.RootCAs = pool
+	if err := addAuthorities(config, o); err != nil {
+		return nil, err
 	}
 	if (o.CertFile == "") != (o.KeyFile == "") {
 		return nil, &ConfigError{Option: "client certificate", Err: errors.New("a certificate file and a key file belong together")}
@@ -80,7 +74,43 @@ func tlsConfig(o Options) (*tls.Config, error) {
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
+	if o.mirror == nil {
+		return config, nil
+	}
+	for _, client := range o.mirror.Clients {
+		pair, err := tls.LoadX509KeyPair(client[0], cmp.Or(client[1], client[0]))
+		if err != nil {
+			return nil, &ConfigError{Option: "client certificate of the mirror " + o.mirror.URL, Path: client[0], Err: err}
+		}
+		config.Certificates = append(config.Certificates, pair)
+	}
 	return config, nil
+}
+
+// addAuthorities adds those that files name to the system's.
+func addAuthorities(config *tls.Config, o Options) error {
+	var files []string
+	if o.CAFile != "" {
+		files = append(files, o.CAFile)
+	}
+	if o.mirror != nil {
+		files = append(files, o.mirror.CAFiles...)
+	}
+	for _, file := range files {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return &ConfigError{Option: "CA file", Path: file, Err: cause(err)}
+		}
+		if config.RootCAs == nil {
+			if config.RootCAs, err = x509.SystemCertPool(); err != nil {
+				config.RootCAs = x509.NewCertPool()
+			}
+		}
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return &ConfigError{Option: "CA file", Path: file, Err: errors.New("it holds no PEM certificate")}
+		}
+	}
+	return nil
 }
 
 // cause drops the path that an os error repeats.
@@ -96,8 +126,8 @@ type dialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 
 // dialer connects to where --resolve points a host and port, as oras and curl
 // have it.
-func dialer(resolve []string) (dialFunc, error) {
-	d := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}
+func dialer(resolve []string, timeout time.Duration) (dialFunc, error) {
+	d := &net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}
 	if len(resolve) == 0 {
 		return d.DialContext, nil
 	}

@@ -55,6 +55,7 @@ Example - into the registry of that site:
 	f.StringVar(&o.digestFile, "digest-file", "", "write the manifest's digest to this file")
 	f.IntVar(&o.concurrency, "concurrency", 4, "blobs that move at once")
 	o.from.registerSide(f, "from-", "source")
+	o.from.registerMirrors(f)
 	o.to.registerSide(f, "to-", "destination")
 	o.trustFlags.register(f)
 	o.vaultFlags.register(f)

@@ -60,6 +60,7 @@ Example - what KServe runs:
 	o.unpackFlags.register(f)
 	o.trustFlags.register(f)
 	o.registryFlags.register(f)
+	o.registerMirrors(f)
 	o.vaultFlags.register(f)
 	return cmd
 }

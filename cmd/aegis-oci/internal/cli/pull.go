@@ -84,6 +84,7 @@ Example - with a public key, no Vault:
 	o.layoutFlags.register(f)
 	o.trustFlags.register(f)
 	o.registryFlags.register(f)
+	o.registerMirrors(f)
 	o.registerRate(f)
 	o.vaultFlags.register(f)
 	return cmd

@@ -35,6 +35,8 @@ type registryFlags struct {
 	concurrency int
 	prefix      string // of the flags' names: "from-", "to-"
 	limitRate   string
+	mirrors     []string
+	hostsDir    string
 }
 
 func (r *registryFlags) register(f *flagSet) {
@@ -63,6 +65,12 @@ func (r *registryFlags) registerSide(f *flagSet, prefix, side string) {
 	f.StringVar(&r.password, prefix+"password", "", "password for the "+side+" registry; others on this machine can see it")
 	f.BoolVar(&r.passStdin, prefix+"password-stdin", false, "read the password from standard input")
 	f.BoolVar(&r.tokenStdin, prefix+"identity-token-stdin", false, "read an identity token from standard input")
+}
+
+// registerMirrors is for the commands that only read.
+func (r *registryFlags) registerMirrors(f *flagSet) {
+	f.StringArrayVar(&r.mirrors, r.prefix+"mirror", nil, "ask this http(s)://HOST[:PORT][/PATH] for content first, and trust nothing of it (repeatable, in order)")
+	f.StringVar(&r.hostsDir, r.prefix+"hosts-dir", "", "directory of mirrors in containerd's form, such as /etc/containerd/certs.d")
 }
 
 // registerRate is for the commands that move blobs.
@@ -169,7 +177,18 @@ func (r *registryFlags) clientWith(a *app, credentials registry.CredentialOption
 	if r.insecure {
 		a.warn("--" + r.prefix + "insecure: whoever is between here and the registry can read the credentials; signatures still hold")
 	}
+	var mirrors []registry.Mirror
+	for _, url := range r.mirrors {
+		m, err := registry.ParseMirror(url)
+		if err != nil {
+			return nil, &usageError{msg: err.Error(), hint: "--" + r.prefix + "mirror https://mirror.example.com"}
+		}
+		mirrors = append(mirrors, m)
+	}
 	c, err := registry.NewClient(registry.Options{
+		Mirrors:         mirrors,
+		HostsDir:        r.hostsDir,
+		Warn:            a.warn,
 		PlainHTTP:       r.plainHTTP,
 		InsecureSkipTLS: r.insecure,
 		CAFile:          r.caFile,

@@ -61,6 +61,7 @@ Example - any directory, with an OpenSSF Model Signing bundle:
 	o.layoutFlags.register(f)
 	o.trustFlags.register(f)
 	o.registryFlags.register(f)
+	o.registerMirrors(f)
 	o.vaultFlags.register(f)
 	return cmd
 }

@@ -1,0 +1,397 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// sources are the places that are asked for what has a digest: mirrors in their
+// order, then the registry.
+type sources struct {
+	repo    *Repository // which they belong to
+	origin  *Repository // the same, asked once at a time
+	mirrors []*place
+
+	mu sync.Mutex
+	// without are the mirrors that do not have a digest, or not whole; gave are
+	// those that a blob's bytes came from.
+	without, gave map[digest.Digest][]*place
+}
+
+// place is a repository at a mirror.
+type place struct {
+	*mirror
+	repo *Repository // asked once at a time
+	list *Repository // the same, for lists: asked again for a short while
+}
+
+func newSources(repo, origin *Repository) *sources {
+	return &sources{repo: repo, origin: origin,
+		without: make(map[digest.Digest][]*place), gave: make(map[digest.Digest][]*place)}
+}
+
+// all are the repositories whose requests are counted with those of s.repo.
+func (s *sources) all() []*Repository {
+	if s == nil {
+		return nil
+	}
+	list := []*Repository{s.origin}
+	for _, p := range s.mirrors {
+		list = append(list, p.repo, p.list)
+	}
+	return list
+}
+
+// small fetches what is read whole and checked by fetch itself.
+func (r *Repository) small(ctx context.Context, d digest.Digest, fetch func(context.Context, *Repository) ([]byte, error)) ([]byte, error) {
+	if r.sources == nil {
+		got, err := fetch(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		return got, nil
+	}
+	var got []byte
+	err := r.try(ctx, func(ctx context.Context) (bool, error) {
+		return false, r.sources.ask(ctx, d, func(from *Repository, _ *place) (err error) {
+			got, err = fetch(ctx, from)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return got, nil
+}
+
+// stream opens n bytes of a blob. With mirrors each source is asked once: the
+// reader of the stream asks again when all have failed.
+func (r *Repository) stream(ctx context.Context, desc ocispec.Descriptor, n int64, open func(context.Context, *Repository) (io.ReadCloser, error)) (io.ReadCloser, error) {
+	if r.sources == nil {
+		return open(ctx, r)
+	}
+	var body io.ReadCloser
+	err := r.sources.ask(ctx, desc.Digest, func(from *Repository, p *place) error {
+		attempt, dog := watch(ctx, from.client.options.AnswerTimeout)
+		dog.timer.Stop() // until somebody reads
+		got, err := open(attempt, from)
+		if err != nil {
+			dog.end()
+			return err
+		}
+		if body = got; p != nil {
+			r.sources.note(r.sources.gave, desc.Digest, p)
+			body = &mirrored{ReadCloser: got, s: r.sources, from: p, digest: desc.Digest, left: n, ctx: ctx, attempt: attempt, dog: dog}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return body, nil
+}
+
+// resolve gets a manifest by its digest.
+func (s *sources) resolve(ctx context.Context, d digest.Digest) (Pinned, error) {
+	const op = "resolve"
+	var pinned Pinned
+	err := s.repo.try(ctx, func(ctx context.Context) (bool, error) {
+		return false, s.ask(ctx, d, func(from *Repository, p *place) error {
+			got, err := from.getManifest(ctx, op, s.repo.ref.String(), d.String())
+			if err != nil {
+				return err
+			}
+			if p != nil && digest.FromBytes(got.bytes) == d && !saysType(got) {
+				// Then the mirror's header alone would decide what was signed.
+				return newError(op, s.repo.ref.String(), NotFound, "the manifest does not say its media type, and a mirror's word is not taken")
+			}
+			pinned, err = s.repo.pin(op, "", got)
+			return err
+		})
+	})
+	return pinned, err
+}
+
+// saysType reports that the manifest names its media type itself, and the same.
+func saysType(m manifest) bool {
+	var own struct {
+		MediaType string `json:"mediaType"`
+	}
+	return json.Unmarshal(m.bytes, &own) == nil && own.MediaType == m.mediaType
+}
+
+// ask has each source tried, until one has what was asked for: mirrors that are
+// well, the registry, and then those that have failed a while ago. What the
+// registry says is the error.
+func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository, *place) error) error {
+	well, ill := s.usable(d)
+	for _, p := range well {
+		err := try(p.repo, p)
+		if err == nil || errors.Is(err, ErrNoRanges) || ctx.Err() != nil {
+			return err
+		}
+		s.failed(p, d, err)
+	}
+	err := try(s.origin, nil)
+	if err == nil || errors.Is(err, ErrNoRanges) || ctx.Err() != nil {
+		return err
+	}
+	for _, p := range ill {
+		again := try(p.repo, p)
+		if again == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		s.failed(p, d, again)
+	}
+	return err
+}
+
+// usable lists the mirrors that may have d: those that are well, and those that
+// are to be left alone for a while.
+func (s *sources) usable(d digest.Digest) (well, ill []*place) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.mirrors {
+		if slices.Contains(s.without[d], p) {
+			continue
+		}
+		switch p.state() {
+		case fit:
+			well = append(well, p)
+		case resting:
+			ill = append(ill, p)
+		}
+	}
+	return well, ill
+}
+
+// note adds p to one of the lists of s.
+func (s *sources) note(list map[digest.Digest][]*place, d digest.Digest, p *place) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(list[d], p) {
+		list[d] = append(list[d], p)
+	}
+}
+
+// failed takes note of what a mirror did wrong.
+func (s *sources) failed(p *place, d digest.Digest, err error) {
+	var e *Error
+	switch {
+	case errors.As(err, &e) && e.lied:
+		p.lied(fmt.Sprintf("it sent other bytes than %s", d))
+	case errors.As(err, &e) && (e.Kind == NotFound || e.Kind == Corrupt || e.Kind == TooLarge):
+		s.note(s.without, d, p)
+		p.complain(e.Kind.String(), "does not have "+d.String()+" as it should be", err)
+	default:
+		p.fail(err)
+	}
+}
+
+// Doubt says that the bytes of d that OpenBlob and OpenRange gave, since the last
+// Doubt, have another digest; whole says that they were all of it. Mirrors among
+// their sources are not asked again: for anything when the bytes were all theirs,
+// else for d. It reports whether there was one, so that another try gets bytes from
+// elsewhere.
+func (r *Repository) Doubt(d digest.Digest, whole bool) bool {
+	if r.sources == nil {
+		return false
+	}
+	s := r.sources
+	s.mu.Lock()
+	gave := s.gave[d]
+	delete(s.gave, d)
+	s.mu.Unlock()
+	for _, p := range gave {
+		if whole {
+			p.lied(fmt.Sprintf("it sent other bytes than %s", d))
+			continue
+		}
+		s.note(s.without, d, p)
+		p.complain(Corrupt.String(), "may have sent other bytes than "+d.String(), nil)
+	}
+	return len(gave) > 0
+}
+
+// Mirrors are the repositories at mirrors: at those that are well, or at all but
+// those that lied. What they list is for accepting a signature, and never for
+// missing one.
+func (r *Repository) Mirrors(all bool) []*Repository {
+	if r.sources == nil {
+		return nil
+	}
+	places, ill := r.sources.usable("")
+	if all {
+		places = append(places, ill...)
+	}
+	list := make([]*Repository, len(places))
+	for i, p := range places {
+		list[i] = p.list
+	}
+	return list
+}
+
+// mirrored is a blob's bytes from a mirror. A silent, dripping, broken or short
+// one fails in a way that has its reader go on from another source.
+type mirrored struct {
+	io.ReadCloser
+	s       *sources
+	from    *place
+	digest  digest.Digest
+	left    int64
+	ctx     context.Context
+	attempt context.Context
+	dog     *watchdog
+	waited  time.Duration // for the bytes counted in slow
+	slow    int64
+}
+
+// dripping is the fewest bytes that have to come in the time for which a mirror
+// may be silent.
+const dripping = 8 << 10
+
+func (m *mirrored) Read(p []byte) (int, error) {
+	o := m.from.client.options
+	m.dog.allow(o.AnswerTimeout)
+	began := o.Now()
+	n, err := m.ReadCloser.Read(p)
+	m.dog.timer.Stop()
+	m.left -= int64(n)
+	m.slow += int64(n)
+	if m.waited += o.Now().Sub(began); m.slow >= dripping {
+		m.waited, m.slow = 0, 0
+	}
+	switch {
+	case m.left <= 0:
+		m.from.worked()
+		return n, err
+	case err == io.EOF:
+		err = m.fault("it ends early")
+		m.s.note(m.s.without, m.digest, m.from)
+	case err == nil && m.waited > o.AnswerTimeout:
+		err = m.fault("it sends next to nothing")
+	}
+	if err != nil && m.ctx.Err() == nil {
+		m.s.failed(m.from, m.digest, err)
+	}
+	return n, err
+}
+
+func (m *mirrored) fault(detail string) *Error {
+	return newError("fetch blob", m.from.repo.Name()+"@"+m.digest.String(), Unreachable, "%s", detail)
+}
+
+func (m *mirrored) Close() error {
+	err := m.ReadCloser.Close()
+	m.dog.end()
+	return err
+}
+
+// health is whether a mirror is asked.
+type health struct {
+	now  func() time.Time
+	warn func(string)
+
+	mu       sync.Mutex
+	bad      bool
+	failures int
+	until    time.Time // when it is asked again
+	said     []string  // kinds of complaint that were made
+}
+
+type state int
+
+const (
+	fit state = iota
+	resting
+	useless
+)
+
+// A mirror that fails rests for firstRest, and for twice as long with each further
+// failure, at most maxRest.
+const (
+	firstRest = 10 * time.Second
+	maxRest   = 2 * time.Minute
+)
+
+func (h *health) state() state {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.bad:
+		return useless
+	case h.now().Before(h.until):
+		return resting
+	}
+	return fit
+}
+
+func (h *health) worked() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.failures, h.until = 0, time.Time{}
+}
+
+// fail lets the mirror rest.
+func (m *mirror) fail(err error) {
+	var e *Error
+	kind, wait := "failed", time.Duration(0)
+	if errors.As(err, &e) {
+		kind, wait = e.Kind.String(), e.retryAfter
+		if e.Kind == Unavailable && e.Status == http.StatusServiceUnavailable {
+			kind = "busy"
+		}
+	}
+	m.mu.Lock()
+	rest := maxRest
+	if m.failures < 5 {
+		rest = min(maxRest, firstRest<<m.failures)
+	}
+	m.failures++
+	m.until = m.now().Add(max(rest, wait))
+	m.mu.Unlock()
+	m.complain(kind, "left alone for "+max(rest, wait).String(), err)
+}
+
+// lied ends the use of the mirror.
+func (m *mirror) lied(reason string) {
+	m.mu.Lock()
+	before := m.bad
+	m.bad = true
+	m.mu.Unlock()
+	if !before {
+		m.warn("mirror " + m.name + ": not asked again in this run: " + reason)
+	}
+}
+
+// complain warns once of each kind.
+func (m *mirror) complain(kind, what string, err error) {
+	m.mu.Lock()
+	before := slices.Contains(m.said, kind)
+	m.said = append(m.said, kind)
+	m.mu.Unlock()
+	if before {
+		return
+	}
+	text := "mirror " + m.name + ": " + what
+	if err != nil {
+		text += ": " + err.Error()
+	}
+	m.warn(text + "; going on from the next source")
+}
