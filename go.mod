@@ -14,6 +14,7 @@ require (
 	github.com/notaryproject/tspclient-go v1.0.0
 	github.com/opencontainers/go-digest v1.0.0
 	github.com/opencontainers/image-spec v1.1.1
+	github.com/pelletier/go-toml/v2 v2.4.3
 	github.com/sigstore/protobuf-specs v0.5.2
 	github.com/spf13/cobra v1.10.2
 	github.com/spf13/pflag v1.0.9
@@ -29,10 +30,7 @@ require (
 	oras.land/oras-go/v2 v2.7.0
 )
 
-require (
-	github.com/pelletier/go-toml/v2 v2.4.3 // indirect
-	golang.org/x/tools v0.51.0 // indirect
-)
+require golang.org/x/tools v0.51.0 // indirect
 
 require (
 	github.com/VividCortex/ewma v1.2.0 // indirect

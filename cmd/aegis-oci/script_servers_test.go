@@ -78,6 +78,17 @@ func cmdDistribution(ts *testscript.TestScript, neg bool, args []string) {
 	r.dirs[r.distribution] = r.distributionDir
 }
 
+// cmdPullThrough is "pullthrough NAME REGISTRY": NAME is set to distribution's
+// pull-through cache of a registry.
+func cmdPullThrough(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: pullthrough NAME REGISTRY")
+	}
+	addr, dir := servertest.Distribution(rigOf(ts).tb, "proxy:\n  remoteurl: http://"+args[1]+"\n")
+	ts.Setenv(args[0], addr)
+	rigOf(ts).dirs[addr] = dir
+}
+
 // cmdVaultKey is "vaultkey NAME TYPE [STACK]": a Transit key and its public key
 // as NAME.pub, where it has one. Names are shared by all scripts.
 func cmdVaultKey(ts *testscript.TestScript, neg bool, args []string) {

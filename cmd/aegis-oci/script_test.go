@@ -65,6 +65,7 @@ func scripts(t *testing.T, dir string, table *errorRows, more commands) testscri
 		"many":          cmdMany,
 		"movereferrer":  cmdMoveReferrer,
 		"proxy":         cmdProxy,
+		"pullthrough":   cmdPullThrough,
 		"putmanifest":   cmdPutManifest,
 		"requests":      cmdRequests,
 		"reset":         cmdReset,

@@ -350,3 +350,13 @@ func TestAPullAsksForNoMoreThanPull(t *testing.T) {
 		t.Errorf("scopes %q", front.scopes)
 	}
 }
+
+// decodedPart is a token's claims.
+func decodedPart(token string) string {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return ""
+	}
+	raw, _ := base64.RawURLEncoding.DecodeString(parts[1])
+	return string(raw)
+}

@@ -125,7 +125,8 @@ func parseHosts(content []byte, folder, registry string) ([]Mirror, error) {
 	add := func(name string, t hostTable) error {
 		m, pulls, err := t.mirror(name, folder)
 		if err != nil {
-			return fmt.Errorf("host %q: %w", clip(printable(name), 100), err)
+			shown, _ := withoutUser(name)
+			return fmt.Errorf("host %q: %w", clip(printable(shown), 100), err)
 		}
 		if pulls && !m.isRegistry(registry) {
 			mirrors = append(mirrors, m)

@@ -79,7 +79,7 @@ func (m Mirror) parse() (*url.URL, error) {
 	if reason := checkHost(host); reason != "" && (u.Port() != "" || !hostPattern.MatchString(host)) {
 		return bad(reason)
 	}
-	if !mirrorPath.MatchString(u.Path) {
+	if !mirrorPath.MatchString(u.EscapedPath()) {
 		return bad("its path holds other characters than letters, digits, '.', '_', '~' and '-'")
 	}
 	root := path.Clean("/" + u.Path)

@@ -1,0 +1,336 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cuelabs.dev/go/oci/ociregistry/ociserver"
+
+	"github.com/aegis-oci/aegis-oci/internal/servertest"
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
+)
+
+// mirroredRepo is a repository with mirrors.
+func mirroredRepo(t testing.TB, ref string, o registry.Options) *registry.Repository {
+	t.Helper()
+	if o.Sleep == nil {
+		o.Sleep = new(waits).sleep
+	}
+	c, err := registry.NewClient(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := registry.ParseReference(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Mirrored(parsed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// headersSeen collects the headers of requests that could carry a secret.
+type headersSeen struct {
+	mu  sync.Mutex
+	all []http.Header
+}
+
+func (s *headersSeen) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		s.mu.Lock()
+		s.all = append(s.all, req.Header.Clone())
+		s.mu.Unlock()
+		next.ServeHTTP(w, req)
+	})
+}
+
+func (s *headersSeen) values(name string) (values []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range s.all {
+		values = append(values, h.Values(name)...)
+	}
+	slices.Sort(values)
+	return slices.Compact(values)
+}
+
+// askedForPassword is a mirror that wants basic authentication.
+func askedForPassword(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("Authorization") == "" {
+			w.Header().Set("Www-Authenticate", `Basic realm="anywhere"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+}
+
+// TestMirrorGetsNoCredentialOfTheRegistry: neither a password, as given or from a
+// file, nor a token, even when the mirror asks for one, and even with the registry's
+// own realm. What it gets is what the docker configuration has for it.
+func TestMirrorGetsNoCredentialOfTheRegistry(t *testing.T) {
+	front := tokenEndpoint(t)
+	host, _ := servertest.Distribution(t, front.Section)
+	given := registry.CredentialOptions{Username: user, Password: password}
+	pushImage(t, newRepo(t, host+"/m", registry.Options{Credentials: given}), "v1", "layer")
+	realm := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Www-Authenticate", fmt.Sprintf("Bearer realm=%q,service=registry,scope=\"repository:m:pull\"", front.URL+"/token"))
+			w.WriteHeader(http.StatusUnauthorized)
+		})
+	}
+	auths := func(entries ...string) string {
+		m := map[string]map[string]string{}
+		for i := 0; i < len(entries); i += 2 {
+			m[entries[i]] = map[string]string{"auth": entries[i+1]}
+		}
+		raw, _ := json.Marshal(map[string]any{"auths": m})
+		return writeFile(t, "config.json", string(raw), 0o600)
+	}
+	for name, c := range map[string]struct {
+		challenge wrap
+		given     bool // the registry's credential on the command line
+		own       bool // one for the mirror in the file
+		want      []string
+	}{
+		"nothing asked":                {nil, true, false, nil},
+		"a password asked":             {askedForPassword, true, false, nil},
+		"a password asked, file":       {askedForPassword, false, false, nil},
+		"the registry's realm":         {realm, true, false, nil},
+		"the registry's realm, file":   {realm, false, false, nil},
+		"its own password":             {askedForPassword, false, true, []string{"Basic " + basic("mirror", "its own")}},
+		"its own, and one given":       {askedForPassword, true, true, []string{"Basic " + basic("mirror", "its own")}},
+		"its own at the others' realm": {realm, true, true, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := new(headersSeen)
+			wraps := []wrap{seen.wrap}
+			if c.challenge != nil {
+				wraps = []wrap{c.challenge, seen.wrap}
+			}
+			mirror := memRegistry(t, &ociserver.Options{}, wraps...)
+			entries := []string{host, basic(user, password)}
+			if c.own {
+				entries = append(entries, mirror, basic("mirror", "its own"))
+			}
+			o := registry.Options{Credentials: registry.CredentialOptions{ConfigFiles: []string{auths(entries...)}}, Mirrors: []registry.Mirror{{URL: "http://" + mirror}}}
+			if c.given {
+				o.Credentials.Username, o.Credentials.Password = user, password
+			}
+			r := mirroredRepo(t, host+"/m:v1", o)
+			if _, err := r.Resolve(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.FetchBlob(t.Context(), descOf([]byte("layer")), 100); err != nil {
+				t.Fatal(err)
+			}
+			got := seen.values("Authorization")
+			if len(seen.all) == 0 || !slices.Equal(got, c.want) && !anonymousOnly(front, got) {
+				t.Errorf("the mirror saw %q, want %q", got, c.want)
+			}
+			for _, v := range got {
+				if strings.Contains(v, basic(user, password)) {
+					t.Errorf("the mirror got the registry's password")
+				}
+			}
+		})
+	}
+}
+
+// anonymousOnly reports that the values are tokens that the endpoint gave to nobody:
+// they allow nothing.
+func anonymousOnly(k *tokens, values []string) bool {
+	for _, v := range values {
+		token, ok := strings.CutPrefix(v, "Bearer ")
+		if !ok || !strings.Contains(decodedPart(token), `"sub":"anonymous"`) {
+			return false
+		}
+	}
+	return len(values) > 0
+}
+
+// TestHostsTOMLWithARealMirror: a mirror over TLS with an authority of its own, as a
+// hosts.toml names it, with a header that nobody else sees.
+func TestHostsTOMLWithARealMirror(t *testing.T) {
+	mirror := servertest.Stack(t, "-tls", "-no-vault")
+	trusting := registry.Options{CAFile: mirror.CAFile}
+	content := []byte("a layer")
+	pushBlob(t, newRepo(t, mirror.Registry+"/m", trusting), content)
+	var seen headersSeen
+	origin := memRegistry(t, &ociserver.Options{}, seen.wrap)
+	r := newRepo(t, origin+"/m", registry.Options{})
+	pushImage(t, r, "v1", "another layer")
+
+	dir := t.TempDir()
+	write := func(folder, text string) {
+		t.Helper()
+		folder = filepath.Join(dir, folder)
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(folder, "hosts.toml"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ca, err := os.ReadFile(mirror.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		extra    string
+		insecure bool
+		ok       bool
+	}{
+		"its authority":            {`ca = "ca.pem"`, false, true},
+		"no authority":             {"", false, false},
+		"not checked":              {"skip_verify = true", true, true},
+		"not checked, nor allowed": {"skip_verify = true", false, false},
+		"only for pushing":         {"ca = \"ca.pem\"\ncapabilities = [\"push\"]", false, false},
+		"for resolving alone":      {"ca = \"ca.pem\"\ncapabilities = [\"resolve\"]", false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder := strings.ReplaceAll(origin, ":", "_") + "_"
+			write(folder, fmt.Sprintf("[host.\"https://%s\"]\n%s\n[host.\"https://%s\".header]\nx-team = \"only the mirror's\"\n", mirror.Registry, c.extra, mirror.Registry))
+			if err := os.WriteFile(filepath.Join(dir, folder, "ca.pem"), ca, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			var warnings []string
+			o := registry.Options{HostsDir: dir, InsecureSkipTLS: c.insecure, PlainHTTP: true, Warn: func(s string) { warnings = append(warnings, s) }}
+			got, err := mirroredRepo(t, origin+"/m:v1", o).FetchBlob(t.Context(), descOf(content), 100)
+			if c.ok && (err != nil || string(got) != string(content) || len(warnings) > 0) {
+				t.Errorf("%v, %q, %q", err, got, warnings)
+			}
+			if !c.ok {
+				// Only the mirror has it.
+				wantKind(t, err, registry.NotFound)
+			}
+			if strings.HasPrefix(name, "not checked, nor") && (len(warnings) != 1 || !strings.Contains(warnings[0], "--insecure")) {
+				t.Errorf("warnings %q", warnings)
+			}
+		})
+	}
+	if got := seen.values("X-Team"); len(got) > 0 {
+		t.Errorf("the registry saw the mirror's header: %q", got)
+	}
+}
+
+// TestMirrorsHeaderDoesNotFollowARedirect, nor does the password.
+func TestMirrorsHeaderDoesNotFollowARedirect(t *testing.T) {
+	content := []byte("a layer that lies elsewhere")
+	var elsewhere, at headersSeen
+	store := httptest.NewServer(elsewhere.wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(content) })))
+	t.Cleanup(store.Close)
+	mirror := serve(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		http.Redirect(w, req, store.URL+"/object", http.StatusTemporaryRedirect)
+	}), askedForPassword, at.wrap)
+	config := writeFile(t, "config.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, mirror, basic("mirror", "its own")), 0o600)
+	r := mirroredRepo(t, memRegistry(t, nil)+"/m:v1", registry.Options{
+		Credentials: registry.CredentialOptions{ConfigFiles: []string{config}},
+		Mirrors:     []registry.Mirror{{URL: "http://" + mirror, Header: http.Header{"X-Key": {"k"}}}},
+	})
+	got, err := r.FetchBlob(t.Context(), descOf(content), 100)
+	if err != nil || string(got) != string(content) {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if len(at.values("X-Key")) != 1 || len(at.values("Authorization")) != 1 {
+		t.Error("the mirror did not get its own header and password")
+	}
+	if len(elsewhere.all) != 1 || len(elsewhere.values("X-Key"))+len(elsewhere.values("Authorization")) > 0 {
+		t.Errorf("elsewhere saw %v", elsewhere.all)
+	}
+}
+
+// TestMirrorBelowAPath is where Harbor has its proxy projects, and tokens are asked
+// for by the longer name.
+func TestMirrorBelowAPath(t *testing.T) {
+	front := tokenEndpoint(t)
+	host, _ := servertest.Distribution(t, front.Section)
+	own := registry.CredentialOptions{Username: user, Password: password}
+	pushBlob(t, newRepo(t, host+"/proxy-hub/team/m", registry.Options{Credentials: own}), []byte("layer"))
+	config := writeFile(t, "config.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, basic(user, password)), 0o600)
+	front.scopes = nil
+	r := mirroredRepo(t, memRegistry(t, nil)+"/team/m:v1", registry.Options{
+		Credentials: registry.CredentialOptions{ConfigFiles: []string{config}},
+		Mirrors:     []registry.Mirror{{URL: "http://" + host + "/v2/proxy-hub"}},
+	})
+	if _, err := r.FetchBlob(t.Context(), descOf([]byte("layer")), 100); err != nil {
+		t.Fatal(err)
+	}
+	if len(front.scopes) != 1 || front.scopes[0] != "repository:proxy-hub/team/m:pull" {
+		t.Errorf("scopes %q", front.scopes)
+	}
+}
+
+// TestMirrorsManifestMustSayItsType: a mirror that calls the right bytes another
+// type would have every signature of them refused.
+func TestMirrorsManifestMustSayItsType(t *testing.T) {
+	origin := memRegistry(t, nil)
+	pushed := pushImage(t, newRepo(t, origin+"/m", registry.Options{}), "v1", "layer")
+	raw := pushed.Manifest()
+	liar := serve(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v2+json")
+		_, _ = w.Write(raw)
+	}))
+	var warnings []string
+	r := mirroredRepo(t, origin+"/m@"+pushed.Subject().Digest().String(), registry.Options{
+		Mirrors: []registry.Mirror{{URL: "http://" + liar}}, Warn: func(s string) { warnings = append(warnings, s) },
+	})
+	got, err := r.Resolve(t.Context())
+	if err != nil || got.Subject() != pushed.Subject() || len(warnings) != 1 {
+		t.Errorf("%v %v %q", got.Subject(), err, warnings)
+	}
+}
+
+// TestMirrorIsLeftAloneAndAskedAgain by the clock.
+func TestMirrorIsLeftAloneAndAskedAgain(t *testing.T) {
+	origin := memRegistry(t, nil)
+	pushImage(t, newRepo(t, origin+"/m", registry.Options{}), "v1", "layer")
+	var failing bool
+	asked := 0
+	mirror := memRegistry(t, nil, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if asked++; failing {
+				w.WriteHeader(http.StatusBadGateway)
+				return
+			}
+			next.ServeHTTP(w, req)
+		})
+	})
+	pushBlob(t, newRepo(t, mirror+"/m", registry.Options{}), []byte("layer"))
+	now := time.Now()
+	r := mirroredRepo(t, origin+"/m:v1", registry.Options{
+		Mirrors: []registry.Mirror{{URL: "http://" + mirror}}, Now: func() time.Time { return now },
+	})
+	for i, step := range []struct {
+		after time.Duration
+		fails bool
+		asked int
+	}{
+		{0, false, 1},
+		{0, true, 1},
+		{9 * time.Second, false, 0},  // it rests for ten
+		{2 * time.Second, true, 1},   // it is asked again, and rests for twenty
+		{19 * time.Second, false, 0}, //
+		{2 * time.Second, false, 1},
+	} {
+		now, failing, asked = now.Add(step.after), step.fails, 0
+		if _, err := r.FetchBlob(t.Context(), descOf([]byte("layer")), 100); err != nil || asked != step.asked {
+			t.Errorf("step %d: the mirror was asked %d times, %v", i, asked, err)
+		}
+	}
+}
