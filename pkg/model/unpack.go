@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
@@ -51,6 +52,10 @@ type UnpackOptions struct {
 	// instead of copies. A process that still has one open for writing writes into
 	// the new model.
 	Link bool
+	// Cache is a directory of blobs that several pulls share. A blob that it does not
+	// have is fetched into it first; what comes out of it is hashed again. With Link
+	// the files are hard links to those of the cache that are ours. Nil means none.
+	Cache *nodecache.Cache
 	// SkipUnknown leaves layers of an unknown type out; each is named to Warn.
 	SkipUnknown bool
 	// NoResume neither uses nor keeps what an interrupted run has fetched.

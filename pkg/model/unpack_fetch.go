@@ -18,6 +18,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 )
 
 const (
@@ -47,7 +49,7 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 				return err
 			}
 			t := &transfer{blob: b, fetch: u.fetch, progress: u.progress, drop: u.o.DropPageCache,
-				old: old[b.desc.Digest], hardLink: u.o.Link, buffers: buffers}
+				old: old[b.desc.Digest], hardLink: u.o.Link, buffers: buffers, cache: u.o.Cache, warn: u.o.Warn}
 			err := t.run(ctx, s)
 			fetched.Add(t.fetched)
 			reused.Add(t.reused)
@@ -69,6 +71,9 @@ type transfer struct {
 	old             string // a file of the replaced model, at the destination
 	hardLink        bool
 	buffers         *sync.Pool
+	cache           *nodecache.Cache // nil for none
+	warn            func(string)
+	silent          bool // progress hears nothing
 	fetched, reused int64
 	shown           int64 // what progress was told
 }
@@ -104,6 +109,15 @@ func (t *transfer) run(ctx context.Context, s *site) error {
 			return t.flush(f)
 		}
 		size = 0
+	}
+	if t.cache != nil && size < t.desc.Size {
+		got, err := t.throughCache(ctx, s, f)
+		if err != nil || got {
+			return err
+		}
+		if size, err = f.Seek(0, io.SeekEnd); err != nil {
+			return err
+		}
 	}
 	return t.fetchRest(ctx, f, size)
 }
@@ -266,7 +280,7 @@ func fillBuffer(r io.Reader, b []byte) (n int, err error) {
 
 // show tells progress that n bytes of the blob are there.
 func (t *transfer) show(n int64) {
-	if n != t.shown {
+	if n != t.shown && !t.silent {
 		t.progress.Add(t.name, n-t.shown)
 		t.shown = n
 	}

@@ -63,6 +63,21 @@ func (t *transfer) reuse(ctx context.Context, s *site, f *os.File) (bool, error)
 		return false, nil
 	}
 	defer src.Close()
+	same, err := t.takeOver(ctx, src, f)
+	if err != nil {
+		return false, fmt.Errorf("copy %s: %w", filepath.Join(s.dst, t.old), err)
+	}
+	if !same {
+		t.show(0)
+		return false, f.Truncate(0)
+	}
+	t.reused = t.desc.Size
+	return true, nil
+}
+
+// takeOver makes f out of src, which has the blob's size, and reports whether that
+// is the blob.
+func (t *transfer) takeOver(ctx context.Context, src, f *os.File) (same bool, err error) {
 	if err := f.Truncate(0); err != nil {
 		return false, err
 	}
@@ -83,15 +98,7 @@ func (t *transfer) reuse(ctx context.Context, s *site, f *os.File) (bool, error)
 		}
 		_, err = t.pump(ctx, io.LimitReader(src, t.desc.Size), newStagedWriter(f, 0, t.drop), sum)
 	}
-	if err != nil {
-		return false, fmt.Errorf("copy %s: %w", filepath.Join(s.dst, t.old), err)
-	}
-	if digest.NewDigest(digest.SHA256, sum) != t.desc.Digest {
-		t.show(0)
-		return false, f.Truncate(0)
-	}
-	t.reused = t.desc.Size
-	return true, nil
+	return err == nil && digest.NewDigest(digest.SHA256, sum) == t.desc.Digest, err
 }
 
 // link gives the old file itself a staged name, if its content is the wanted one.

@@ -89,13 +89,17 @@ func (a *app) runKServeInit(cmd *cobra.Command, o *kserveInitOptions, args []str
 	if err != nil {
 		return err
 	}
+	unpack, err := o.unpackFlags.options(a)
+	if err != nil {
+		return err
+	}
 	r := kserveInitResult{Models: []aegis.PullResult{}}
 	for _, p := range pulls {
 		req, err := o.trustFlags.requirement(cmd.Context(), a, &o.vaultFlags, p.Ref.Name())
 		if err != nil {
 			return err
 		}
-		p.Unpack = o.unpackFlags.options()
+		p.Unpack = unpack
 		got, err := client.Pull(cmd.Context(), p, req)
 		if err != nil {
 			return err

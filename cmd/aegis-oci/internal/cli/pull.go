@@ -4,14 +4,19 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"math"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/aegis-oci/aegis-oci/cmd/aegis-oci/internal/display"
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
 	"github.com/aegis-oci/aegis-oci/pkg/model"
+	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 )
 
 type pullOptions struct {
@@ -35,6 +40,8 @@ type unpackFlags struct {
 	skipUnknown   bool
 	noResume      bool
 	dropPageCache bool
+	cache         string
+	cacheMaxSize  string
 }
 
 func (u *unpackFlags) register(f *flagSet) {
@@ -42,19 +49,65 @@ func (u *unpackFlags) register(f *flagSet) {
 	f.BoolVar(&u.link, "link", false, "with --replace: keep unchanged files themselves, by hard links, instead of copies")
 	f.BoolVar(&u.allowRollback, "allow-rollback", false, "accept a signature older than the installed model's")
 	f.BoolVar(&u.skipUnknown, "skip-unknown", false, "go on without layers of unknown types")
+	f.StringVar(&u.cache, "cache", "", "directory of files by their digest that the pulls of a node share")
+	f.StringVar(&u.cacheMaxSize, "cache-max-size", "", "what the cache may hold, such as 200GiB; what was used longest ago goes first")
 	f.BoolVar(&u.noResume, "no-resume", false, "keep nothing for a later run when this one fails")
 	f.BoolVar(&u.dropPageCache, "drop-page-cache", false, "take each file out of the page cache when it is on the disk (Linux)")
 }
 
-func (u *unpackFlags) options() model.UnpackOptions {
+// options opens the cache too; the command closes it at its end.
+func (u *unpackFlags) options(a *app) (model.UnpackOptions, error) {
+	cache, err := u.openCache(a)
 	return model.UnpackOptions{
+		Cache:         cache,
 		Replace:       u.replace,
 		Link:          u.link,
 		AllowRollback: u.allowRollback,
 		SkipUnknown:   u.skipUnknown,
 		NoResume:      u.noResume,
 		DropPageCache: u.dropPageCache,
+	}, err
+}
+
+func (u *unpackFlags) openCache(a *app) (*nodecache.Cache, error) {
+	size, err := parseSize("--cache-max-size", u.cacheMaxSize)
+	if err != nil {
+		return nil, err
 	}
+	if u.cache == "" {
+		if size > 0 {
+			return nil, usagef("--cache-max-size goes with --cache")
+		}
+		return nil, nil
+	}
+	cache, err := nodecache.Open(u.cache, nodecache.Options{MaxSize: size, Stall: a.retryTimeout})
+	if err != nil {
+		return nil, &usageError{msg: err.Error(), hint: "a directory of your own, or one that is sticky: install -d -m 1777 DIR"}
+	}
+	a.cleanup = append(a.cleanup, func(context.Context) {
+		if err := cache.Close(); err != nil {
+			a.warn("the cache: " + err.Error())
+		}
+	})
+	return cache, nil
+}
+
+// parseSize reads a number of bytes; "" is zero.
+func parseSize(flag, s string) (int64, error) {
+	number, shift := strings.TrimSuffix(strings.TrimSuffix(s, "B"), "i"), 0
+	if number != "" {
+		if i := strings.IndexByte("KMGT", number[len(number)-1]&^0x20); i >= 0 {
+			number, shift = number[:len(number)-1], 10*(i+1)
+		}
+	}
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n <= 0 || n > math.MaxInt64>>shift {
+		return 0, usagef("%s %q is no number of bytes such as 500M, 200GiB or 1T", flag, s)
+	}
+	return n << shift, nil
 }
 
 func (a *app) pullCmd() *cobra.Command {
@@ -127,10 +180,9 @@ func (a *app) runPull(cmd *cobra.Command, o *pullOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	p := aegis.PullOptions{
-		Ref:    ref,
-		Dir:    o.output,
-		Unpack: o.unpackFlags.options(),
+	p := aegis.PullOptions{Ref: ref, Dir: o.output}
+	if p.Unpack, err = o.unpackFlags.options(a); err != nil {
+		return err
 	}
 	p.Unpack.Select = o.selection()
 	var r aegis.PullResult

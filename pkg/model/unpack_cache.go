@@ -1,0 +1,117 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
+)
+
+// throughCache makes the staged file f out of the cache's blob, which is fetched if
+// it is not there. It reports whether it did; otherwise the blob is to be fetched
+// past the cache. What the cache holds is anybody's who can write to it: a blob with
+// wrong bytes is removed and fetched anew, once.
+func (t *transfer) throughCache(ctx context.Context, s *site, f *os.File) (bool, error) {
+	for range 2 {
+		e, err := t.cache.Blob(ctx, t.desc.Digest, t.desc.Size, func(f *os.File, kept int64) error {
+			err := t.fetchRest(ctx, f, min(kept, t.desc.Size))
+			if err != nil && rejected(err) {
+				// Nobody gets to resume what is not the blob.
+				return errors.Join(err, f.Truncate(0))
+			}
+			return err
+		})
+		var unusable *nodecache.UnusableError
+		if errors.As(err, &unusable) {
+			t.warn("fetching " + t.name + " past the cache: " + err.Error())
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		done, err := t.takeEntry(ctx, s, f, e)
+		if err != nil || done {
+			return done, errors.Join(err, e.Close())
+		}
+		t.warn("the cache holds wrong bytes for " + t.desc.Digest.String() + ": they are fetched anew")
+		t.show(0)
+		if !t.cache.Drop(e) {
+			return false, nil
+		}
+	}
+	return false, nil
+}
+
+// takeEntry hashes the cache's blob on its way into staging. It reports whether it
+// is the blob that is wanted; if not, f is empty.
+func (t *transfer) takeEntry(ctx context.Context, s *site, f *os.File, e *nodecache.Entry) (bool, error) {
+	// What was fetched just now was shown already.
+	t.silent = e.Filled
+	defer func() { t.silent = false }()
+	if t.hardLink {
+		if linked, err := t.linkEntry(ctx, s, e); err != nil || linked {
+			return linked, err
+		}
+	}
+	same, err := t.takeOver(ctx, e.File(), f)
+	if err != nil {
+		return false, fmt.Errorf("copy %s from the cache: %w", t.name, err)
+	}
+	if !same {
+		return false, f.Truncate(0)
+	}
+	if !e.Filled {
+		t.reused = t.desc.Size
+	}
+	if t.drop {
+		if err := dropCache(e.File()); err != nil {
+			return false, err
+		}
+	}
+	return true, t.flush(f)
+}
+
+// linkEntry gives the cache's file itself the staged name, if it is ours: what
+// belongs to another user can be changed by that user after the check. On another
+// volume there are no links.
+func (t *transfer) linkEntry(ctx context.Context, s *site, e *nodecache.Entry) (bool, error) {
+	info, err := e.File().Stat()
+	if err != nil || !ownedByUs(info) || info.Mode().Perm()&0o022 != 0 {
+		return false, err
+	}
+	link := t.file() + ".link"
+	if err := s.root.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	if os.Link(e.Path(), filepath.Join(s.stagingPath(), filepath.FromSlash(link))) != nil {
+		return false, nil
+	}
+	sum := sha256.New()
+	linked, err := s.root.Lstat(link)
+	if err == nil {
+		_, err = t.pump(ctx, io.LimitReader(e.File(), t.desc.Size), nil, sum)
+	}
+	if err != nil {
+		return false, errors.Join(fmt.Errorf("hash %s in the cache: %w", t.name, err), s.root.Remove(link))
+	}
+	if !os.SameFile(info, linked) || digest.NewDigest(digest.SHA256, sum) != t.desc.Digest {
+		t.show(0)
+		_, err := e.File().Seek(0, io.SeekStart)
+		return false, errors.Join(err, s.root.Remove(link))
+	}
+	if !e.Filled {
+		t.reused = t.desc.Size
+	}
+	return true, s.root.Rename(link, t.file())
+}
