@@ -32,6 +32,8 @@ type mirrorRig struct {
 	key            *testkey.Key
 	pushed         aegis.PushResult
 	origin, mirror *servertest.Proxy
+	// patience bounds the silence of a server: much, unless the test is about it.
+	patience time.Duration
 
 	mu       sync.Mutex
 	warnings []string
@@ -62,10 +64,10 @@ func (r *mirrorRig) warned(part string) int {
 	return len(slices.DeleteFunc(slices.Clone(r.warnings), func(w string) bool { return !strings.Contains(w, part) }))
 }
 
-// client asks the mirrors before the registry, with little patience.
+// client asks the mirrors before the registry.
 func (r *mirrorRig) client(t *testing.T, urls ...string) *aegis.Client {
 	t.Helper()
-	o := registry.Options{Sleep: noWait, AnswerTimeout: 500 * time.Millisecond, Warn: r.warn, Retry: registry.RetryPolicy{Budget: time.Second}}
+	o := registry.Options{Sleep: noWait, AnswerTimeout: r.patience, Warn: r.warn, Retry: registry.RetryPolicy{Budget: 10 * time.Second}}
 	for _, u := range urls {
 		o.Mirrors = append(o.Mirrors, registry.Mirror{URL: u})
 	}
@@ -73,7 +75,7 @@ func (r *mirrorRig) client(t *testing.T, urls ...string) *aegis.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return aegis.New(c, aegis.Options{RetryBudget: 2 * time.Second, Concurrency: 1, Warn: r.warn})
+	return aegis.New(c, aegis.Options{RetryBudget: 10 * time.Second, Concurrency: 1, Warn: r.warn})
 }
 
 func (r *mirrorRig) pull(t *testing.T, c *aegis.Client, ref registry.Reference) error {
@@ -163,6 +165,9 @@ func TestMirrorThatFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newMirrorRig(t, 62)
+			if c.warn == "no answer in time" {
+				r.patience = time.Second
+			}
 			if c.fault.Path = "/blobs/"; c.fault.CutAfter > 0 {
 				c.fault.Path = blobOf(t, r.dir, "weights/part-1.bin").String()
 			}
@@ -199,6 +204,7 @@ func TestMirrorRangeThatIsWrong(t *testing.T) {
 func TestDeadMirrors(t *testing.T) {
 	t.Parallel()
 	r := newMirrorRig(t, 64)
+	r.patience = time.Second
 	hole, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,414 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix
+
+package nodecache_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
+)
+
+func open(t testing.TB, dir string, o nodecache.Options) *nodecache.Cache {
+	t.Helper()
+	c, err := nodecache.Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func content(n int) []byte { return []byte(strings.Repeat(strconv.Itoa(n%10), 1000)) }
+
+func digestOf(n int) digest.Digest { return digest.FromBytes(content(n)) }
+
+// filling writes what is missing, and counts.
+func filling(n int, times *atomic.Int64) nodecache.Fill {
+	return func(f *os.File, kept int64) error {
+		times.Add(1)
+		if _, err := f.WriteAt(content(n)[kept:], kept); err != nil {
+			return err
+		}
+		return f.Sync()
+	}
+}
+
+func mustBlob(t testing.TB, c *nodecache.Cache, n int, times *atomic.Int64) *nodecache.Entry {
+	t.Helper()
+	e, err := c.Blob(t.Context(), digestOf(n), 1000, filling(n, times))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	got, err := io.ReadAll(e.File())
+	if err != nil || !bytes.Equal(got, content(n)) {
+		t.Fatalf("blob %d: %d bytes, %v", n, len(got), err)
+	}
+	return e
+}
+
+// names lists the files below the cache's part.
+func names(t testing.TB, dir, part string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(dir, part))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return all
+}
+
+func TestOneOfManyFetches(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "new", "cache")
+	var times atomic.Int64
+	var wg sync.WaitGroup
+	errs := make([]error, 20)
+	for i := range errs {
+		wg.Go(func() {
+			c, err := nodecache.Open(dir, nodecache.Options{})
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			defer c.Close()
+			e, err := c.Blob(context.Background(), digestOf(1), 1000, func(f *os.File, kept int64) error {
+				time.Sleep(100 * time.Millisecond)
+				return filling(1, &times)(f, kept)
+			})
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			defer e.Close()
+			got, err := io.ReadAll(e.File())
+			if errs[i] = err; !bytes.Equal(got, content(1)) {
+				errs[i] = fmt.Errorf("%d bytes, %w", len(got), err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil || times.Load() != 1 {
+		t.Errorf("fetched %d times, %v", times.Load(), err)
+	}
+	if left := names(t, dir, "partial"); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// TestBrokenOffFetchGoesOn where it was, unless the fetch says that it was wrong.
+func TestBrokenOffFetchGoesOn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	broken := errors.New("the network is gone")
+	breaksAt := func(n int64) nodecache.Fill {
+		return func(f *os.File, _ int64) error {
+			_, err := f.WriteAt(content(1)[:n], 0)
+			return errors.Join(broken, err, f.Truncate(n))
+		}
+	}
+	_, err := open(t, dir, nodecache.Options{}).Blob(t.Context(), digestOf(1), 1000, breaksAt(400))
+	if !errors.Is(err, broken) || len(names(t, dir, "blobs/sha256")) != 0 {
+		t.Fatalf("%v, and there is %q", err, names(t, dir, "blobs/sha256"))
+	}
+	var had int64
+	e, err := open(t, dir, nodecache.Options{}).Blob(t.Context(), digestOf(1), 1000, func(f *os.File, kept int64) error {
+		had = kept
+		return filling(1, new(atomic.Int64))(f, kept)
+	})
+	if err != nil || had != 400 || !e.Filled {
+		t.Fatalf("%d bytes were kept, %v", had, err)
+	}
+	_ = e.Close()
+	if _, err = open(t, dir, nodecache.Options{}).Blob(t.Context(), digestOf(2), 1000, breaksAt(0)); !errors.Is(err, broken) || len(names(t, dir, "partial")) != 0 {
+		t.Errorf("%v, and there is %q", err, names(t, dir, "partial"))
+	}
+	// A full disk is the cache's trouble, not the blob's.
+	_, err = open(t, dir, nodecache.Options{}).Blob(t.Context(), digestOf(2), 1000, func(f *os.File, _ int64) error {
+		_, err := f.WriteAt([]byte("x"), 0)
+		return errors.Join(err, &os.PathError{Op: "allocate", Path: f.Name(), Err: syscall.ENOSPC})
+	})
+	var unusable *nodecache.UnusableError
+	if !errors.As(err, &unusable) || len(names(t, dir, "partial")) != 0 {
+		t.Errorf("%v, and there is %q", err, names(t, dir, "partial"))
+	}
+}
+
+// TestWrongBlobIsDropped, and a file of another size does not count at all.
+func TestWrongBlobIsDropped(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := open(t, dir, nodecache.Options{})
+	var times atomic.Int64
+	_ = mustBlob(t, c, 1, &times).Close()
+	path := filepath.Join(dir, "blobs", "sha256", digestOf(1).Encoded())
+	if err := os.WriteFile(path, content(2), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	e, err := c.Blob(t.Context(), digestOf(1), 1000, filling(1, &times))
+	if err != nil || times.Load() != 1 || e.Filled {
+		t.Fatalf("%v, fetched %d times", err, times.Load())
+	}
+	if !c.Drop(e) {
+		t.Fatal("it could not be dropped")
+	}
+	mustBlob(t, c, 1, &times)
+	if times.Load() != 2 {
+		t.Errorf("fetched %d times", times.Load())
+	}
+	if err := os.WriteFile(path, content(1)[:999], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	other := open(t, dir, nodecache.Options{Stall: 10 * time.Millisecond})
+	_, err = other.Blob(t.Context(), digestOf(1), 1000, filling(1, &times))
+	var unusable *nodecache.UnusableError
+	if !errors.As(err, &unusable) {
+		t.Errorf("a blob that another one is reading was replaced: %v", err)
+	}
+}
+
+// TestPlantedFilesAreNotFollowed: whoever can write to the cache must not get us to
+// read or to destroy another file.
+func TestPlantedFilesAreNotFollowed(t *testing.T) {
+	t.Parallel()
+	dir, outside := t.TempDir(), t.TempDir()
+	c := open(t, dir, nodecache.Options{})
+	victim := filepath.Join(outside, "victim")
+	if err := os.WriteFile(victim, content(7), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := digestOf(1)
+	blob := filepath.Join(dir, "blobs", "sha256", d.Encoded())
+	partial := filepath.Join(dir, "partial", d.Encoded()+"."+strconv.Itoa(os.Geteuid()))
+	for name, plant := range map[string]func() error{
+		"a link for the blob":      func() error { return os.Symlink(victim, blob) },
+		"a link for a part":        func() error { return os.Symlink(victim, partial) },
+		"a second name for a part": func() error { return os.Link(victim, partial) },
+	} {
+		if err := plant(); err != nil {
+			t.Fatal(err)
+		}
+		var times atomic.Int64
+		e, err := c.Blob(t.Context(), d, 1000, filling(1, &times))
+		var unusable *nodecache.UnusableError
+		switch {
+		case errors.As(err, &unusable):
+		case err != nil:
+			t.Errorf("%s: %v", name, err)
+		default:
+			if got, _ := io.ReadAll(e.File()); !bytes.Equal(got, content(1)) {
+				t.Errorf("%s: another file was read", name)
+			}
+			_ = e.Close()
+		}
+		if got, err := os.ReadFile(victim); err != nil || !bytes.Equal(got, content(7)) {
+			t.Fatalf("%s: the file outside is %q, %v", name, got, err)
+		}
+		for _, p := range []string{blob, partial} {
+			_ = os.Remove(p)
+		}
+	}
+	// A lock that is a link leads nowhere either.
+	if err := os.Remove(filepath.Join(dir, "locks", d.Encoded())); err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, filepath.Join(dir, "locks", d.Encoded())); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Blob(t.Context(), d, 1000, filling(1, new(atomic.Int64)))
+	var unusable *nodecache.UnusableError
+	if !errors.As(err, &unusable) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestDirectoriesThatAreRefused(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := func(mode os.FileMode, below string) string {
+		dir := filepath.Join(t.TempDir(), "cache")
+		if err := os.MkdirAll(filepath.Join(dir, below), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(filepath.Join(dir, below), mode); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	linked := filepath.Join(t.TempDir(), "cache")
+	if err := os.MkdirAll(linked, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(t.TempDir(), filepath.Join(linked, "locks")); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		dir    string
+		reason string
+	}{
+		"our own":              {at(0o755, ""), ""},
+		"a group's":            {at(0o775|os.ModeSetgid, ""), ""},
+		"sticky for all":       {at(0o777|os.ModeSticky, ""), ""},
+		"for all":              {at(0o777, ""), "sticky"},
+		"for all, inside":      {at(0o777, "blobs/sha256"), "sticky"},
+		"a file":               {file, "not a directory"},
+		"a link, inside":       {linked, "no directory"},
+		"below a file":         {filepath.Join(file, "cache"), "not a directory"},
+		"a file as its inside": {func() string { d := at(0o755, ""); _ = os.WriteFile(filepath.Join(d, "partial"), nil, 0o600); return d }(), "no directory"},
+	} {
+		o, err := nodecache.Open(c.dir, nodecache.Options{})
+		var refused *nodecache.DirError
+		if c.reason == "" {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			want, _ := os.Stat(c.dir)
+			for _, part := range []string{"blobs/sha256", "partial", "locks"} {
+				if got, err := os.Stat(filepath.Join(c.dir, part)); err != nil || got.Mode() != want.Mode() {
+					t.Errorf("%s: %s has mode %v, %v", name, part, got.Mode(), err)
+				}
+			}
+			_ = o.Close()
+		} else if !errors.As(err, &refused) || !strings.Contains(err.Error(), c.reason) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestHangingFetchIsNotWaitedFor for ever, and one that moves is.
+func TestHangingFetchIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	started, end := make(chan struct{}), make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		c, err := nodecache.Open(dir, nodecache.Options{})
+		if err == nil {
+			_, err = c.Blob(context.Background(), digestOf(1), 1000, func(f *os.File, kept int64) error {
+				close(started)
+				<-end
+				return filling(1, new(atomic.Int64))(f, kept)
+			})
+		}
+		done <- err
+	}()
+	<-started
+	c := open(t, dir, nodecache.Options{Stall: 200 * time.Millisecond})
+	_, err := c.Blob(t.Context(), digestOf(1), 1000, filling(1, new(atomic.Int64)))
+	var unusable *nodecache.UnusableError
+	if !errors.As(err, &unusable) || !strings.Contains(err.Error(), "without a byte") {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	interrupted := errors.New("interrupted")
+	cancel(interrupted)
+	if _, err := open(t, dir, nodecache.Options{}).Blob(ctx, digestOf(1), 1000, nil); !errors.Is(err, interrupted) {
+		t.Errorf("%v", err)
+	}
+	close(end)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPrunedByLastUse(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var times atomic.Int64
+	// Files take whole blocks of the disk.
+	probe := open(t, t.TempDir(), nodecache.Options{})
+	info, err := mustBlob(t, probe, 1, &times).File().Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	each := max(info.Size(), info.Sys().(*syscall.Stat_t).Blocks*512)
+
+	c := open(t, dir, nodecache.Options{MaxSize: 3 * each})
+	age := func(n int, ago time.Duration) {
+		t.Helper()
+		for _, part := range []string{"locks", "blobs/sha256"} {
+			if err := os.Chtimes(filepath.Join(dir, part, digestOf(n).Encoded()), time.Time{}, time.Now().Add(-ago)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for n := 1; n <= 3; n++ {
+		_ = mustBlob(t, c, n, &times).Close()
+		age(n, time.Duration(10-n)*time.Minute)
+	}
+	// The oldest is used again, and the second oldest is in use.
+	_ = mustBlob(t, c, 1, &times).Close()
+	inUse := mustBlob(t, c, 2, &times)
+	age(2, time.Hour)
+	if times.Load() != 4 {
+		t.Fatalf("%d fetches before anything was pruned", times.Load()-1)
+	}
+	_ = mustBlob(t, c, 4, &times).Close()
+	has := func(want ...int) {
+		t.Helper()
+		got := names(t, dir, "blobs/sha256")
+		for _, n := range want {
+			if !strings.Contains(strings.Join(got, " "), digestOf(n).Encoded()) {
+				t.Errorf("blob %d is gone", n)
+			}
+		}
+		if len(got) != len(want) || len(names(t, dir, "locks")) > len(want) {
+			t.Errorf("%d blobs and %d locks, want %d", len(got), len(names(t, dir, "locks")), len(want))
+		}
+	}
+	has(1, 2, 4)
+	// A part that nobody fetches any more goes as well.
+	old := filepath.Join(dir, "partial", digestOf(5).Encoded()+"."+strconv.Itoa(os.Geteuid()+1))
+	if err := os.WriteFile(old, content(5), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(old, time.Time{}, time.Now().Add(-48*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	_ = mustBlob(t, c, 6, &times).Close()
+	if has(2, 4, 6); len(names(t, dir, "partial")) > 0 {
+		t.Errorf("the part is still there")
+	}
+	// Everything in use: it is fetched past the cache.
+	second, third := mustBlob(t, c, 4, &times), mustBlob(t, c, 6, &times)
+	_, err = c.Blob(t.Context(), digestOf(7), 1000, filling(7, &times))
+	var unusable *nodecache.UnusableError
+	if !errors.As(err, &unusable) || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("%v", err)
+	}
+	for _, e := range []*nodecache.Entry{inUse, second, third} {
+		_ = e.Close()
+	}
+	small := open(t, dir, nodecache.Options{MaxSize: 999})
+	if _, err = small.Blob(t.Context(), digestOf(7), 1000, filling(7, &times)); !errors.As(err, &unusable) {
+		t.Errorf("%v", err)
+	}
+	if err := small.Close(); err != nil || len(names(t, dir, "blobs/sha256")) != 0 {
+		t.Errorf("%v, and there is %q", err, names(t, dir, "blobs/sha256"))
+	}
+}
