@@ -64,6 +64,7 @@ func scripts(t *testing.T, dir string, table *errorRows, more commands) testscri
 		"jsonfield":     cmdJSONField,
 		"many":          cmdMany,
 		"movereferrer":  cmdMoveReferrer,
+		"neversaw":      cmdNeverSaw,
 		"proxy":         cmdProxy,
 		"pullthrough":   cmdPullThrough,
 		"putmanifest":   cmdPutManifest,
@@ -74,6 +75,7 @@ func scripts(t *testing.T, dir string, table *errorRows, more commands) testscri
 		"tamperblob":    cmdTamperBlob,
 		"tamperlayout":  cmdTamperLayout,
 		"tokenfile":     cmdTokenFile,
+		"tokenregistry": cmdTokenRegistry,
 		"truncate":      cmdTruncate,
 		"signedago":     cmdSignedAgo,
 		"sleep":         cmdSleep,
@@ -138,6 +140,8 @@ type rig struct {
 	proxies map[string]*servertest.Proxy
 	// dirs are the storage directories of distribution registries, by address.
 	dirs map[string]string
+	// tokens are the token endpoints of registries, by the name of their proxy.
+	tokens map[string]*servertest.TokenService
 	// secrets must not be in anything that a command prints.
 	secrets []string
 	// own are stacks of the script's own, by the variable that names them.
@@ -155,7 +159,7 @@ func setUp(env *testscript.Env, w *world, table *errorRows) error {
 	_, script, _ := strings.Cut(tb.Name(), "/")
 	script = script[strings.LastIndex(script, "/")+1:]
 	r := &rig{world: w, tb: tb, script: script, table: table,
-		proxies: map[string]*servertest.Proxy{}, dirs: map[string]string{}, own: map[string]*servertest.Server{},
+		proxies: map[string]*servertest.Proxy{}, dirs: map[string]string{}, own: map[string]*servertest.Server{}, tokens: map[string]*servertest.TokenService{},
 		secrets: []string{w.signer, w.verifier, w.vault.RootToken}}
 	env.Values[rigKey{}] = r
 

@@ -4,28 +4,15 @@
 package registry_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/aegis-oci/aegis-oci/internal/servertest"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
@@ -215,84 +202,11 @@ func TestLoginAndLogout(t *testing.T) {
 	}
 }
 
-// tokens is a token endpoint as the distribution spec's "Token Authentication"
-// describes it, whose tokens a real registry checks.
-type tokens struct {
-	URL     string
-	Section string // of the registry's configuration
-	key     *ecdsa.PrivateKey
-	cert    []byte
-
-	mu     sync.Mutex
-	grants []string // how each token was asked for
-	scopes []string
-}
-
 const identityToken = "refresh-me"
 
-func tokenEndpoint(t *testing.T) *tokens {
+func tokenEndpoint(t *testing.T) *servertest.TokenService {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "tokens"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := &tokens{key: key, cert: cert}
-	srv := httptest.NewServer(k)
-	t.Cleanup(srv.Close)
-	bundle := writeFile(t, "roots.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})), 0o600)
-	k.URL = srv.URL
-	k.Section = fmt.Sprintf("auth:\n  token:\n    realm: %q\n    service: registry\n    issuer: tokens\n    rootcertbundle: %q\n", srv.URL+"/token", bundle)
-	return k
-}
-
-func (k *tokens) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	_ = req.ParseForm()
-	grant := "anonymous"
-	if u, p, ok := req.BasicAuth(); ok {
-		if grant = "basic"; u != user || p != password {
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-	}
-	if req.Method == http.MethodPost {
-		if grant = req.Form.Get("grant_type"); grant == "refresh_token" && req.Form.Get("refresh_token") != identityToken {
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-	}
-	k.mu.Lock()
-	k.grants = append(k.grants, grant)
-	k.scopes = append(k.scopes, req.Form["scope"]...)
-	k.mu.Unlock()
-	var access []map[string]any
-	for _, scope := range strings.Fields(strings.Join(req.Form["scope"], " ")) {
-		if parts := strings.Split(scope, ":"); len(parts) == 3 && grant != "anonymous" {
-			access = append(access, map[string]any{"type": parts[0], "name": parts[1], "actions": strings.Split(parts[2], ",")})
-		}
-	}
-	token := k.sign(map[string]any{"iss": "tokens", "aud": "registry", "sub": grant, "exp": time.Now().Add(time.Hour).Unix(),
-		"nbf": time.Now().Add(-time.Minute).Unix(), "iat": time.Now().Unix(), "jti": rand.Text(), "access": access})
-	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "access_token": token, "expires_in": 3600})
-}
-
-func (k *tokens) sign(claims map[string]any) string {
-	part := func(v any) string {
-		raw, _ := json.Marshal(v)
-		return base64.RawURLEncoding.EncodeToString(raw)
-	}
-	text := part(map[string]any{"typ": "JWT", "alg": "ES256", "x5c": []string{base64.StdEncoding.EncodeToString(k.cert)}}) + "." + part(claims)
-	sum := sha256.Sum256([]byte(text))
-	r, s, err := ecdsa.Sign(rand.Reader, k.key, sum[:])
-	if err != nil {
-		panic(err)
-	}
-	return text + "." + base64.RawURLEncoding.EncodeToString(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
+	return servertest.Tokens(t, user, password, identityToken)
 }
 
 func TestBearerTokens(t *testing.T) {
@@ -320,10 +234,10 @@ func TestBearerTokens(t *testing.T) {
 			} else {
 				pushImage(t, r, "v1", "layer")
 			}
-			if len(front.grants) > 3 || (c.grant != "") != slices.Contains(front.grants, c.grant) {
-				t.Errorf("tokens were asked for with %q", front.grants)
+			if len(front.Grants()) > 3 || (c.grant != "") != slices.Contains(front.Grants(), c.grant) {
+				t.Errorf("tokens were asked for with %q", front.Grants())
 			}
-			for _, s := range front.scopes {
+			for _, s := range front.Scopes() {
 				if !strings.HasPrefix(s, "repository:team/m:") {
 					t.Errorf("asked for the scope %q", s)
 				}
@@ -338,7 +252,7 @@ func TestAPullAsksForNoMoreThanPull(t *testing.T) {
 	host, _ := servertest.Distribution(t, front.Section)
 	o := registry.Options{Credentials: registry.CredentialOptions{Username: user, Password: password}}
 	pushImage(t, newRepo(t, host+"/team/m", o), "v1", "layer")
-	front.scopes = nil
+	front.Reset()
 	r := newRepo(t, host+"/team/m:v1", o)
 	if _, err := r.Resolve(t.Context()); err != nil {
 		t.Fatal(err)
@@ -346,8 +260,8 @@ func TestAPullAsksForNoMoreThanPull(t *testing.T) {
 	if _, err := r.FetchBlob(t.Context(), descOf([]byte("layer")), 100); err != nil {
 		t.Fatal(err)
 	}
-	if len(front.scopes) != 1 || front.scopes[0] != "repository:team/m:pull" {
-		t.Errorf("scopes %q", front.scopes)
+	if len(front.Scopes()) != 1 || front.Scopes()[0] != "repository:team/m:pull" {
+		t.Errorf("scopes %q", front.Scopes())
 	}
 }
 

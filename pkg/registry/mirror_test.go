@@ -140,7 +140,7 @@ func TestMirrorGetsNoCredentialOfTheRegistry(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := seen.values("Authorization")
-			if len(seen.all) == 0 || !slices.Equal(got, c.want) && !anonymousOnly(front, got) {
+			if len(seen.all) == 0 || !slices.Equal(got, c.want) && !anonymousOnly(got) {
 				t.Errorf("the mirror saw %q, want %q", got, c.want)
 			}
 			for _, v := range got {
@@ -154,7 +154,7 @@ func TestMirrorGetsNoCredentialOfTheRegistry(t *testing.T) {
 
 // anonymousOnly reports that the values are tokens that the endpoint gave to nobody:
 // they allow nothing.
-func anonymousOnly(k *tokens, values []string) bool {
+func anonymousOnly(values []string) bool {
 	for _, v := range values {
 		token, ok := strings.CutPrefix(v, "Bearer ")
 		if !ok || !strings.Contains(decodedPart(token), `"sub":"anonymous"`) {
@@ -263,7 +263,7 @@ func TestMirrorBelowAPath(t *testing.T) {
 	own := registry.CredentialOptions{Username: user, Password: password}
 	pushBlob(t, newRepo(t, host+"/proxy-hub/team/m", registry.Options{Credentials: own}), []byte("layer"))
 	config := writeFile(t, "config.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, basic(user, password)), 0o600)
-	front.scopes = nil
+	front.Reset()
 	r := mirroredRepo(t, memRegistry(t, nil)+"/team/m:v1", registry.Options{
 		Credentials: registry.CredentialOptions{ConfigFiles: []string{config}},
 		Mirrors:     []registry.Mirror{{URL: "http://" + host + "/v2/proxy-hub"}},
@@ -271,8 +271,8 @@ func TestMirrorBelowAPath(t *testing.T) {
 	if _, err := r.FetchBlob(t.Context(), descOf([]byte("layer")), 100); err != nil {
 		t.Fatal(err)
 	}
-	if len(front.scopes) != 1 || front.scopes[0] != "repository:proxy-hub/team/m:pull" {
-		t.Errorf("scopes %q", front.scopes)
+	if len(front.Scopes()) != 1 || front.Scopes()[0] != "repository:proxy-hub/team/m:pull" {
+		t.Errorf("scopes %q", front.Scopes())
 	}
 }
 
