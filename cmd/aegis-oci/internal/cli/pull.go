@@ -46,7 +46,7 @@ type unpackFlags struct {
 
 func (u *unpackFlags) register(f *flagSet) {
 	f.BoolVar(&u.replace, "replace", false, "replace another or a damaged verified model in the directory")
-	f.BoolVar(&u.link, "link", false, "with --replace: keep unchanged files themselves, by hard links, instead of copies")
+	f.BoolVar(&u.link, "link", false, "with --replace or --cache: take files as they are there, by hard links, instead of copies")
 	f.BoolVar(&u.allowRollback, "allow-rollback", false, "accept a signature older than the installed model's")
 	f.BoolVar(&u.skipUnknown, "skip-unknown", false, "go on without layers of unknown types")
 	f.StringVar(&u.cache, "cache", "", "directory of files by their digest that the pulls of a node share")
