@@ -27,6 +27,18 @@ func linkCount(info fs.FileInfo) uint64 {
 	return uint64(st.Nlink)
 }
 
+// sameVolume reports that two directories are on one file system.
+func sameVolume(a, b string) bool {
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	if errA != nil || errB != nil {
+		return false
+	}
+	stA, okA := infoA.Sys().(*syscall.Stat_t)
+	stB, okB := infoB.Sys().(*syscall.Stat_t)
+	return okA && okB && stA.Dev == stB.Dev
+}
+
 // syncDir flushes a directory's entries. File systems that cannot are let be.
 func syncDir(root *os.Root, name string) error {
 	d, err := root.Open(name)

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/windows"
 )
@@ -19,6 +21,12 @@ const oNoFollow = 0
 func ownedByUs(fs.FileInfo) bool { return true }
 
 func linkCount(fs.FileInfo) uint64 { return 1 }
+
+// sameVolume compares drives; a volume that is mounted in a directory passes for
+// the drive's.
+func sameVolume(a, b string) bool {
+	return strings.EqualFold(filepath.VolumeName(a), filepath.VolumeName(b))
+}
 
 // syncDir does nothing: NTFS journals directory entries by itself.
 func syncDir(*os.Root, string) error { return nil }

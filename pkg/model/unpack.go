@@ -111,6 +111,8 @@ type unpacking struct {
 	old *Installed
 	// part is what is there of the same model, when layers are added to it.
 	part *Installed
+	// fullCache means that nothing is to be fetched into the cache.
+	fullCache bool
 	// config is the config blob where it is needed to check archives later.
 	config []byte
 }
@@ -281,6 +283,8 @@ func (s *site) begin(dgst digest.Digest) error {
 type blob struct {
 	desc ocispec.Descriptor
 	name string
+	// executable reports that a file that is made of it will be.
+	executable bool
 }
 
 func (b blob) file() string { return blobFile(b.desc.Digest) }
@@ -292,16 +296,19 @@ func blobFile(d digest.Digest) string { return blobsDir + "/" + d.Encoded() }
 func (u *unpacking) blobs() []blob {
 	var (
 		all  []blob
-		seen = make(map[digest.Digest]bool)
+		seen = make(map[digest.Digest]int)
 	)
 	for _, l := range u.m.layers {
-		if !seen[l.Descriptor.Digest] {
-			seen[l.Descriptor.Digest] = true
-			all = append(all, blob{l.Descriptor, l.name()})
+		i, known := seen[l.Descriptor.Digest]
+		if !known {
+			i = len(all)
+			seen[l.Descriptor.Digest] = i
+			all = append(all, blob{desc: l.Descriptor, name: l.name()})
 		}
+		all[i].executable = all[i].executable || l.Executable
 	}
-	if u.m.compressed() && u.m.hasModelConfig() && !seen[u.m.config.Digest] {
-		all = append(all, blob{u.m.config, "config"})
+	if _, known := seen[u.m.config.Digest]; u.m.compressed() && u.m.hasModelConfig() && !known {
+		all = append(all, blob{desc: u.m.config, name: "config"})
 	}
 	return all
 }
@@ -334,5 +341,5 @@ func (u *unpacking) checkSpace(s *site, blobs []blob, old map[digest.Digest]stri
 	if need > free {
 		return &SpaceError{Dir: s.dst, Need: need, Free: free}
 	}
-	return nil
+	return u.checkCache(s, blobs, need)
 }

@@ -18,26 +18,55 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 )
 
+// checkCache looks whether what the cache lacks fits beside the model. Where it does
+// not, blobs are taken out of it and none are put in: a full disk would end the pull.
+func (u *unpacking) checkCache(s *site, blobs []blob, need int64) error {
+	if u.o.Cache == nil {
+		return nil
+	}
+	var missing int64
+	for _, b := range blobs {
+		if !u.o.Cache.Has(b.desc.Digest, b.desc.Size) {
+			missing += b.desc.Size
+		}
+	}
+	free, err := freeSpace(u.o.Cache.Dir())
+	if err != nil {
+		return fmt.Errorf("ask for the free space of the cache %s: %w", u.o.Cache.Dir(), err)
+	}
+	// Clones may take less than that.
+	if !u.o.Link && sameVolume(u.o.Cache.Dir(), s.stagingPath()) {
+		free -= need
+	}
+	if u.fullCache = missing > free; u.fullCache {
+		u.o.Warn(fmt.Sprintf("fetching past the cache %s: its volume has no room for %d bytes more", u.o.Cache.Dir(), missing))
+	}
+	return nil
+}
+
+// errNoFill is for blobs that are not to be put into the cache.
+var errNoFill = errors.New("the cache's volume has no room")
+
 // throughCache makes the staged file f out of the cache's blob, which is fetched if
 // it is not there. It reports whether it did; otherwise the blob is to be fetched
 // past the cache. What the cache holds is anybody's who can write to it: a blob with
 // wrong bytes is removed and fetched anew, once.
 func (t *transfer) throughCache(ctx context.Context, s *site, f *os.File) (bool, error) {
+	if t.fullCache && !t.cache.Has(t.desc.Digest, t.desc.Size) {
+		return false, nil // nothing is pruned for it either
+	}
 	for range 2 {
 		e, err := t.cache.Blob(ctx, t.desc.Digest, t.desc.Size, func(f *os.File, kept int64) error {
-			err := t.fetchRest(ctx, f, min(kept, t.desc.Size))
-			if err != nil && rejected(err) {
-				// Nobody gets to resume what is not the blob.
-				return errors.Join(err, f.Truncate(0))
-			}
-			return err
+			return t.fillCache(ctx, f, kept)
 		})
 		var unusable *nodecache.UnusableError
-		if errors.As(err, &unusable) {
+		switch {
+		case errors.Is(err, errNoFill):
+			return false, nil
+		case errors.As(err, &unusable):
 			t.warn("fetching " + t.name + " past the cache: " + err.Error())
 			return false, nil
-		}
-		if err != nil {
+		case err != nil:
 			return false, err
 		}
 		done, err := t.takeEntry(ctx, s, f, e)
@@ -53,13 +82,31 @@ func (t *transfer) throughCache(ctx context.Context, s *site, f *os.File) (bool,
 	return false, nil
 }
 
+// fillCache fetches the blob into the cache's file.
+func (t *transfer) fillCache(ctx context.Context, f *os.File, kept int64) error {
+	if t.fullCache {
+		return errNoFill
+	}
+	// It is read again at once, and leaves the page cache after that.
+	drop := t.drop
+	t.drop = false
+	defer func() { t.drop = drop }()
+	err := t.fetchRest(ctx, f, min(kept, t.desc.Size))
+	if err != nil && rejected(err) {
+		// Nobody gets to resume what is not the blob.
+		return errors.Join(err, f.Truncate(0))
+	}
+	return err
+}
+
 // takeEntry hashes the cache's blob on its way into staging. It reports whether it
 // is the blob that is wanted; if not, f is empty.
 func (t *transfer) takeEntry(ctx context.Context, s *site, f *os.File, e *nodecache.Entry) (bool, error) {
 	// What was fetched just now was shown already.
 	t.silent = e.Filled
 	defer func() { t.silent = false }()
-	if t.hardLink {
+	// A file's mode is that of all its names.
+	if t.hardLink && !t.executable {
 		if linked, err := t.linkEntry(ctx, s, e); err != nil || linked {
 			return linked, err
 		}

@@ -49,7 +49,7 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 				return err
 			}
 			t := &transfer{blob: b, fetch: u.fetch, progress: u.progress, drop: u.o.DropPageCache,
-				old: old[b.desc.Digest], hardLink: u.o.Link, buffers: buffers, cache: u.o.Cache, warn: u.o.Warn}
+				old: old[b.desc.Digest], hardLink: u.o.Link, buffers: buffers, cache: u.o.Cache, fullCache: u.fullCache, warn: u.o.Warn}
 			err := t.run(ctx, s)
 			fetched.Add(t.fetched)
 			reused.Add(t.reused)
@@ -72,6 +72,7 @@ type transfer struct {
 	hardLink        bool
 	buffers         *sync.Pool
 	cache           *nodecache.Cache // nil for none
+	fullCache       bool             // only what is there comes out of it
 	warn            func(string)
 	silent          bool // progress hears nothing
 	fetched, reused int64

@@ -100,6 +100,15 @@ func Open(dir string, o Options) (*Cache, error) {
 	return c, nil
 }
 
+// Dir is the cache's directory.
+func (c *Cache) Dir() string { return c.dir }
+
+// Has reports that a blob of that size is there, for now. Its content may be wrong.
+func (c *Cache) Has(d digest.Digest, size int64) bool {
+	info, err := c.root.Lstat(blobName(d))
+	return err == nil && info.Mode().IsRegular() && info.Size() == size
+}
+
 // prepare checks the directory and makes what is missing in it. A cache that
 // cannot be written to is still read.
 func (c *Cache) prepare() error {

@@ -211,5 +211,5 @@ func (r *Repository) Requests() int {
 	return int(n)
 }
 
-// Retries is how many operations were tried again so far.
+// Retries is how many operations were tried again so far, at another source too.
 func (r *Repository) Retries() int { return int(r.retries.Load()) }

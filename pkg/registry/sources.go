@@ -85,6 +85,11 @@ func (r *Repository) stream(ctx context.Context, desc ocispec.Descriptor, n int6
 	}
 	var body io.ReadCloser
 	err := r.sources.ask(ctx, desc.Digest, func(from *Repository, p *place) error {
+		if p == nil {
+			var err error
+			body, err = open(ctx, from)
+			return err
+		}
 		attempt, dog := watch(ctx, from.client.options.AnswerTimeout)
 		dog.timer.Stop() // until somebody reads
 		got, err := open(attempt, from)
@@ -92,10 +97,8 @@ func (r *Repository) stream(ctx context.Context, desc ocispec.Descriptor, n int6
 			dog.end()
 			return err
 		}
-		if body = got; p != nil {
-			r.sources.note(r.sources.gave, desc.Digest, p)
-			body = &mirrored{ReadCloser: got, s: r.sources, from: p, digest: desc.Digest, left: n, ctx: ctx, attempt: attempt, dog: dog}
-		}
+		r.sources.note(r.sources.gave, desc.Digest, p)
+		body = &mirrored{ReadCloser: got, s: r.sources, from: p, digest: desc.Digest, left: n, ctx: ctx, dog: dog}
 		return nil
 	})
 	if err != nil {
@@ -193,6 +196,7 @@ func (s *sources) note(list map[digest.Digest][]*place, d digest.Digest, p *plac
 // failed takes note of what a mirror did wrong.
 func (s *sources) failed(p *place, d digest.Digest, err error) {
 	var e *Error
+	s.repo.retries.Add(1)
 	switch {
 	case errors.As(err, &e) && e.lied:
 		p.lied(fmt.Sprintf("it sent other bytes than %s", d))
@@ -219,6 +223,7 @@ func (r *Repository) Doubt(d digest.Digest, whole bool) bool {
 	delete(s.gave, d)
 	s.mu.Unlock()
 	for _, p := range gave {
+		r.retries.Add(1)
 		if whole {
 			p.lied(fmt.Sprintf("it sent other bytes than %s", d))
 			continue
@@ -251,15 +256,14 @@ func (r *Repository) Mirrors(all bool) []*Repository {
 // one fails in a way that has its reader go on from another source.
 type mirrored struct {
 	io.ReadCloser
-	s       *sources
-	from    *place
-	digest  digest.Digest
-	left    int64
-	ctx     context.Context
-	attempt context.Context
-	dog     *watchdog
-	waited  time.Duration // for the bytes counted in slow
-	slow    int64
+	s      *sources
+	from   *place
+	digest digest.Digest
+	left   int64
+	ctx    context.Context
+	dog    *watchdog
+	waited time.Duration // for the bytes counted in slow
+	slow   int64
 }
 
 // dripping is the fewest bytes that have to come in the time for which a mirror

@@ -1,0 +1,153 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	modelspec "github.com/modelpack/model-spec/specs-go/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
+)
+
+func openCache(t testing.TB, dir string) *nodecache.Cache {
+	t.Helper()
+	c, err := nodecache.Open(dir, nodecache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// TestCacheLeavesRoomForTheModel: on one volume with room for the model alone the
+// cache is left, and what is in it is used.
+func TestCacheLeavesRoomForTheModel(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	a := newArtifact().file("a", random(600<<10)).file("b", random(100<<10))
+	v, m := a.decode(t)
+	volume := mountTmpfs(t, "1m")
+	cache := openCache(t, filepath.Join(volume, "cache"))
+	var warnings []string
+	o := UnpackOptions{Cache: cache, Warn: func(s string) { warnings = append(warnings, s) }}
+	f := a.fetcher()
+	if _, err := Unpack(t.Context(), f, v, m, filepath.Join(volume, "m"), o); err != nil {
+		t.Fatal(err)
+	}
+	checkInstalled(t, filepath.Join(volume, "m"), v, 2)
+	if len(f.calls) != 2 || len(warnings) != 1 || !strings.Contains(warnings[0], "no room") {
+		t.Errorf("%d blobs were fetched, warnings %q", len(f.calls), warnings)
+	}
+	if left, err := os.ReadDir(filepath.Join(volume, "cache", "blobs", "sha256")); err != nil || len(left) > 0 {
+		t.Errorf("the cache has %d blobs, %v", len(left), err)
+	}
+	// With links the two are one.
+	must(t, os.RemoveAll(filepath.Join(volume, "m")))
+	o.Link = true
+	if _, err := Unpack(t.Context(), a.fetcher(), v, m, filepath.Join(volume, "m"), o); err != nil || len(warnings) != 1 {
+		t.Errorf("%v, warnings %q", err, warnings)
+	}
+}
+
+// TestCacheKeepsModesApart: a file's mode is that of all its names, so what is to be
+// executable is not linked.
+func TestCacheKeepsModesApart(t *testing.T) {
+	content := random(10 << 10)
+	a := newArtifact().file("plain", content)
+	b := newArtifact().layer(modelspec.MediaTypeModelWeightRaw, content, map[string]string{
+		ocispec.AnnotationTitle: "run", modelspec.AnnotationFileMetadata: `{"name":"run","mode":493,"uid":0,"gid":0,"size":10240,"mtime":"2026-01-01T00:00:00Z","typeflag":0}`,
+	})
+	dir, cache := t.TempDir(), openCache(t, t.TempDir())
+	for name, art := range map[string]*artifact{"a": a, "b": b} {
+		v, m := art.decode(t)
+		if _, err := Unpack(t.Context(), art.fetcher(), v, m, filepath.Join(dir, name), UnpackOptions{Cache: cache, Link: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, executable := range map[string]bool{"a/plain": false, "b/run": true} {
+		info, err := os.Stat(filepath.Join(dir, path))
+		if err != nil || (info.Mode().Perm()&0o111 != 0) != executable || (info.Sys().(*syscall.Stat_t).Nlink == 1) != executable {
+			t.Errorf("%s: %v, %d names, %v", path, info.Mode(), info.Sys().(*syscall.Stat_t).Nlink, err)
+		}
+	}
+}
+
+// hearing adds up what a progress is told.
+type hearing struct {
+	mu    sync.Mutex
+	sum   map[string]int64
+	back  bool
+	sizes map[string]int64
+}
+
+func (h *hearing) Start(name string, size int64) { h.mu.Lock(); h.sizes[name] = size; h.mu.Unlock() }
+func (h *hearing) Done(string)                   {}
+func (h *hearing) Add(name string, n int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sum[name] += n
+	h.back = h.back || n < 0
+}
+
+// TestCacheShowsEachByteOnce: copying out of the cache is no progress of its own.
+func TestCacheShowsEachByteOnce(t *testing.T) {
+	a := newArtifact().file("a", random(3<<20)).file("b", random(10))
+	v, m := a.decode(t)
+	cache := openCache(t, t.TempDir())
+	for _, round := range []string{"filled", "taken"} {
+		h := &hearing{sum: map[string]int64{}, sizes: map[string]int64{}}
+		o := UnpackOptions{Cache: cache, Progress: h, DropPageCache: true}
+		got, err := Unpack(t.Context(), a.fetcher(), v, m, filepath.Join(t.TempDir(), "m"), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.back || h.sum["a"] != 3<<20 || h.sum["b"] != 10 {
+			t.Errorf("%s: %v were shown of %v", round, h.sum, h.sizes)
+		}
+		if fetched := got.BytesFetched; (fetched == 3<<20+10) != (round == "filled") || got.BytesReused+fetched != 3<<20+10 {
+			t.Errorf("%s: %d fetched, %d reused", round, fetched, got.BytesReused)
+		}
+	}
+}
+
+// TestCacheOnAFullVolume: somebody fills it after we looked. The blob is fetched past
+// the cache, and nothing of it stays there.
+func TestCacheOnAFullVolume(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	a := newArtifact().file("a", random(600<<10))
+	v, m := a.decode(t)
+	volume := mountTmpfs(t, "1m")
+	cache := openCache(t, filepath.Join(volume, "cache"))
+	f := a.fetcher()
+	f.serve = func(_ ocispec.Descriptor, content []byte, offset int64) (io.ReadCloser, error) {
+		if len(f.calls) == 1 {
+			return nil, os.WriteFile(filepath.Join(volume, "filler"), make([]byte, 900<<10), 0o644)
+		}
+		return io.NopCloser(bytes.NewReader(content[offset:])), nil
+	}
+	var warnings []string
+	dst := filepath.Join(t.TempDir(), "m")
+	if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{Cache: cache, Warn: func(s string) { warnings = append(warnings, s) }}); err != nil {
+		t.Fatal(err)
+	}
+	checkInstalled(t, dst, v, 1)
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "fetching a past the cache: its volume is full") {
+		t.Errorf("warnings %q", warnings)
+	}
+	for _, part := range []string{"partial", "blobs/sha256"} {
+		wantOnly(t, filepath.Join(volume, "cache", part))
+	}
+}
