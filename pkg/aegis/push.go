@@ -4,15 +4,12 @@
 package aegis
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
 
 	modelspec "github.com/modelpack/model-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
@@ -61,12 +58,12 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (PushResult, error) {
 	if err != nil {
 		return PushResult{}, err
 	}
-	packed, err := c.pack(ctx, o)
+	draft, err := c.prepare(ctx, o)
 	if err != nil {
 		return PushResult{}, err
 	}
 	watch.lap("pack")
-	uploaded, err := c.upload(ctx, repo, packed)
+	packed, uploaded, err := c.upload(ctx, repo, draft)
 	if err != nil {
 		return PushResult{}, err
 	}
@@ -136,17 +133,14 @@ func checkTags(ref registry.Reference, tags []string) error {
 	return nil
 }
 
-// pack hashes the model, within the layer limit that the registry documents.
-func (c *Client) pack(ctx context.Context, o PushOptions) (*model.Packed, error) {
+// prepare finds the model, within the layer limit that the registry documents.
+func (c *Client) prepare(ctx context.Context, o PushOptions) (*model.Draft, error) {
 	limit, service := registry.LayerLimit(o.Ref.Registry)
 	p := o.Pack
 	if limit > 0 && (p.MaxFileSize == 0 || limit < p.MaxFileSize) {
 		p.MaxFileSize = limit
 	}
-	if p.Progress == nil {
-		p.Progress = c.opts.Progress
-	}
-	packed, err := model.Pack(ctx, o.Paths, p)
+	draft, err := model.Prepare(ctx, o.Paths, p)
 	var large *model.FileSizeError
 	switch {
 	case errors.As(err, &large) && large.Max == limit:
@@ -154,42 +148,7 @@ func (c *Client) pack(ctx context.Context, o PushOptions) (*model.Packed, error)
 	case err != nil:
 		return nil, &PackError{Err: err}
 	}
-	return packed, nil
-}
-
-// upload pushes every blob that the registry lacks and returns the bytes sent.
-func (c *Client) upload(ctx context.Context, repo *registry.Repository, packed *model.Packed) (int64, error) {
-	var sent atomic.Int64
-	var total int64
-	for _, b := range packed.Blobs() {
-		total += b.Descriptor.Size
-	}
-	model.Plan(c.opts.Progress, total)
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(c.opts.Concurrency)
-	for _, b := range packed.Blobs() {
-		g.Go(func() error {
-			c.start(b.Path, b.Descriptor.Size)
-			defer c.done(b.Path)
-			m := &meter{name: b.Path, progress: c.opts.Progress}
-			uploaded, err := repo.PushBlob(ctx, b.Descriptor, func() (io.ReadCloser, error) {
-				rc, err := m.open(b.Open)
-				if err != nil {
-					return nil, err
-				}
-				return c.throttle.Reader(ctx, rc), nil
-			})
-			if err != nil {
-				return fmt.Errorf("push %s: %w", cmp.Or(b.Path, "the config"), err)
-			}
-			if uploaded {
-				sent.Add(b.Descriptor.Size)
-			}
-			return nil
-		})
-	}
-	err := g.Wait()
-	return sent.Load(), err
+	return draft, nil
 }
 
 func (c *Client) start(name string, total int64) {

@@ -5,7 +5,6 @@ package model
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"io"
 	"runtime"
@@ -126,36 +125,15 @@ func (p *Packed) TotalSize() int64 { return p.total }
 // *CollisionError, *EmptyError, *TooManyFilesError, *FileSizeError, *ChangedError,
 // and those of the file system.
 func Pack(ctx context.Context, paths []string, o PackOptions) (*Packed, error) {
-	if err := o.check(); err != nil {
-		return nil, err
-	}
-	sources, err := findSources(ctx, paths, &o)
+	d, err := Prepare(ctx, paths, o)
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(sources, func(a, b source) int { return cmp.Compare(a.path, b.path) })
-	files, details, err := examine(ctx, sources)
+	digests, err := d.hashAll(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := o.sizesAllowed(files); err != nil {
-		return nil, err
-	}
-	details = o.Details.over(details)
-	// Digests have one length, so the size of the manifest is known before the
-	// long work of hashing.
-	if _, err := newPacked(files, details, &o); err != nil {
-		return nil, err
-	}
-	if err := hashAll(ctx, sources, files, &o); err != nil {
-		return nil, err
-	}
-	p, err := newPacked(files, details, &o)
-	if err != nil {
-		return nil, err
-	}
-	p.addBlobs(sources)
-	return p, nil
+	return d.Pack(digests)
 }
 
 func (o *PackOptions) sizesAllowed(files []File) error {

@@ -4,13 +4,11 @@
 package model
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -20,14 +18,11 @@ import (
 // hashBuffer is the size of a read, in bytes; memory is this times Concurrency.
 const hashBuffer = 1 << 20
 
-// hashAll sets the digest of each file. The largest start first, so that no core
+// hashAll returns the digest of each file. The largest start first, so that no core
 // is left with one of them at the end.
-func hashAll(ctx context.Context, sources []source, files []File, o *PackOptions) error {
-	order := make([]int, len(sources))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(files[b].Size, files[a].Size) })
+func (d *Draft) hashAll(ctx context.Context) ([]digest.Digest, error) {
+	o, files := &d.options, d.files
+	digests := make([]digest.Digest, len(files))
 	buffers := sync.Pool{New: func() any { b := make([]byte, hashBuffer); return &b }}
 	progress := orNoProgress(o.Progress)
 	var total int64
@@ -37,23 +32,23 @@ func hashAll(ctx context.Context, sources []source, files []File, o *PackOptions
 	Plan(progress, total)
 	group, hashing := errgroup.WithContext(ctx)
 	group.SetLimit(o.concurrency())
-	for _, i := range order {
+	for _, i := range d.Largest() {
 		if hashing.Err() != nil {
 			break
 		}
 		group.Go(func() error {
 			buf := buffers.Get().(*[]byte)
 			defer buffers.Put(buf)
-			dgst, err := sources[i].hash(hashing, *buf, progress)
-			files[i].Digest = dgst
+			dgst, err := d.sources[i].hash(hashing, *buf, progress)
+			digests[i] = dgst
 			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return err
+		return nil, err
 	}
 	// Cancelled before the first file was begun: no file reported it.
-	return ctx.Err()
+	return digests, ctx.Err()
 }
 
 // hash reads the file once. A *ChangedError means that it was not the same file,
@@ -97,12 +92,19 @@ func (s *source) hash(ctx context.Context, buf []byte, progress Progress) (diges
 }
 
 // reader opens the file to be sent.
-func (s *source) reader() (io.ReadCloser, error) {
+func (s *source) reader() (io.ReadCloser, error) { return s.readerAt(0) }
+
+// readerAt opens it from an offset on.
+func (s *source) readerAt(offset int64) (io.ReadCloser, error) {
 	f, err := s.open()
 	if err != nil {
 		return nil, err
 	}
-	return &sourceReader{source: s, file: f}, nil
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("read %q: %w", s.path, rootCause(err))
+	}
+	return &sourceReader{source: s, file: f, read: offset}, nil
 }
 
 // sourceReader reads a source and looks once more at the end. It is a courtesy to
@@ -110,7 +112,7 @@ func (s *source) reader() (io.ReadCloser, error) {
 type sourceReader struct {
 	source *source
 	file   *os.File
-	read   int64
+	read   int64 // offset of the next byte
 }
 
 func (r *sourceReader) Read(p []byte) (int, error) {

@@ -213,3 +213,6 @@ func (r *Repository) Requests() int {
 
 // Retries is how many operations were tried again so far, at another source too.
 func (r *Repository) Retries() int { return int(r.retries.Load()) }
+
+// CountRetry counts one more, of a caller that tries again itself.
+func (r *Repository) CountRetry() { r.retries.Add(1) }

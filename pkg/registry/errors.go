@@ -130,6 +130,9 @@ func (e *Error) Retryable() bool {
 	return false
 }
 
+// RetryAfter is how long the registry asked to wait; zero when it did not.
+func (e *Error) RetryAfter() time.Duration { return e.retryAfter }
+
 // Retryable reports whether err is, or wraps, an *Error that may pass.
 func Retryable(err error) bool {
 	var e *Error

@@ -28,6 +28,24 @@ func LayerLimit(registryHost string) (bytes int64, name string) {
 	return 0, ""
 }
 
+// quayPiece keeps requests below the 20 GB that quay.io takes in one.
+const quayPiece = 4 << 30
+
+// uploadRules knows the services that do not take a blob of unknown digest in a
+// request of any length. Amazon ECR wants chunks of its own sizes, Google Artifact
+// Registry knows none, GitHub's answers 416 to one of more than 4 MiB.
+func uploadRules(registryHost string) UploadRules {
+	host, _, _ := strings.Cut(strings.ToLower(registryHost), ":")
+	switch {
+	case host == "ghcr.io", host == "public.ecr.aws", isPrivateECR(host),
+		host == "gcr.io", strings.HasSuffix(host, ".gcr.io"), strings.HasSuffix(host, ".pkg.dev"):
+		return UploadRules{Whole: true}
+	case host == "quay.io":
+		return UploadRules{Piece: quayPiece}
+	}
+	return UploadRules{}
+}
+
 // isPrivateECR matches ACCOUNT.dkr.ecr[-fips].REGION.amazonaws.com[.cn].
 func isPrivateECR(host string) bool {
 	host = strings.TrimSuffix(host, ".cn")

@@ -1,0 +1,218 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Upload is a blob's upload session (distribution spec 1.1, "Pushing a blob in
+// chunks"): its digest is named at the end, so that content can be hashed while it
+// is sent. It is for one goroutine at a time.
+type Upload struct {
+	repo     *Repository
+	about    string
+	at       url.URL
+	minChunk int64
+	// astray says that the registry may hold more or less than its last answer said.
+	astray bool
+}
+
+const opUpload = "push blob"
+
+// BeginUpload asks for a session. name says what is sent, for errors.
+func (r *Repository) BeginUpload(ctx context.Context, name string) (*Upload, error) {
+	about := r.Name() + " (" + clip(printable(name), 200) + ")"
+	got, err := r.do(ctx, call{
+		op: opUpload, about: about, method: http.MethodPost, url: r.path("blobs", "uploads", ""), push: true,
+		accept: []int{http.StatusAccepted},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.session(about, got)
+}
+
+func (r *Repository) session(about string, got *answer) (*Upload, error) {
+	at, err := r.location(opUpload, about, got.header.Get("Location"))
+	if err != nil {
+		return nil, err
+	}
+	// A length that is none, or absurd, is no wish that we could meet.
+	least, err := strconv.ParseInt(got.header.Get("OCI-Chunk-Min-Length"), 10, 64)
+	if err != nil || least < 0 {
+		least = 0
+	}
+	return &Upload{repo: r, about: about, at: *at, minChunk: least}, nil
+}
+
+// MinChunk is the fewest bytes that the registry takes in a piece that is not the
+// last one; zero when it does not say.
+func (u *Upload) MinChunk() int64 { return u.minChunk }
+
+// Send sends size bytes, which begin at offset of the blob, in one request, once.
+// open returns them, and is called again when the registry asks for credentials.
+func (u *Upload) Send(ctx context.Context, offset, size int64, open func() (io.ReadCloser, error)) error {
+	u.astray = true
+	got, err := u.repo.send(ctx, call{
+		op: opUpload, about: u.about, method: http.MethodPatch, url: u.at, push: true,
+		header: http.Header{
+			"Content-Type":  {"application/octet-stream"},
+			"Content-Range": {fmt.Sprintf("%d-%d", offset, offset+size-1)},
+		},
+		// Amazon ECR answers 201 to a chunk.
+		accept: []int{http.StatusAccepted, http.StatusCreated, http.StatusNoContent},
+		size:   size, body: open,
+	})
+	if err != nil {
+		return err
+	}
+	if err := u.move(got); err != nil {
+		return err
+	}
+	if held, ok := heldBytes(got.header.Get("Range")); ok && held != offset+size {
+		return newError(opUpload, u.about, Unavailable, "it kept %d of %d bytes", held, offset+size)
+	}
+	u.astray = false
+	return nil
+}
+
+// move follows the session to where the next request has to go.
+func (u *Upload) move(got *answer) error {
+	header := got.header.Get("Location")
+	if header == "" {
+		return nil
+	}
+	at, err := u.repo.location(opUpload, u.about, header)
+	if err != nil {
+		return err
+	}
+	u.at = *at
+	return nil
+}
+
+// Received asks how many bytes the registry holds.
+func (u *Upload) Received(ctx context.Context) (int64, error) {
+	got, err := u.repo.do(ctx, u.status())
+	if err != nil {
+		return 0, err
+	}
+	return u.received(got)
+}
+
+func (u *Upload) status() call {
+	return call{
+		op: opUpload, about: u.about, method: http.MethodGet, url: u.at, push: true,
+		accept: []int{http.StatusNoContent, http.StatusOK, http.StatusAccepted},
+	}
+}
+
+func (u *Upload) received(got *answer) (int64, error) {
+	held, ok := heldBytes(got.header.Get("Range"))
+	if !ok {
+		return 0, newError(opUpload, u.about, Protocol, "no Range in the upload's status")
+	}
+	if err := u.move(got); err != nil {
+		return 0, err
+	}
+	u.astray = false
+	return held, nil
+}
+
+var heldRange = regexp.MustCompile(`^(?:bytes[= ])?0-(-?[0-9]{1,18})$`)
+
+// heldBytes reads the Range of an upload. "0-0" is what distribution says of an
+// empty one too; it is taken for that, and a byte that is there after all makes
+// the next request fail, not the blob.
+func heldBytes(header string) (int64, bool) {
+	m := heldRange.FindStringSubmatch(header)
+	if m == nil {
+		return 0, false
+	}
+	last, err := strconv.ParseInt(m[1], 10, 64)
+	if err != nil || last <= 0 {
+		return 0, err == nil
+	}
+	return last + 1, true
+}
+
+// Commit ends the session: what was sent becomes the blob d. It is sent once.
+func (u *Upload) Commit(ctx context.Context, d digest.Digest) error {
+	target := u.at
+	query := target.Query()
+	query.Set("digest", d.String())
+	target.RawQuery = query.Encode()
+	got, err := u.repo.send(ctx, call{
+		op: opUpload, about: u.about, method: http.MethodPut, url: target, push: true,
+		header: http.Header{"Content-Type": {"application/octet-stream"}},
+		accept: []int{http.StatusCreated, http.StatusOK, http.StatusNoContent},
+		body:   func() (io.ReadCloser, error) { return http.NoBody, nil },
+	})
+	if err != nil {
+		return err
+	}
+	if says := got.header.Get(digestHeader); says != "" && says != d.String() {
+		return newError(opUpload, u.about, Corrupt, "the registry stored it as %s", clip(printable(says), 100))
+	}
+	return nil
+}
+
+const (
+	// cancelTimeout bounds how long a failed push waits to clean up behind itself.
+	cancelTimeout = 5 * time.Second
+	cancelTries   = 3
+	cancelPause   = 100 * time.Millisecond
+)
+
+// Cancel has the registry forget the session, also when ctx is over. It is a
+// courtesy: registries drop abandoned sessions on their own, later.
+func (u *Upload) Cancel(ctx context.Context) {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
+	defer stop()
+	var err error
+	for range cancelTries {
+		if u.astray {
+			// The location of distribution holds the offset, and it wants the true one.
+			var got *answer
+			if got, err = u.repo.send(ctx, u.status()); err == nil {
+				_, err = u.received(got)
+			}
+		}
+		if err == nil {
+			_, err = u.repo.send(ctx, call{
+				op: "cancel upload", about: u.about, method: http.MethodDelete, url: u.at, push: true,
+				accept: []int{http.StatusNoContent, http.StatusOK, http.StatusAccepted, http.StatusNotFound},
+			})
+		}
+		if err == nil || sleep(ctx, cancelPause) != nil {
+			break
+		}
+		u.astray = true
+	}
+	if err != nil {
+		u.repo.client.options.Logger.LogAttrs(ctx, slog.LevelDebug, "registry upload not cancelled", slog.String("reason", err.Error()))
+	}
+}
+
+// UploadRules is how a registry takes blobs whose digest is not known yet.
+type UploadRules struct {
+	// Whole says that a blob must be sent in one request that names its digest.
+	Whole bool
+	// Piece is the most bytes of one request, zero for no bound.
+	Piece int64
+}
+
+// UploadRules returns what is known of the registry's service. The rest shows when
+// it is tried.
+func (r *Repository) UploadRules() UploadRules { return uploadRules(r.ref.Registry) }

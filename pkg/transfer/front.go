@@ -1,0 +1,249 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package transfer
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// markEvery is how far apart the states of the hash are that are kept to go
+	// back to, and marksKept how many: a registry falls behind by what was in
+	// buffers on the way. Further back the file is hashed again.
+	markEvery = 4 << 20
+	marksKept = 64
+	rereadBuf = 256 << 10
+)
+
+// front is how far a file was sent and hashed. Of the bodies that it opened only
+// the latest moves it: a transport may still read from one that it has failed to
+// send.
+type front struct {
+	file File
+
+	mu       sync.Mutex
+	offset   int64
+	high     int64 // the furthest offset that was ever sent
+	hash     hash.Cloner
+	marks    []mark
+	latest   *body
+	err      error // the file's own
+	reading  time.Duration
+	readFrom time.Time
+}
+
+// mark is the hash of all before an offset.
+type mark struct {
+	offset int64
+	hash   hash.Cloner
+}
+
+// newHash is SHA-256, whose state can be copied.
+func newHash() hash.Cloner { return sha256.New().(hash.Cloner) }
+
+func clone(h hash.Cloner) hash.Cloner {
+	// The standard library's SHA-256 never fails to.
+	c, err := h.Clone()
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+func newFront(f File) *front { return &front{file: f, hash: newHash()} }
+
+func (f *front) at() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.offset
+}
+
+func (f *front) furthest() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.high
+}
+
+func (f *front) failure() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// fail notes that the file cannot be sent; the first reason stays.
+func (f *front) fail(err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		f.err = err
+	}
+	return f.err
+}
+
+func (f *front) digest() digest.Digest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return digest.NewDigest(digest.SHA256, f.hash)
+}
+
+// state is a copy of the hash, and what it is of.
+func (f *front) state() mark {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return mark{f.offset, clone(f.hash)}
+}
+
+// rewind goes back to an offset. What lies between it and the mark before is read
+// again, to be hashed.
+func (f *front) rewind(offset int64) error {
+	f.mu.Lock()
+	f.latest = nil
+	if offset == f.offset {
+		f.mu.Unlock()
+		return nil
+	}
+	for len(f.marks) > 0 && f.marks[len(f.marks)-1].offset > offset {
+		f.marks = f.marks[:len(f.marks)-1]
+	}
+	from := mark{0, newHash()}
+	if n := len(f.marks); n > 0 {
+		from = mark{f.marks[n-1].offset, clone(f.marks[n-1].hash)}
+	}
+	f.mu.Unlock()
+	if from.offset < offset {
+		if err := f.reread(from, offset); err != nil {
+			return f.fail(err)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.offset, f.hash = offset, from.hash
+	return nil
+}
+
+func (f *front) reread(from mark, end int64) error {
+	rc, err := f.file.Open(from.offset)
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	n, err := io.CopyBuffer(onlyWriter{from.hash}, io.LimitReader(rc, end-from.offset), make([]byte, rereadBuf))
+	if err != nil {
+		return err
+	}
+	if n != end-from.offset {
+		return fmt.Errorf("the file ends %d bytes early", end-from.offset-n)
+	}
+	return nil
+}
+
+type onlyWriter struct{ io.Writer }
+
+// open is the body of a request that sends n bytes from offset on. A second one
+// for the same request starts over.
+func (f *front) open(offset, n int64, p *push) (io.ReadCloser, error) {
+	if err := p.moveTo(offset); err != nil {
+		return nil, err
+	}
+	rc, err := f.file.Open(offset)
+	if err != nil {
+		return nil, f.fail(err)
+	}
+	b := &body{front: f, file: rc, left: n, push: p}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.latest = b
+	if f.readFrom.IsZero() {
+		f.readFrom = p.o.Now()
+	}
+	return b, nil
+}
+
+// body reads one request's bytes and hashes them as they go by.
+type body struct {
+	front *front
+	push  *push
+	file  io.ReadCloser
+	left  int64
+
+	closed atomic.Bool
+}
+
+var errSuperseded = errors.New("the request is over")
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, io.EOF
+	}
+	began := b.push.o.Now()
+	n, err := b.file.Read(p[:min(int64(len(p)), b.left)])
+	took := b.push.o.Now().Sub(began)
+	if b.closed.Load() {
+		return 0, errSuperseded
+	}
+	if n == 0 && err == io.EOF {
+		err = fmt.Errorf("the file ends %d bytes early", b.left)
+	}
+	if n > 0 && err == io.EOF {
+		err = nil
+	}
+	if err := b.front.advance(b, p[:n], took, err); err != nil {
+		return 0, err
+	}
+	b.left -= int64(n)
+	b.push.moved(int64(n))
+	b.push.ahead.consider()
+	return n, nil
+}
+
+// Close may come in the middle of a Read, when the registry answers early.
+func (b *body) Close() error {
+	b.closed.Store(true)
+	return b.file.Close()
+}
+
+// advance hashes p, which is sent next, unless b's request is over.
+func (f *front) advance(b *body, p []byte, took time.Duration, err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.latest != b {
+		return errSuperseded
+	}
+	if err != nil {
+		if f.err == nil {
+			f.err = err
+		}
+		return err
+	}
+	f.reading += took
+	for len(p) > 0 {
+		n := min(int64(len(p)), markEvery-f.offset%markEvery)
+		f.hash.Write(p[:n])
+		p = p[n:]
+		if f.offset += n; f.offset%markEvery == 0 {
+			f.mark()
+		}
+	}
+	f.high = max(f.high, f.offset)
+	return nil
+}
+
+func (f *front) mark() {
+	if n := len(f.marks); n > 0 && f.marks[n-1].offset >= f.offset {
+		return
+	}
+	if len(f.marks) == marksKept {
+		f.marks = append(f.marks[:0], f.marks[1:]...)
+	}
+	f.marks = append(f.marks, mark{f.offset, clone(f.hash)})
+}

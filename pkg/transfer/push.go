@@ -1,0 +1,328 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package transfer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Destination is where a blob of unknown digest is sent.
+type Destination interface {
+	// Begin opens a session. An error that is ErrUnsupported says that the digest
+	// has to be known.
+	Begin(ctx context.Context) (Session, error)
+	// Has asks for a blob of this digest and size.
+	Has(ctx context.Context, d digest.Digest, size int64) (bool, error)
+}
+
+// Session is one upload, for one goroutine at a time. Any of its errors may be
+// ErrLost, ErrUnsupported or ErrPiece; what else may pass is up to
+// Options.Retryable.
+type Session interface {
+	// MinChunk is the fewest bytes of a piece that is not the last one.
+	MinChunk() int64
+	// Send sends size bytes, from offset of the blob on; open opens them, at each
+	// call anew.
+	Send(ctx context.Context, offset, size int64, open func() (io.ReadCloser, error)) error
+	// Received asks how many bytes there are at the other end.
+	Received(ctx context.Context) (int64, error)
+	// Commit makes what was sent the blob d.
+	Commit(ctx context.Context, d digest.Digest) error
+	// Cancel forgets what was sent, also when ctx is over.
+	Cancel(ctx context.Context)
+}
+
+var (
+	// ErrLost means that a session cannot go on: it is gone, or no longer holds
+	// what was sent. Another one can begin.
+	ErrLost = errors.New("the upload has to begin anew")
+	// ErrUnsupported means that a server takes no blob whose digest it is not told
+	// beforehand.
+	ErrUnsupported = errors.New("the server does not take uploads in this form")
+	// ErrPiece means that a request was larger than the server takes.
+	ErrPiece = errors.New("the server takes no request of this size")
+)
+
+// File is what is sent.
+type File interface {
+	// Size is that of the file as it was found, in bytes.
+	Size() int64
+	// Open opens it at an offset. Open and the reads at its end fail when it is no
+	// longer the file that was found.
+	Open(offset int64) (io.ReadCloser, error)
+	// Check fails when it is no longer the file that was found.
+	Check() error
+}
+
+const (
+	// maxRestarts bounds how often a blob is sent from its beginning again.
+	maxRestarts = 8
+	// smallPiece is what is tried where a whole file is too large for one request,
+	// as behind many a proxy; half of it and so on after that, to leastPiece.
+	smallPiece = 64 << 20
+	leastPiece = 4 << 20
+)
+
+// PushOptions tune Push. The zero value is usable.
+type PushOptions struct {
+	Options // Stall has no meaning here
+	// Piece is the most bytes of one request. Zero is no bound.
+	Piece int64
+	// Throttle bounds the rate at which the file is sent; it may be nil.
+	Throttle *Throttle
+	// Moved hears of every byte sent, and negatively of those that have to be sent
+	// again. Nil is nobody.
+	Moved func(n int64)
+}
+
+// Pushed is a blob that is in its place.
+type Pushed struct {
+	Digest digest.Digest
+	// Sent is false when the blob turned out to be there already.
+	Sent bool
+}
+
+// Push reads f once, hashes it while it is sent, and names the digest at the end.
+// A connection that breaks is resumed where the server says it stands; a session
+// that is lost is begun anew. While the network is much slower than the disk, a
+// second reader hashes ahead, and the upload ends when the blob proves to be
+// there. Nothing is committed when f changes. A session that is given up is
+// cancelled.
+func Push(ctx context.Context, dst Destination, f File, o PushOptions) (Pushed, error) {
+	o.Options = o.withDefaults()
+	p := &push{dst: dst, file: f, o: o, front: newFront(f), since: o.Now(), piece: o.Piece}
+	inner, cancel := context.WithCancelCause(ctx)
+	p.ahead = newAhead(inner, cancel, p)
+	done, err := p.run(inner)
+	cancel(context.Canceled)
+	p.ahead.wait()
+	if p.session != nil {
+		p.session.Cancel(ctx)
+	}
+	return done, err
+}
+
+type push struct {
+	dst     Destination
+	file    File
+	o       PushOptions
+	front   *front
+	session Session
+	piece   int64 // the most bytes of one request, zero for no bound
+	ahead   *ahead
+
+	// since is when the time without progress began, tries the tries in it, best
+	// the most bytes that the server has held.
+	since    time.Time
+	tries    int
+	best     int64
+	restarts int
+}
+
+func (p *push) run(ctx context.Context) (Pushed, error) {
+	for {
+		d, err := p.step(ctx)
+		if err == nil {
+			p.session = nil
+			return Pushed{Digest: d, Sent: true}, nil
+		}
+		final := p.judge(ctx)
+		if final == nil {
+			if final = p.recover(ctx, err); final != nil {
+				final = cmp.Or(p.judge(ctx), final)
+			}
+		}
+		var there *thereError
+		switch {
+		case errors.As(final, &there):
+			return Pushed{Digest: there.digest}, nil
+		case final != nil:
+			return Pushed{}, final
+		}
+	}
+}
+
+// judge returns what lies behind a failed step when it is final.
+func (p *push) judge(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return p.front.failure()
+}
+
+// step does what is left, as far as it goes.
+func (p *push) step(ctx context.Context) (digest.Digest, error) {
+	if p.session == nil {
+		if err := p.moveTo(0); err != nil {
+			return "", err
+		}
+		session, err := p.dst.Begin(ctx)
+		if err != nil {
+			return "", err
+		}
+		p.session = session
+	}
+	size := p.file.Size()
+	for p.front.at() < size {
+		offset := p.front.at()
+		n := size - offset
+		if p.piece > 0 {
+			n = min(n, max(p.piece, p.session.MinChunk()))
+		}
+		if err := p.send(ctx, offset, n); err != nil {
+			return "", err
+		}
+		p.progress(offset + n)
+	}
+	// Not before this is known does anything have a name.
+	if err := p.file.Check(); err != nil {
+		return "", p.front.fail(err)
+	}
+	d := p.front.digest()
+	if known := p.ahead.found(); known != "" && known != d {
+		return "", p.front.fail(fmt.Errorf("the file has two digests: %s when it was read ahead, %s when it was sent", known, d))
+	}
+	return d, p.commit(ctx, d)
+}
+
+func (p *push) send(ctx context.Context, offset, n int64) error {
+	body := func() (io.ReadCloser, error) {
+		rc, err := p.front.open(offset, n, p)
+		if err != nil {
+			return nil, err
+		}
+		return p.o.Throttle.Reader(ctx, rc), nil
+	}
+	err := p.session.Send(ctx, offset, n, body)
+	if own := p.front.failure(); own != nil {
+		// The transport's own error only says that the body could not be read.
+		return own
+	}
+	if err == nil && p.front.at() != offset+n {
+		return fmt.Errorf("%w: the server answered before the end", ErrLost)
+	}
+	return err
+}
+
+// commit names the digest. An answer that got lost leaves the blob in its place
+// and the session gone.
+func (p *push) commit(ctx context.Context, d digest.Digest) error {
+	err := p.session.Commit(ctx, d)
+	if err == nil || ctx.Err() != nil || !(errors.Is(err, ErrLost) || p.o.Retryable(err)) {
+		return err
+	}
+	if there, asked := p.dst.Has(ctx, d, p.file.Size()); asked == nil && there {
+		return nil
+	}
+	return err
+}
+
+// recover waits and finds out where to go on, or returns the error to end with.
+func (p *push) recover(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, ErrUnsupported):
+		return err
+	case errors.Is(err, ErrPiece):
+		return p.smaller(ctx, err)
+	case errors.Is(err, ErrLost):
+		return p.restart(ctx, err)
+	case !p.o.Retryable(err):
+		return err
+	}
+	if err := p.wait(ctx, err); err != nil {
+		return err
+	}
+	if p.session == nil {
+		return nil
+	}
+	held, asked := p.session.Received(ctx)
+	switch {
+	case asked != nil && ctx.Err() != nil:
+		return asked
+	case asked != nil && p.o.Retryable(asked):
+		// It has had its own time for that.
+		return err
+	case asked != nil, held > p.front.furthest():
+		return p.restart(ctx, err)
+	}
+	p.progress(held)
+	return p.moveTo(held)
+}
+
+// moveTo goes on at an offset that was sent before.
+func (p *push) moveTo(offset int64) error {
+	back := p.front.at() - offset
+	if err := p.front.rewind(offset); err != nil {
+		return err
+	}
+	p.moved(-back)
+	return nil
+}
+
+func (p *push) moved(n int64) {
+	if p.o.Moved != nil && n != 0 {
+		p.o.Moved(n)
+	}
+}
+
+func (p *push) progress(held int64) {
+	if held > p.best {
+		p.best, p.since, p.tries = held, p.o.Now(), 0
+	}
+}
+
+// restart gives the session up; the next step begins another one.
+func (p *push) restart(ctx context.Context, err error) error {
+	if p.restarts++; p.restarts > maxRestarts {
+		return err
+	}
+	if p.session != nil {
+		p.session.Cancel(ctx)
+		p.session = nil
+	}
+	return p.wait(ctx, err)
+}
+
+// smaller begins anew with smaller requests.
+func (p *push) smaller(ctx context.Context, err error) error {
+	least := int64(leastPiece)
+	if p.session != nil {
+		least = max(least, p.session.MinChunk())
+	}
+	next := int64(smallPiece)
+	if p.piece > 0 && p.piece/2 < next {
+		next = p.piece / 2
+	}
+	if next < least || p.file.Size() <= next {
+		return err
+	}
+	p.piece = next
+	return p.restart(ctx, err)
+}
+
+func (p *push) wait(ctx context.Context, err error) error {
+	wait := backoff(p.tries)
+	var asks interface{ RetryAfter() time.Duration }
+	if errors.As(err, &asks) {
+		wait = max(wait, asks.RetryAfter())
+	}
+	if p.o.Now().Sub(p.since)+wait > p.o.Budget {
+		return err
+	}
+	p.tries++
+	p.o.Logger.LogAttrs(ctx, slog.LevelDebug, "upload retry",
+		slog.Int64("offset", p.front.at()), slog.String("reason", err.Error()), slog.Duration("wait", wait))
+	if p.o.OnRetry != nil {
+		p.o.OnRetry(err)
+	}
+	return p.o.Sleep(ctx, wait)
+}
