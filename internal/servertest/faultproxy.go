@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -16,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -47,6 +49,9 @@ type Fault struct {
 	// client gets nothing at all, though the server has done its work.
 	Cut      bool
 	CutAfter int64
+	// CutBody breaks both connections once the server was given that many bytes of
+	// the request's body. Zero is no cut.
+	CutBody int64
 	// Stall keeps the connection open and silent after CutAfter bytes of the body,
 	// until the client gives up.
 	Stall bool
@@ -67,7 +72,8 @@ type Proxy struct {
 	URL  string // http://host:port
 	Addr string // host:port
 
-	reverse *httputil.ReverseProxy
+	reverse  *httputil.ReverseProxy
+	received atomic.Int64
 
 	mu        sync.Mutex
 	server    *http.Server
@@ -134,6 +140,7 @@ func (p *Proxy) Reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.faults, p.intercept, p.requests = nil, nil, nil
+	p.received.Store(0)
 }
 
 // Requests returns the requests seen, oldest first, those that were hit too.
@@ -153,6 +160,9 @@ func (p *Proxy) Count(path string) int {
 	}
 	return n
 }
+
+// Received returns how many bytes of requests' bodies have come in.
+func (p *Proxy) Received() int64 { return p.received.Load() }
 
 // Down breaks all connections and refuses new ones.
 func (p *Proxy) Down() {
@@ -198,6 +208,13 @@ func (p *Proxy) listen(addr string) error {
 // ServeHTTP answers or passes on one request.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	intercept, fault := p.receive(r)
+	body := &countedBody{ReadCloser: r.Body, count: &p.received, left: math.MaxInt64}
+	if fault != nil && fault.CutBody > 0 {
+		body.left = fault.CutBody
+	}
+	if r.Body != http.NoBody {
+		r.Body = body
+	}
 	if intercept != nil && intercept(w, r) {
 		return
 	}
@@ -305,6 +322,23 @@ func (c *cutBody) Read(p []byte) (int, error) {
 	}
 	n, err := c.ReadCloser.Read(p[:min(int64(len(p)), c.left)])
 	c.left -= int64(n)
+	return n, err
+}
+
+// countedBody counts a request's body, and fails where it is to be cut.
+type countedBody struct {
+	io.ReadCloser
+	count *atomic.Int64
+	left  int64
+}
+
+func (c *countedBody) Read(p []byte) (int, error) {
+	if c.left <= 0 {
+		return 0, errCut
+	}
+	n, err := c.ReadCloser.Read(p[:min(int64(len(p)), c.left)])
+	c.left -= int64(n)
+	c.count.Add(int64(n))
 	return n, err
 }
 

@@ -152,7 +152,7 @@ func (u *uploading) stream(ctx context.Context, i int, src *model.Source) (diges
 			Budget: u.c.opts.RetryBudget, Retryable: registry.Retryable, Logger: u.c.opts.Logger, Now: u.c.opts.Now,
 			OnRetry: func(error) { u.repo.CountRetry() },
 		},
-		Piece: u.repo.UploadRules().Piece, Throttle: u.c.throttle,
+		Piece: u.repo.UploadRules().Piece, Throttle: u.c.throttle, Pool: u.c.pool,
 	}
 	if p := u.c.opts.Progress; p != nil {
 		o.Moved = func(n int64) { p.Add(u.files[i].Path, n) }
@@ -178,7 +178,7 @@ func (b blobs) Begin(ctx context.Context) (transfer.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return session{s}, nil
+	return &session{Upload: s}, nil
 }
 
 func (b blobs) Has(ctx context.Context, d digest.Digest, size int64) (bool, error) {
@@ -186,26 +186,30 @@ func (b blobs) Has(ctx context.Context, d digest.Digest, size int64) (bool, erro
 }
 
 // session says in package transfer's words what a registry's errors mean.
-type session struct{ *registry.Upload }
-
-func (s session) Send(ctx context.Context, offset, size int64, open func() (io.ReadCloser, error)) error {
-	err := s.Upload.Send(ctx, offset, size, open)
-	return uploadError(err, offset == 0)
+type session struct {
+	*registry.Upload
+	tried bool
 }
 
-func (s session) Received(ctx context.Context) (int64, error) {
+func (s *session) Send(ctx context.Context, offset, size int64, open func() (io.ReadCloser, error)) error {
+	first := !s.tried
+	s.tried = true
+	return uploadError(s.Upload.Send(ctx, offset, size, open), first)
+}
+
+func (s *session) Received(ctx context.Context) (int64, error) {
 	n, err := s.Upload.Received(ctx)
 	return n, uploadError(err, false)
 }
 
-func (s session) Commit(ctx context.Context, d digest.Digest) error {
+func (s *session) Commit(ctx context.Context, d digest.Digest) error {
 	return uploadError(s.Upload.Commit(ctx, d), false)
 }
 
-// uploadError sorts the refusals of an upload. At its beginning they say that the
-// registry takes none in this form; later that the session is gone (a registry
-// that was restarted, another replica of it) or out of step.
-func uploadError(err error, beginning bool) error {
+// uploadError sorts the refusals of an upload. Those of its first request say that
+// the registry takes none in this form; later ones that the session is gone (a
+// registry that was restarted, another replica of it) or out of step.
+func uploadError(err error, first bool) error {
 	var e *registry.Error
 	if !errors.As(err, &e) || e.Retryable() {
 		return err
@@ -215,7 +219,7 @@ func uploadError(err error, beginning bool) error {
 		return fmt.Errorf("%w: %w", transfer.ErrPiece, err)
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented, http.StatusLengthRequired,
 		http.StatusUnsupportedMediaType, http.StatusRequestedRangeNotSatisfiable, http.StatusBadRequest, http.StatusConflict:
-		if beginning {
+		if first {
 			return fmt.Errorf("%w: %w", transfer.ErrUnsupported, err)
 		}
 		return fmt.Errorf("%w: %w", transfer.ErrLost, err)

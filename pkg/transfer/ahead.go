@@ -17,9 +17,10 @@ import (
 const (
 	// aheadAfter is how long an upload is watched before it is judged.
 	aheadAfter = 2 * time.Second
-	// aheadBelow is the rate, in bytes a second, below which hashing ahead costs
-	// little beside what it may save: one core hashes several times as fast.
-	aheadBelow = 256 << 20
+	// aheadBelow is the rate of all blobs together, in bytes a second, below which
+	// hashing ahead costs little beside what it may save: one core hashes a dozen
+	// times as fast. A gigabit a second is just below.
+	aheadBelow = 120 << 20
 	// aheadLeast is how much must be left for it to pay.
 	aheadLeast = 64 << 20
 	aheadBuf   = 256 << 10
@@ -62,7 +63,7 @@ func (a *ahead) wait() { a.running.Wait() }
 
 // consider begins to hash ahead when it pays. It is called with each read.
 func (a *ahead) consider() {
-	if a.begun.Load() || !a.push.front.slow(a.push.o.Now(), a.push.file.Size()) || a.begun.Swap(true) {
+	if a.begun.Load() || !a.pays() || a.begun.Swap(true) {
 		return
 	}
 	a.running.Add(1)
@@ -72,16 +73,15 @@ func (a *ahead) consider() {
 	}()
 }
 
-// slow reports whether what is left is worth hashing ahead: the network is slow,
-// and the disk is not what slows it.
-func (f *front) slow(now time.Time, size int64) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	took := now.Sub(f.readFrom)
-	if f.readFrom.IsZero() || took < aheadAfter || size-f.offset < aheadLeast {
+// pays reports whether what is left is worth hashing ahead: much is left, the
+// network is slow, and the disk is not what slows it.
+func (a *ahead) pays() bool {
+	p := a.push
+	took := p.o.Now().Sub(p.since0)
+	if took < aheadAfter || p.file.Size()-p.front.at() < aheadLeast || p.front.timeReading() > took/4 {
 		return false
 	}
-	return float64(f.high)/took.Seconds() < aheadBelow && f.reading < took/4
+	return float64(p.o.Pool.moved.Load()-p.moved0)/took.Seconds() < aheadBelow
 }
 
 // run stops without a word when it cannot go on: the sender will see the same.

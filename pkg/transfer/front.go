@@ -31,15 +31,14 @@ const (
 type front struct {
 	file File
 
-	mu       sync.Mutex
-	offset   int64
-	high     int64 // the furthest offset that was ever sent
-	hash     hash.Cloner
-	marks    []mark
-	latest   *body
-	err      error // the file's own
-	reading  time.Duration
-	readFrom time.Time
+	mu      sync.Mutex
+	offset  int64
+	high    int64 // the furthest offset that was ever sent
+	hash    hash.Cloner
+	marks   []mark
+	latest  *body
+	err     error // the file's own
+	reading time.Duration
 }
 
 // mark is the hash of all before an offset.
@@ -72,6 +71,13 @@ func (f *front) furthest() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.high
+}
+
+// timeReading is how long the file itself was waited for.
+func (f *front) timeReading() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.reading
 }
 
 func (f *front) failure() error {
@@ -163,9 +169,6 @@ func (f *front) open(offset, n int64, p *push) (io.ReadCloser, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.latest = b
-	if f.readFrom.IsZero() {
-		f.readFrom = p.o.Now()
-	}
 	return b, nil
 }
 
@@ -202,6 +205,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	b.left -= int64(n)
 	b.push.moved(int64(n))
+	b.push.o.Pool.moved.Add(int64(n))
 	b.push.ahead.consider()
 	return n, nil
 }

@@ -65,7 +65,7 @@ type File interface {
 
 const (
 	// maxRestarts bounds how often a blob is sent from its beginning again.
-	maxRestarts = 8
+	maxRestarts = 4
 	// smallPiece is what is tried where a whole file is too large for one request,
 	// as behind many a proxy; half of it and so on after that, to leastPiece.
 	smallPiece = 64 << 20
@@ -79,6 +79,8 @@ type PushOptions struct {
 	Piece int64
 	// Throttle bounds the rate at which the file is sent; it may be nil.
 	Throttle *Throttle
+	// Pool counts what all blobs move together. Nil is a pool of this blob alone.
+	Pool *Pool
 	// Moved hears of every byte sent, and negatively of those that have to be sent
 	// again. Nil is nobody.
 	Moved func(n int64)
@@ -99,7 +101,11 @@ type Pushed struct {
 // cancelled.
 func Push(ctx context.Context, dst Destination, f File, o PushOptions) (Pushed, error) {
 	o.Options = o.withDefaults()
+	if o.Pool == nil {
+		o.Pool = NewPool(Limits{})
+	}
 	p := &push{dst: dst, file: f, o: o, front: newFront(f), since: o.Now(), piece: o.Piece}
+	p.since0, p.moved0 = p.since, o.Pool.moved.Load()
 	inner, cancel := context.WithCancelCause(ctx)
 	p.ahead = newAhead(inner, cancel, p)
 	done, err := p.run(inner)
@@ -120,6 +126,9 @@ type push struct {
 	piece   int64 // the most bytes of one request, zero for no bound
 	ahead   *ahead
 
+	// since0 is when it all began, moved0 what the pool had moved then.
+	since0 time.Time
+	moved0 int64
 	// since is when the time without progress began, tries the tries in it, best
 	// the most bytes that the server has held.
 	since    time.Time
@@ -234,7 +243,10 @@ func (p *push) recover(ctx context.Context, err error) error {
 	case errors.Is(err, ErrPiece):
 		return p.smaller(ctx, err)
 	case errors.Is(err, ErrLost):
-		return p.restart(ctx, err)
+		if err := p.restart(ctx, err); err != nil {
+			return err
+		}
+		return p.wait(ctx, err)
 	case !p.o.Retryable(err):
 		return err
 	}
@@ -289,7 +301,7 @@ func (p *push) restart(ctx context.Context, err error) error {
 		p.session.Cancel(ctx)
 		p.session = nil
 	}
-	return p.wait(ctx, err)
+	return nil
 }
 
 // smaller begins anew with smaller requests.
