@@ -38,6 +38,7 @@ type TokenService struct {
 	cert []byte
 
 	mu     sync.Mutex
+	denied string // the repository that no token is for
 	grants []string
 	scopes []string
 	asked  []Request
@@ -97,6 +98,13 @@ func (k *TokenService) Requests() []Request {
 	return append([]Request(nil), k.asked...)
 }
 
+// Deny has no token made for a repository from now on; "" ends that.
+func (k *TokenService) Deny(repository string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.denied = repository
+}
+
 // Reset forgets what was seen.
 func (k *TokenService) Reset() {
 	k.mu.Lock()
@@ -126,10 +134,11 @@ func (k *TokenService) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	k.mu.Lock()
 	k.grants = append(k.grants, grant)
 	k.scopes = append(k.scopes, req.Form["scope"]...)
+	denied := k.denied
 	k.mu.Unlock()
 	var access []map[string]any
 	for _, scope := range strings.Fields(strings.Join(req.Form["scope"], " ")) {
-		if parts := strings.Split(scope, ":"); len(parts) == 3 && grant != "anonymous" {
+		if parts := strings.Split(scope, ":"); len(parts) == 3 && grant != "anonymous" && parts[1] != denied {
 			access = append(access, map[string]any{"type": parts[0], "name": parts[1], "actions": strings.Split(parts[2], ",")})
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	modelspec "github.com/modelpack/model-spec/specs-go/v1"
 
+	"github.com/aegis-oci/aegis-oci/pkg/digestcache"
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 )
@@ -25,7 +26,18 @@ type PushOptions struct {
 	Pack  model.PackOptions
 	// Signing is nil for a push without a signature.
 	Signing *Signing
+	// Cache remembers the digests of files for the next push. Nil is none.
+	Cache *digestcache.Cache
+	// TrustCache signs by remembered digests too. Otherwise a push with a signature
+	// reads every file, whatever is remembered: nothing is signed that was not read.
+	TrustCache bool
+	// MountFrom names repositories of the same registry that may have the blobs.
+	// With it files are hashed before they are sent.
+	MountFrom []string
 }
+
+// trust reports whether a remembered digest needs no second look at the file.
+func (o PushOptions) trust() bool { return o.Signing == nil || o.TrustCache }
 
 // PackError means that the model on disk was refused: the fault is the source's,
 // and nothing was sent.
@@ -51,6 +63,7 @@ func (e *LayerLimitError) Error() string {
 // and the files have wrong is refused before the first request.
 func (c *Client) Push(ctx context.Context, o PushOptions) (PushResult, error) {
 	watch := newStopwatch(c.now())
+	began := c.now()()
 	if err := o.check(); err != nil {
 		return PushResult{}, err
 	}
@@ -63,7 +76,7 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (PushResult, error) {
 		return PushResult{}, err
 	}
 	watch.lap("pack")
-	packed, uploaded, err := c.upload(ctx, repo, draft)
+	packed, uploaded, err := c.upload(ctx, repo, draft, o, began)
 	if err != nil {
 		return PushResult{}, err
 	}
@@ -116,6 +129,11 @@ func (o PushOptions) check() error {
 	}
 	if err := checkTags(o.Ref, allTags(o)); err != nil {
 		return err
+	}
+	for _, from := range o.MountFrom {
+		if _, err := registry.ParseReference(o.Ref.Registry + "/" + from + ":x"); err != nil {
+			return &OptionError{Option: "MountFrom", Reason: fmt.Sprintf("%q is no repository of %s", from, o.Ref.Registry)}
+		}
 	}
 	if o.Signing != nil {
 		return o.Signing.check()

@@ -8,14 +8,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/aegis-oci/aegis-oci/pkg/digestcache"
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/transfer"
@@ -33,6 +35,8 @@ type uploading struct {
 	repo  *registry.Repository
 	draft *model.Draft
 	files []model.File
+	o     PushOptions
+	cache *remembered
 
 	digests []digest.Digest // each written once, by the goroutine of its file
 	sent    atomic.Int64
@@ -44,11 +48,13 @@ type uploading struct {
 }
 
 // upload sends every blob that the registry lacks, the config last, for it names
-// the others, and returns the model with the bytes that were sent.
-func (c *Client) upload(ctx context.Context, repo *registry.Repository, draft *model.Draft) (*model.Packed, int64, error) {
-	u := &uploading{c: c, repo: repo, draft: draft, files: draft.Files(), claimed: make(map[digest.Digest]bool)}
+// the others, and returns the model with the bytes that were sent. The files were
+// found at began or later.
+func (c *Client) upload(ctx context.Context, repo *registry.Repository, draft *model.Draft, o PushOptions, began time.Time) (*model.Packed, int64, error) {
+	u := &uploading{c: c, repo: repo, draft: draft, files: draft.Files(), o: o, claimed: make(map[digest.Digest]bool)}
 	u.digests = make([]digest.Digest, len(u.files))
-	u.whole.Store(repo.UploadRules().Whole)
+	u.cache = newRemembered(c, o.Cache, repo.Name(), began)
+	u.whole.Store(repo.UploadRules().Whole || len(o.MountFrom) > 0)
 	var total int64
 	for _, f := range u.files {
 		total += f.Size
@@ -62,9 +68,10 @@ func (c *Client) upload(ctx context.Context, repo *registry.Repository, draft *m
 		return nil, 0, err
 	}
 	config := packed.Blobs()[0]
-	if err := u.known(ctx, config.Descriptor, func() (io.ReadCloser, error) { return config.Open() }); err != nil {
+	if err := u.known(ctx, config.Descriptor, nil, config.Open); err != nil {
 		return nil, 0, fmt.Errorf("push the config: %w", err)
 	}
+	u.cache.trim()
 	return packed, u.sent.Load(), nil
 }
 
@@ -103,24 +110,52 @@ func (u *uploading) all(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// file sends file i unless the registry has it, and returns its digest, of what
-// was read now.
+// file has the content of file i in the registry, and returns its digest.
 func (u *uploading) file(ctx context.Context, i int) (digest.Digest, error) {
 	src := u.draft.Source(i)
-	if src.Size() > hashFirst && !u.whole.Load() {
-		d, err := u.stream(ctx, i, src)
+	e := u.cache.lookup(src)
+	d, err := u.place(ctx, i, src, e)
+	if err != nil {
+		return "", err
+	}
+	u.cache.store(src, d, e)
+	return d, nil
+}
+
+// place sends file i unless the registry has it. The digest is that of what was
+// read now, but for a remembered one that may be trusted.
+func (u *uploading) place(ctx context.Context, i int, src *model.Source, e digestcache.Entry) (digest.Digest, error) {
+	var there bool
+	var begun *registry.Upload
+	if e.Digest != "" {
+		var err error
+		if there, begun, err = u.there(ctx, u.descriptor(i, e.Digest), e.Repositories); err != nil {
+			return "", err
+		}
+		if there && u.o.trust() {
+			return e.Digest, src.Check()
+		}
+	}
+	// A file that seems to be there is read, which is less than to send it.
+	if !there && src.Size() > hashFirst && !u.whole.Load() {
+		d, err := u.stream(ctx, i, src, begun)
 		if !errors.Is(err, transfer.ErrUnsupported) {
 			return d, err
 		}
 		u.whole.Store(true)
+	} else if begun != nil {
+		begun.Cancel(ctx)
 	}
-	d, err := src.Hash(ctx, nil)
-	if err != nil {
-		return "", err
+	var heard model.Progress
+	if there && u.c.opts.Progress != nil {
+		heard = addsOnly{u.c.opts.Progress}
 	}
-	desc := ocispec.Descriptor{MediaType: u.files[i].MediaType, Digest: d, Size: src.Size()}
+	d, err := src.Hash(ctx, heard)
+	if err != nil || there && d == e.Digest {
+		return d, err
+	}
 	m := &meter{name: u.files[i].Path, progress: u.c.opts.Progress}
-	return d, u.known(ctx, desc, func() (io.ReadCloser, error) {
+	return d, u.known(ctx, u.descriptor(i, d), u.o.MountFrom, func() (io.ReadCloser, error) {
 		rc, err := m.open(func() (io.ReadCloser, error) { return src.Open(0) })
 		if err != nil {
 			return nil, err
@@ -129,14 +164,61 @@ func (u *uploading) file(ctx context.Context, i int) (digest.Digest, error) {
 	})
 }
 
-// known sends a blob of known digest, once for all files that have its content.
-func (u *uploading) known(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
+// addsOnly passes on how far the hashing of a file is whose Start was heard.
+type addsOnly struct{ model.Progress }
+
+func (addsOnly) Start(string, int64) {}
+func (addsOnly) Done(string)         {}
+
+func (u *uploading) descriptor(i int, d digest.Digest) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: u.files[i].MediaType, Digest: d, Size: u.files[i].Size}
+}
+
+// there asks for a blob in the repository, and then in others of the registry, from
+// where it is mounted. Where a registry opens a session instead, it comes back.
+func (u *uploading) there(ctx context.Context, desc ocispec.Descriptor, repositories []string) (bool, *registry.Upload, error) {
+	there, err := u.repo.BlobExists(ctx, desc)
+	if err != nil || there {
+		return there, nil, err
+	}
+	var begun *registry.Upload
+	for _, full := range repositories {
+		from, ok := strings.CutPrefix(full, u.o.Ref.Registry+"/")
+		if !ok || full == u.repo.Name() {
+			continue
+		}
+		if begun != nil {
+			begun.Cancel(ctx)
+		}
+		if there, begun, err = u.repo.MountOrBegin(ctx, desc, from); err != nil || there {
+			return there, nil, err
+		}
+	}
+	return false, begun, nil
+}
+
+// known sends a blob of known digest, once for all files that have its content,
+// unless it is there or can be mounted.
+func (u *uploading) known(ctx context.Context, desc ocispec.Descriptor, mountFrom []string, open func() (io.ReadCloser, error)) error {
 	u.mu.Lock()
 	again := u.claimed[desc.Digest]
 	u.claimed[desc.Digest] = true
 	u.mu.Unlock()
 	if again {
 		return nil
+	}
+	if len(mountFrom) > 0 {
+		full := make([]string, len(mountFrom))
+		for i, from := range mountFrom {
+			full[i] = u.o.Ref.Registry + "/" + from
+		}
+		there, begun, err := u.there(ctx, desc, full)
+		if begun != nil {
+			begun.Cancel(ctx)
+		}
+		if err != nil || there {
+			return err
+		}
 	}
 	uploaded, err := u.repo.PushBlob(ctx, desc, open)
 	if uploaded {
@@ -145,8 +227,8 @@ func (u *uploading) known(ctx context.Context, desc ocispec.Descriptor, open fun
 	return err
 }
 
-// stream hashes file i while it is sent.
-func (u *uploading) stream(ctx context.Context, i int, src *model.Source) (digest.Digest, error) {
+// stream hashes file i while it is sent, in the session that was begun, if any.
+func (u *uploading) stream(ctx context.Context, i int, src *model.Source, begun *registry.Upload) (digest.Digest, error) {
 	o := transfer.PushOptions{
 		Options: transfer.Options{
 			Budget: u.c.opts.RetryBudget, Retryable: registry.Retryable, Logger: u.c.opts.Logger, Now: u.c.opts.Now,
@@ -157,7 +239,7 @@ func (u *uploading) stream(ctx context.Context, i int, src *model.Source) (diges
 	if p := u.c.opts.Progress; p != nil {
 		o.Moved = func(n int64) { p.Add(u.files[i].Path, n) }
 	}
-	done, err := transfer.Push(ctx, blobs{u.repo, u.files[i].Path}, src, o)
+	done, err := transfer.Push(ctx, &blobs{repo: u.repo, name: u.files[i].Path, begun: begun}, src, o)
 	if err != nil {
 		return "", err
 	}
@@ -165,64 +247,4 @@ func (u *uploading) stream(ctx context.Context, i int, src *model.Source) (diges
 		u.sent.Add(src.Size())
 	}
 	return done.Digest, nil
-}
-
-// blobs is a repository as package transfer wants it.
-type blobs struct {
-	repo *registry.Repository
-	name string
-}
-
-func (b blobs) Begin(ctx context.Context) (transfer.Session, error) {
-	s, err := b.repo.BeginUpload(ctx, b.name)
-	if err != nil {
-		return nil, err
-	}
-	return &session{Upload: s}, nil
-}
-
-func (b blobs) Has(ctx context.Context, d digest.Digest, size int64) (bool, error) {
-	return b.repo.BlobExists(ctx, ocispec.Descriptor{Digest: d, Size: size})
-}
-
-// session says in package transfer's words what a registry's errors mean.
-type session struct {
-	*registry.Upload
-	tried bool
-}
-
-func (s *session) Send(ctx context.Context, offset, size int64, open func() (io.ReadCloser, error)) error {
-	first := !s.tried
-	s.tried = true
-	return uploadError(s.Upload.Send(ctx, offset, size, open), first)
-}
-
-func (s *session) Received(ctx context.Context) (int64, error) {
-	n, err := s.Upload.Received(ctx)
-	return n, uploadError(err, false)
-}
-
-func (s *session) Commit(ctx context.Context, d digest.Digest) error {
-	return uploadError(s.Upload.Commit(ctx, d), false)
-}
-
-// uploadError sorts the refusals of an upload. Those of its first request say that
-// the registry takes none in this form; later ones that the session is gone (a
-// registry that was restarted, another replica of it) or out of step.
-func uploadError(err error, first bool) error {
-	var e *registry.Error
-	if !errors.As(err, &e) || e.Retryable() {
-		return err
-	}
-	switch e.Status {
-	case http.StatusRequestEntityTooLarge:
-		return fmt.Errorf("%w: %w", transfer.ErrPiece, err)
-	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented, http.StatusLengthRequired,
-		http.StatusUnsupportedMediaType, http.StatusRequestedRangeNotSatisfiable, http.StatusBadRequest, http.StatusConflict:
-		if first {
-			return fmt.Errorf("%w: %w", transfer.ErrUnsupported, err)
-		}
-		return fmt.Errorf("%w: %w", transfer.ErrLost, err)
-	}
-	return err
 }

@@ -93,10 +93,21 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 // (distribution spec 1.1, "Mounting a blob from another repository"), and reports
 // whether it did. A registry that will not is no error: the blob can be sent.
 func (r *Repository) MountBlob(ctx context.Context, desc ocispec.Descriptor, from string) (bool, error) {
+	mounted, begun, err := r.MountOrBegin(ctx, desc, from)
+	if begun != nil {
+		begun.Cancel(ctx)
+	}
+	return mounted, err
+}
+
+// MountOrBegin is MountBlob for a caller that will send the blob otherwise: the
+// session that a registry opens in place of a mount comes back, and is to be used
+// or cancelled. It is nil when there is none.
+func (r *Repository) MountOrBegin(ctx context.Context, desc ocispec.Descriptor, from string) (mounted bool, begun *Upload, err error) {
 	const op = "mount blob"
 	about := r.Name() + "@" + desc.Digest.String()
 	if err := checkDescriptor(op, about, desc); err != nil {
-		return false, err
+		return false, nil, err
 	}
 	at := r.path("blobs", "uploads", "")
 	at.RawQuery = url.Values{"mount": {desc.Digest.String()}, "from": {from}}.Encode()
@@ -106,13 +117,19 @@ func (r *Repository) MountBlob(ctx context.Context, desc ocispec.Descriptor, fro
 	})
 	var e *Error
 	if errors.As(err, &e) && !e.Retryable() && e.Status != 0 {
-		return false, nil
+		return false, nil, nil
 	}
-	if err != nil || got.status == http.StatusAccepted {
-		return false, err
+	if err != nil {
+		return false, nil, err
+	}
+	if got.status == http.StatusAccepted {
+		// Without a usable Location there is nothing to go on with.
+		begun, _ = r.session(about, got)
+		return false, begun, nil
 	}
 	// Whatever it says it has mounted, this is the blob that must be there.
-	return r.hasBlob(ctx, op, about, desc, true)
+	mounted, err = r.hasBlob(ctx, op, about, desc, true)
+	return mounted, nil, err
 }
 
 // upload sends one POST for a session and one PUT with everything (distribution

@@ -44,6 +44,7 @@ var never = map[string][]string{
 	"model":              {own("registry"), vaultAPI, "net/http", cobra},
 	"auditlog":           {own("registry"), own("vault"), own("verify"), vaultAPI, "net/http", cobra},
 	"nodecache":          {oras, vaultAPI, own("registry"), own("vault"), own("verify"), own("model"), own("trustpolicy"), "net/http", cobra},
+	"digestcache":        {oras, vaultAPI, own("registry"), own("verify"), own("model"), own("trustpolicy"), "net/http", cobra},
 	"aegis":              {cobra},
 
 	"signature/notary":        {"net/http", oras, vaultAPI, cobra},

@@ -23,6 +23,7 @@ const requireVerify = "AEGIS_REQUIRE_VERIFY"
 var exclusive = [][]string{
 	{"key", "policy", "notation-policy", "verify"},
 	{"password", "password-stdin", "identity-token-stdin"},
+	{"digest-cache", "no-digest-cache"},
 	{"vault-jwt-env", "vault-jwt-file"},
 	{"vault-secret-id-file", "vault-wrapped-secret-id-file"},
 }

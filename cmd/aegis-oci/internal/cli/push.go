@@ -25,6 +25,7 @@ type pushOptions struct {
 	vaultFlags
 	signFlags
 	annotationFlag
+	digestCacheFlags
 
 	sign          bool
 	digestFile    string
@@ -32,6 +33,7 @@ type pushOptions struct {
 	version       string
 	exclude       []string
 	followOutside bool
+	mountFrom     []string
 }
 
 func (a *app) pushCmd() *cobra.Command {
@@ -60,6 +62,8 @@ Example - two tags, an annotation, a signature that holds for 90 days:
 	f.StringVar(&o.version, "model-version", "", "version of the model in its config")
 	f.StringArrayVar(&o.exclude, "exclude", nil, "leave out what matches this pattern, as in .aegisignore (repeatable)")
 	f.BoolVar(&o.followOutside, "follow-outside", false, "follow symbolic links that leave the model's directory")
+	f.StringArrayVar(&o.mountFrom, "mount-from", nil, "repository of the same registry that may have the files already (repeatable)")
+	o.digestCacheFlags.register(f)
 	o.annotationFlag.register(f, "annotation of the manifest, key=value (repeatable)")
 	o.signFlags.register(f)
 	o.registryFlags.register(f)
@@ -79,7 +83,11 @@ func (a *app) runPush(cmd *cobra.Command, o *pushOptions, args []string) error {
 		return err
 	}
 	if !o.sign {
-		if name := o.signFlags.used(); name != "" {
+		name := o.signFlags.used()
+		if name == "" && o.trust {
+			name = "--trust-digest-cache"
+		}
+		if name != "" {
 			return &usageError{msg: name + " has no effect without --sign", hint: "aegis-oci push --sign --key KEY " + args[0] + " PATH..."}
 		}
 	}
@@ -88,8 +96,10 @@ func (a *app) runPush(cmd *cobra.Command, o *pushOptions, args []string) error {
 		return err
 	}
 	p := aegis.PushOptions{
-		Ref:   refs[0],
-		Paths: args[1:],
+		Ref:        refs[0],
+		Paths:      args[1:],
+		TrustCache: o.trust,
+		MountFrom:  o.mountFrom,
 		Pack: model.PackOptions{
 			Name:          o.name,
 			Version:       o.version,
@@ -97,6 +107,9 @@ func (a *app) runPush(cmd *cobra.Command, o *pushOptions, args []string) error {
 			Exclude:       o.exclude,
 			FollowOutside: o.followOutside,
 		},
+	}
+	if p.Cache, err = o.digestCacheFlags.open(a); err != nil {
+		return err
 	}
 	for _, r := range refs[1:] {
 		p.Tags = append(p.Tags, r.Tag)

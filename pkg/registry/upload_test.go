@@ -1,0 +1,163 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/internal/servertest"
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
+)
+
+// A mount needs a token for both repositories. Where the other one is denied, it
+// is no mount and no error.
+func TestMountAsksForBothRepositories(t *testing.T) {
+	for name, deny := range map[string]string{"both": "", "one": "from"} {
+		t.Run(name, func(t *testing.T) {
+			front := tokenEndpoint(t)
+			host, _ := servertest.Distribution(t, front.Section)
+			o := registry.Options{Credentials: registry.CredentialOptions{Username: user, Password: password}}
+			content := []byte("mounted: " + name)
+			if _, err := newRepo(t, host+"/from", o).PushBlob(t.Context(), descOf(content), opener(content)); err != nil {
+				t.Fatal(err)
+			}
+			front.Deny(deny)
+			to := newRepo(t, host+"/to", o)
+			mounted, begun, err := to.MountOrBegin(t.Context(), descOf(content), "from")
+			if err != nil || mounted != (deny == "") || begun != nil {
+				t.Fatalf("mounted %v, %v, %v", mounted, begun, err)
+			}
+			if there, err := to.BlobExists(t.Context(), descOf(content)); err != nil || there != mounted {
+				t.Errorf("there %v, %v", there, err)
+			}
+			asked := strings.Join(front.Scopes(), " ")
+			if !strings.Contains(asked, "repository:from:pull") || !strings.Contains(asked, "repository:to:pull,push") {
+				t.Errorf("scopes %q", asked)
+			}
+			// Whatever became of the mount, an upload goes on with a token of its own.
+			if up, err := to.PushBlob(t.Context(), descOf([]byte("more")), opener([]byte("more"))); err != nil || !up {
+				t.Errorf("%v, %v", up, err)
+			}
+		})
+	}
+}
+
+func TestUploadSession(t *testing.T) {
+	front := tokenEndpoint(t)
+	host, _ := servertest.Distribution(t, front.Section)
+	proxy := servertest.FaultProxy(t, host)
+	proxy.Fail(servertest.Fault{Method: http.MethodPost, Path: "/blobs/uploads/", Header: http.Header{"OCI-Chunk-Min-Length": {"4"}}})
+	r := newRepo(t, proxy.Addr+"/m", registry.Options{Credentials: registry.CredentialOptions{Username: user, Password: password}})
+	content := []byte("in three pieces")
+	u, err := r.BeginUpload(t.Context(), "a file")
+	if err != nil || u.MinChunk() != 4 {
+		t.Fatalf("%+v, %v", u, err)
+	}
+	part := func(from, to int) func() (io.ReadCloser, error) { return opener(content[from:to]) }
+	for _, at := range [][2]int{{0, 4}, {4, 9}} {
+		if err := u.Send(t.Context(), int64(at[0]), int64(at[1]-at[0]), part(at[0], at[1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := u.Received(t.Context()); err != nil || n != 9 {
+		t.Errorf("it holds %d, %v", n, err)
+	}
+	// Out of order, and again in order.
+	err = u.Send(t.Context(), 12, 3, part(12, 15))
+	if wantKind(t, err, registry.Refused); !strings.Contains(err.Error(), "a file") {
+		t.Errorf("error %v does not name the file", err)
+	}
+	if n, err := u.Received(t.Context()); err != nil || n != 9 {
+		t.Errorf("it holds %d, %v", n, err)
+	}
+	if err := u.Send(t.Context(), 9, 6, part(9, 15)); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, u.Commit(t.Context(), digest.FromString("another")), registry.Refused)
+	if there, err := r.BlobExists(t.Context(), descOf(content)); err != nil || there {
+		t.Errorf("there %v, %v", there, err)
+	}
+
+	if u, err = r.BeginUpload(t.Context(), "a file"); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Send(t.Context(), 0, 15, part(0, 15)); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Commit(t.Context(), descOf(content).Digest); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.FetchBlob(t.Context(), descOf(content), 100); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%q, %v", got, err)
+	}
+
+	if u, err = r.BeginUpload(t.Context(), "a file"); err != nil {
+		t.Fatal(err)
+	}
+	u.Cancel(t.Context())
+	_, err = u.Received(t.Context())
+	wantKind(t, err, registry.NotFound)
+}
+
+// A registry that keeps less than it was sent says so in its answer.
+func TestUploadNoticesWhatWasNotKept(t *testing.T) {
+	r, proxy, _ := behind(t, registry.Options{})
+	u, err := r.BeginUpload(t.Context(), "a file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy.Fail(servertest.Fault{Method: http.MethodPatch, Header: http.Header{"Range": {"0-2"}}})
+	err = u.Send(t.Context(), 0, 15, opener([]byte("in three pieces")))
+	if wantKind(t, err, registry.Unavailable); !registry.Retryable(err) {
+		t.Errorf("error %v is final", err)
+	}
+}
+
+// The session's place on another host gets no credentials, and one that leaves TLS
+// or is none is not followed.
+func TestUploadDoesNotFollowSessionsAnywhere(t *testing.T) {
+	for _, location := range []string{"", "ftp://x/", "http://["} {
+		r, proxy, _ := behind(t, registry.Options{})
+		proxy.Fail(servertest.Fault{Method: http.MethodPost, Header: http.Header{"Location": {location}}})
+		_, err := r.BeginUpload(t.Context(), "a file")
+		wantKind(t, err, registry.Protocol)
+	}
+}
+
+func TestUploadRulesOfKnownServices(t *testing.T) {
+	var whole, pieces []string
+	for _, host := range []string{
+		"ghcr.io", "GHCR.io:443", "gcr.io", "eu.gcr.io", "europe-docker.pkg.dev", "public.ecr.aws",
+		"123456789012.dkr.ecr.eu-west-1.amazonaws.com", "123456789012.dkr.ecr-fips.us-east-1.amazonaws.com",
+		"quay.io", "docker.io", "127.0.0.1:5000", "registry.gitlab.com", "evilghcr.io", "pkg.dev.example.com", "ghcr.io.example.com",
+	} {
+		c, err := registry.NewClient(registry.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref, err := registry.ParseReference(host + "/a/b:c")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.Repository(ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rules := r.UploadRules(); rules.Whole {
+			whole = append(whole, host)
+		} else if rules.Piece > 0 {
+			pieces = append(pieces, host)
+		}
+	}
+	if len(whole) != 8 || slices.Contains(whole, "evilghcr.io") || len(pieces) != 1 || pieces[0] != "quay.io" {
+		t.Errorf("whole: %q, in pieces: %q", whole, pieces)
+	}
+}
