@@ -19,7 +19,7 @@ type digestCacheFlags struct {
 }
 
 func (d *digestCacheFlags) register(f *flagSet) {
-	f.StringVar(&d.dir, "digest-cache", "", "directory that remembers the digests of unchanged files (default aegis-oci/digests in the user's cache)")
+	f.StringVar(&d.dir, "digest-cache", "", "directory that remembers the digests of unchanged files, in place of aegis-oci/digests in the user's cache")
 	f.BoolVar(&d.none, "no-digest-cache", false, "remember no digests and believe none")
 	f.BoolVar(&d.trust, "trust-digest-cache", false, "with --sign, sign by remembered digests too, without reading the files again")
 }
