@@ -1,0 +1,216 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package transfer
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// diskFile is a File of the disk that counts what is read of it.
+type diskFile struct {
+	name string
+	size int64
+	read atomic.Int64
+}
+
+func newDiskFile(t *testing.T, content []byte) *diskFile {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "model.bin")
+	if err := os.WriteFile(name, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &diskFile{name: name, size: int64(len(content))}
+}
+
+func (d *diskFile) Size() int64  { return d.size }
+func (d *diskFile) Check() error { return nil }
+
+func (d *diskFile) Open(offset int64) (io.ReadCloser, error) {
+	f, err := os.Open(d.name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &counted{f, &d.read}, nil
+}
+
+type counted struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+func newPush(t *testing.T, f File) *push {
+	t.Helper()
+	p := &push{file: f, front: newFront(f)}
+	p.o.Options = p.o.withDefaults()
+	p.o.Pool = NewPool(Limits{})
+	p.since0 = p.o.Now()
+	p.ahead = newAhead(t.Context(), func(error) {}, p)
+	return p
+}
+
+// advanceTo sends the bytes up to an offset to nowhere.
+func advanceTo(t *testing.T, p *push, offset int64) {
+	t.Helper()
+	from := p.front.at()
+	rc, err := p.front.open(from, p.file.Size()-from, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	if n, err := io.CopyN(io.Discard, rc, offset-from); err != nil {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+}
+
+func TestAFileIsReadOnce(t *testing.T) {
+	content := randomBytes(9<<20 + 17)
+	f := newDiskFile(t, content)
+	p := newPush(t, f)
+	advanceTo(t, p, f.size)
+	if d := p.front.digest(); d != digest.FromBytes(content) || f.read.Load() != f.size {
+		t.Errorf("digest %s, %d of %d bytes read", d, f.read.Load(), f.size)
+	}
+}
+
+// Wherever a server stands, the hash goes on from there, and little is read again.
+func TestTheHashGoesOnFromAnywhere(t *testing.T) {
+	content := randomBytes(30<<20 + 5)
+	f := newDiskFile(t, content)
+	p := newPush(t, f)
+	var moved int64
+	p.o.Moved = func(n int64) { moved += n }
+	random := rand.New(rand.NewPCG(1, 2))
+	var back int64
+	for range 20 {
+		at := p.front.at()
+		to := at + 1 + random.Int64N(f.size-at)
+		advanceTo(t, p, to)
+		held := random.Int64N(to + 1)
+		if err := p.moveTo(held); err != nil {
+			t.Fatal(err)
+		}
+		back += to - held
+		if p.front.at() != held || moved != held {
+			t.Fatalf("at %d, moved %d, want %d", p.front.at(), moved, held)
+		}
+		if d := p.front.digest(); d != digest.FromBytes(content[:held]) {
+			t.Fatalf("the digest at %d is wrong", held)
+		}
+	}
+	advanceTo(t, p, f.size)
+	if d := p.front.digest(); d != digest.FromBytes(content) {
+		t.Error("the digest is wrong")
+	}
+	if again := f.read.Load() - f.size - back; again > 20*markEvery {
+		t.Errorf("%d bytes were read again to be hashed", again)
+	}
+	if p.front.furthest() != f.size {
+		t.Errorf("the furthest is %d", p.front.furthest())
+	}
+}
+
+// Further back than the states that are kept, the file is hashed from its start.
+func TestTheHashGoesBackFurtherThanItRemembers(t *testing.T) {
+	f := newDiskFile(t, nil)
+	f.size = (marksKept + 4) * markEvery
+	if err := os.Truncate(f.name, f.size); err != nil {
+		t.Fatal(err)
+	}
+	p := newPush(t, f)
+	advanceTo(t, p, f.size)
+	if len(p.front.marks) != marksKept {
+		t.Fatalf("%d states are kept", len(p.front.marks))
+	}
+	const held = markEvery + 1
+	if err := p.moveTo(held); err != nil {
+		t.Fatal(err)
+	}
+	if d := p.front.digest(); d != digest.FromBytes(make([]byte, held)) {
+		t.Error("the digest is wrong")
+	}
+}
+
+// A transport may still read a body whose request has failed.
+func TestAFormerBodyMovesNothing(t *testing.T) {
+	content := randomBytes(1 << 20)
+	f := newDiskFile(t, content)
+	p := newPush(t, f)
+	former, err := p.front.open(0, f.size, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer former.Close()
+	if _, err := io.CopyN(io.Discard, former, 1000); err != nil {
+		t.Fatal(err)
+	}
+	latest, err := p.front.open(0, f.size, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer latest.Close()
+	if _, err := io.Copy(io.Discard, former); !errors.Is(err, errSuperseded) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := io.Copy(io.Discard, latest); err != nil {
+		t.Fatal(err)
+	}
+	if d := p.front.digest(); d != digest.FromBytes(content) || p.front.failure() != nil {
+		t.Errorf("digest %s, %v", d, p.front.failure())
+	}
+}
+
+// A registry that answers early has a body closed while it is read: no fault of
+// the file.
+func TestAClosedBodyIsNoFaultOfTheFile(t *testing.T) {
+	f := newDiskFile(t, randomBytes(1<<20))
+	p := newPush(t, f)
+	rc, err := p.front.open(0, f.size, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc.Close()
+	if _, err := io.Copy(io.Discard, rc); !errors.Is(err, errSuperseded) || p.front.failure() != nil {
+		t.Errorf("%v, %v", err, p.front.failure())
+	}
+}
+
+// A file that ends early is the file's fault, and stays so.
+func TestAShortFileFailsTheFront(t *testing.T) {
+	f := newDiskFile(t, randomBytes(1000))
+	f.size = 2000
+	p := newPush(t, f)
+	rc, err := p.front.open(0, f.size, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	if _, err := io.Copy(io.Discard, rc); err == nil || p.front.failure() == nil {
+		t.Errorf("%v, %v", err, p.front.failure())
+	}
+	if err := os.Remove(f.name); err != nil {
+		t.Fatal(err)
+	}
+	first := p.front.failure()
+	if _, err := p.front.open(0, 1, p); err == nil || !errors.Is(err, first) {
+		t.Errorf("error %v, want the first one, %v", err, first)
+	}
+}
