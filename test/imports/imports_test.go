@@ -51,6 +51,7 @@ var never = map[string][]string{
 	"signature/formats":       {"net/http", oras, vaultAPI, cobra},
 	"signature/simplesigning": {"net/http", oras, vaultAPI, cobra},
 	"signature/oms":           {"net/http", oras, vaultAPI, cobra},
+	"revocation":              {oras, vaultAPI, own("registry"), own("verify"), own("model"), own("trustpolicy"), cobra},
 	"timestamp":               {oras, vaultAPI, own("registry"), own("verify"), own("model"), cobra},
 }
 
