@@ -84,6 +84,10 @@ func (files) Transit(context.Context, trustpolicy.Key, bool) (signature.Key, err
 	return nil, errors.New("no vector has a Transit key")
 }
 
+func (files) Revocation() aegis.RevocationChecker { return nil }
+
+func (files) Warn(string) {}
+
 func (files) TrustStore(string) ([]byte, error) {
 	return nil, errors.New("no vector has a trust store")
 }

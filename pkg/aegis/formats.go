@@ -69,6 +69,16 @@ func NeedCertificates(formats []signature.Format) bool {
 	return slices.ContainsFunc(formats, needsCertificate)
 }
 
+// carriesStamp reports whether an RFC 3161 timestamp has a place in f.
+func carriesStamp(f signature.Format) bool {
+	return f == signature.Sigstore || needsCertificate(f)
+}
+
+// CarryStamps reports whether one of formats has a place for a timestamp.
+func CarryStamps(formats []signature.Format) bool {
+	return slices.ContainsFunc(formats, carriesStamp)
+}
+
 // prepare makes the statement of every format, before anybody is asked to sign:
 // what one format cannot carry must not leave the others signed.
 func prepare(pinned Pinned, claims signature.Claims, s Signing) ([]signature.Draft, error) {
@@ -92,7 +102,11 @@ func prepare(pinned Pinned, claims signature.Claims, s Signing) ([]signature.Dra
 func draft(f signature.Format, pinned Pinned, claims signature.Claims, s Signing) (signature.Draft, error) {
 	switch f {
 	case signature.Sigstore:
-		return sigstore.Prepare(pinned.Subject(), claims)
+		d, err := sigstore.Prepare(pinned.Subject(), claims)
+		if err != nil {
+			return nil, err
+		}
+		return d.WithTimestamper(s.Timestamper), nil
 	case signature.CosignTag:
 		return simplesigning.Prepare(pinned.Subject(), claims)
 	case signature.Notary, signature.NotaryCOSE:

@@ -212,10 +212,10 @@ func TestNotarySignatureIsStamped(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := signature.Open(t.Context(), k.Public(t), []*signature.Envelope{env})[0]
-			if got.Err != nil || got.Statement.Stamp == nil {
+			if got.Err != nil || len(got.Statement.Stamps) != 1 {
 				t.Fatalf("%s: %+v", env.Format(), got)
 			}
-			at, err := timestamp.Verify(t.Context(), *got.Statement.Stamp, tsa.Roots())
+			at, err := timestamp.Verify(t.Context(), got.Statement.Stamps[0], tsa.Roots())
 			if err != nil || time.Since(at.Until) > time.Minute {
 				t.Errorf("%s: stamped %v, %v", env.Format(), at, err)
 			}

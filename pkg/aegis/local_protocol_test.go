@@ -85,11 +85,11 @@ func TestAMessageOfAnotherProtocolAsAFileIsNotSigned(t *testing.T) {
 				if bytes.Contains(said, message.Bytes) || bytes.Contains(said, sum[:]) || !bytes.HasPrefix(said, []byte("DSSEv1 ")) {
 					t.Errorf("signed %q", said)
 				}
-				_, sig, err := sigstore.Take(bundle)
+				held, err := sigstore.Take(bundle)
 				if err != nil {
 					t.Fatal(err)
 				}
-				forged := signature.NewEnvelope(message.Format, message.Bytes, sig, func() (signature.Statement, error) {
+				forged := signature.NewEnvelope(message.Format, message.Bytes, held.Signature, func() (signature.Statement, error) {
 					return signature.Statement{Digest: target.Digest()}, nil
 				})
 				got := signature.Open(t.Context(), k.Public(t), []*signature.Envelope{forged})[0]

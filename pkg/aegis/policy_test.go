@@ -33,6 +33,8 @@ import (
 type keyring struct {
 	files   map[string][]byte
 	session *vault.Session
+	checker aegis.RevocationChecker
+	warned  []string
 }
 
 func (k *keyring) ReadFile(path string) ([]byte, error) {
@@ -43,6 +45,10 @@ func (k *keyring) ReadFile(path string) ([]byte, error) {
 }
 
 func (k *keyring) TrustStore(string) ([]byte, error) { return nil, os.ErrNotExist }
+
+func (k *keyring) Revocation() aegis.RevocationChecker { return k.checker }
+
+func (k *keyring) Warn(message string) { k.warned = append(k.warned, message) }
 
 func (k *keyring) Transit(_ context.Context, key trustpolicy.Key, identified bool) (signature.Key, error) {
 	ref, err := vault.ParseKeyRef(key.Transit, "")

@@ -114,6 +114,8 @@ type Evidence struct {
 	Content map[digest.Digest]RecordedContent `json:"content"`
 	// Verdicts are the answers of keys that a server holds.
 	Verdicts []RecordedVerdict `json:"verdicts"`
+	// Revocations are what was found about certificates that were looked up.
+	Revocations []RecordedRevocation `json:"revocations,omitempty"`
 }
 
 // RecordedReferrer is one entry of the listing: untrusted, as it was.

@@ -20,7 +20,6 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/formats"
-	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 )
 
 // Signing says how to sign.
@@ -41,7 +40,7 @@ type Signing struct {
 	// Notary formats need.
 	Certificates []*x509.Certificate
 	// Timestamper stamps the signatures of formats that can carry a timestamp.
-	Timestamper notary.Timestamper
+	Timestamper signature.Timestamper
 	// Agent names the program that signs.
 	Agent string
 }

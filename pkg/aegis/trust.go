@@ -9,6 +9,7 @@ import (
 
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
+	"github.com/aegis-oci/aegis-oci/pkg/timestamp"
 	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
@@ -22,8 +23,14 @@ type KeyOpener interface {
 	// asks for a key whose acceptances say which public key it was, if that can
 	// be had.
 	Transit(ctx context.Context, k trustpolicy.Key, identified bool) (signature.Key, error)
-	// TrustStore returns the certificates of a named store, "ca:NAME", as PEM.
+	// TrustStore returns the certificates of a named store, "ca:NAME" or
+	// "tsa:NAME", as PEM.
 	TrustStore(name string) ([]byte, error)
+	// Revocation looks up certificates where the policy asks for it; nil where
+	// nobody can be asked.
+	Revocation() RevocationChecker
+	// Warn says something that does not stand in the way.
+	Warn(message string)
 }
 
 // CertificateError means that a policy trusts certificates in a way that cannot
@@ -50,7 +57,17 @@ func RequirementOf(ctx context.Context, st trustpolicy.Statement, repository str
 	if st.RequireRepository {
 		req.Repository = repository
 	}
+	var err error
+	if req.Stamps, err = stampsOf(st.Timestamps, open); err != nil {
+		return verify.Requirement{}, err
+	}
 	for _, k := range st.Keys {
+		if judge := revocationOf(k.Revocation, open); judge != nil {
+			if req.Revocation == nil {
+				req.Revocation = make(map[string]verify.RevocationJudge)
+			}
+			req.Revocation[k.Name] = judge
+		}
 		if k.MinVersion > 0 {
 			if req.MinVersions == nil {
 				req.MinVersions = make(map[string]int)
@@ -67,6 +84,22 @@ func RequirementOf(ctx context.Context, st trustpolicy.Statement, repository str
 		return verify.Requirement{}, err
 	}
 	return req, nil
+}
+
+// stampsOf opens the roots of timestamp authorities.
+func stampsOf(t trustpolicy.Timestamps, open KeyOpener) (verify.Stamps, error) {
+	if !t.Given() {
+		return verify.Stamps{}, nil
+	}
+	roots, err := collect("timestamps", t.TrustStores, t.CertificatesFile, open)
+	if err != nil {
+		return verify.Stamps{}, err
+	}
+	judge, err := timestamp.NewJudge("timestamps", roots)
+	if err != nil {
+		return verify.Stamps{}, &CertificateError{Key: "timestamps", Reason: err.Error()}
+	}
+	return verify.Stamps{Judge: judge, Required: t.Required, AfterExpiry: t.AfterExpiry, Revocation: revocationOf(t.Revocation, open)}, nil
 }
 
 // RevokedOf is r as a requirement has it.
@@ -108,26 +141,35 @@ func openKey(ctx context.Context, k trustpolicy.Key, open KeyOpener, identified 
 	return signature.All(k.Name, parts...), nil
 }
 
-// openCertificates collects the certificates that an entry trusts.
+// openCertificates opens the certificates that an entry trusts.
 func openCertificates(k trustpolicy.Key, open KeyOpener) (signature.Key, error) {
-	var roots []byte
-	for _, store := range k.TrustStores {
-		b, err := open.TrustStore(store)
-		if err != nil {
-			return nil, &CertificateError{Key: k.Name, Reason: fmt.Sprintf("trust store %s: %v", store, err)}
-		}
-		roots = append(append(roots, b...), '\n')
-	}
-	if k.CertificatesFile != "" {
-		b, err := open.ReadFile(k.CertificatesFile)
-		if err != nil {
-			return nil, &CertificateError{Key: k.Name, Reason: err.Error()}
-		}
-		roots = b
+	roots, err := collect(k.Name, k.TrustStores, k.CertificatesFile, open)
+	if err != nil {
+		return nil, err
 	}
 	key, err := notary.NewAuthority(k.Name, roots, k.Identities)
 	if err != nil {
 		return nil, &CertificateError{Key: k.Name, Reason: err.Error()}
 	}
 	return key, nil
+}
+
+// collect reads the certificates of stores, or of a file.
+func collect(name string, stores []string, file string, open KeyOpener) ([]byte, error) {
+	var roots []byte
+	for _, store := range stores {
+		b, err := open.TrustStore(store)
+		if err != nil {
+			return nil, &CertificateError{Key: name, Reason: fmt.Sprintf("trust store %s: %v", store, err)}
+		}
+		roots = append(append(roots, b...), '\n')
+	}
+	if file == "" {
+		return roots, nil
+	}
+	b, err := open.ReadFile(file)
+	if err != nil {
+		return nil, &CertificateError{Key: name, Reason: err.Error()}
+	}
+	return b, nil
 }

@@ -39,20 +39,18 @@ type Statement struct {
 	MediaType string
 	Size      int64
 	Claims    Claims
-	// Stamped is the time of an RFC 3161 stamp over the signature that the format
-	// has verified; zero where there is none.
-	Stamped time.Time
 	// ValidFrom and ValidUntil bound the time at which every certificate of the
 	// envelope is valid; zero in formats without certificates.
 	ValidFrom, ValidUntil time.Time
+	// Chain is the certificates of the envelope, leaf first; nil in formats without.
+	Chain []*x509.Certificate
 	// Files are what is signed beside or instead of a manifest, in the format that
 	// signs files.
 	Files []File
 	// Ignored are the paths, of files or directories, that the signer left out.
 	Ignored []string
-	// Stamp is the envelope's RFC 3161 timestamp, nil without one. Nobody has
-	// judged it.
-	Stamp *Stamp
+	// Stamps are the envelope's RFC 3161 timestamps. Nobody has judged them.
+	Stamps []Stamp
 }
 
 // File is one signed file: its path with slashes, "." for a model that is one
@@ -66,9 +64,29 @@ type File struct {
 type Stamp struct {
 	Token []byte
 	// Content is the primitive signature as the envelope has it; Hash is the
-	// signature's own hash, which the token must have used.
+	// signature's own hash, and the weakest that the token may have used.
 	Content []byte
 	Hash    crypto.Hash
+}
+
+// MaxStamps bounds the timestamps of one envelope, each of which costs whoever
+// judges it several signatures.
+const MaxStamps = 4
+
+// Stamped is what a stamp that was judged says: what it is over existed at Until
+// at the latest, by the word of Chain's leaf. The authority's accuracy is in From
+// and Until.
+type Stamped struct {
+	From, Until time.Time
+	// Chain is the authority's certificates, leaf first, root last.
+	Chain []*x509.Certificate
+}
+
+// Timestamper has a timestamp authority stamp a signature (RFC 3161).
+type Timestamper interface {
+	// Timestamp returns a token over content, hashed with hash, with the
+	// authority's certificates in it.
+	Timestamp(ctx context.Context, content []byte, hash crypto.Hash) ([]byte, error)
 }
 
 // Envelope is a parsed and untrusted signature. It has no accessor for what it
@@ -79,6 +97,7 @@ type Envelope struct {
 	primitive []byte
 	hint      int
 	chain     []*x509.Certificate
+	stamps    []Stamp
 	decode    func() (Statement, error)
 }
 
@@ -116,13 +135,22 @@ func (e *Envelope) WithChain(chain []*x509.Certificate) *Envelope {
 	return &c
 }
 
+// WithStamps returns a copy that carries timestamps of the envelope. They are not
+// signed by the key and nobody has judged them.
+func (e *Envelope) WithStamps(stamps []Stamp) *Envelope {
+	c := *e
+	c.stamps = slices.Clone(stamps)
+	return &c
+}
+
 // Same reports whether both envelopes carry the same signature over the same
-// message, the same hint and the same certificates, so that asking about one
-// answers for both. Certificates are not signed: a copy with others must not
-// stand for the original.
+// message, the same hint, certificates and timestamps, so that asking about one
+// answers for both. Certificates and timestamps are not signed: a copy with
+// others must not stand for the original.
 func (e *Envelope) Same(o *Envelope) bool {
 	return e.format == o.format && e.hint == o.hint && string(e.primitive) == string(o.primitive) && string(e.message) == string(o.message) &&
-		slices.EqualFunc(e.chain, o.chain, (*x509.Certificate).Equal)
+		slices.EqualFunc(e.chain, o.chain, (*x509.Certificate).Equal) &&
+		slices.EqualFunc(e.stamps, o.stamps, func(a, b Stamp) bool { return bytes.Equal(a.Token, b.Token) })
 }
 
 // Opened is the outcome for one envelope. Statement is set only when Err is nil.
@@ -172,6 +200,7 @@ func Open(ctx context.Context, k Key, envs []*Envelope) []Opened {
 			opened[i].Err = &StatementError{Err: err}
 			continue
 		}
+		st.Chain, st.Stamps = slices.Clone(envs[i].chain), slices.Clone(envs[i].stamps)
 		opened[i].Statement = st
 	}
 	return opened

@@ -11,7 +11,6 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -19,7 +18,6 @@ import (
 	"github.com/notaryproject/tspclient-go"
 
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
-	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 )
 
 // Error means that no timestamp could be had or trusted.
@@ -48,7 +46,7 @@ type Authority struct {
 	asker tspclient.Timestamper
 }
 
-var _ notary.Timestamper = (*Authority)(nil)
+var _ signature.Timestamper = (*Authority)(nil)
 
 // NewAuthority returns the authority at an http or https URL. Tokens must lead to
 // one of roots; nil means the system's. Plain HTTP is what most authorities
@@ -86,39 +84,4 @@ func (a *Authority) Timestamp(ctx context.Context, content []byte, hash crypto.H
 		return fail(err)
 	}
 	return token, nil
-}
-
-// Range is when a stamp was made: no earlier than From, no later than Until.
-type Range struct{ From, Until time.Time }
-
-// Verify judges a token: it must be signed by a certificate for timestamping
-// alone that leads to one of roots (nil means the system's) and was valid then,
-// and be over the stamp's content with the stamp's hash. Revocation is not looked
-// up. Errors are *Error.
-func Verify(ctx context.Context, s signature.Stamp, roots *x509.CertPool) (Range, error) {
-	fail := func(err error) (Range, error) { return Range{}, &Error{Err: err} }
-	token, err := tspclient.ParseSignedToken(s.Token)
-	if err != nil {
-		return fail(err)
-	}
-	info, err := token.Info()
-	if err != nil {
-		return fail(err)
-	}
-	stamp, err := info.Validate(s.Content)
-	if err != nil {
-		return fail(err)
-	}
-	// A weaker hash than the signature's own would be the easier target.
-	if n := len(info.MessageImprint.HashedMessage); n != s.Hash.Size() {
-		return fail(fmt.Errorf("a hash of %d bytes, where the signature's has %d", n, s.Hash.Size()))
-	}
-	chain, err := token.Verify(ctx, x509.VerifyOptions{Roots: roots, CurrentTime: stamp.Value})
-	if err != nil {
-		return fail(err)
-	}
-	if len(chain) == 0 {
-		return fail(errors.New("no certificate chain"))
-	}
-	return Range{From: stamp.Value.Add(-stamp.Accuracy), Until: stamp.Value.Add(stamp.Accuracy)}, nil
 }

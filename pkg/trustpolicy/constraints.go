@@ -45,10 +45,7 @@ func readConstraints(o object, s *Statement) error {
 	for _, f := range names {
 		s.Formats = append(s.Formats, signature.Format(f))
 	}
-	if s.MaxAge, err = readMaxAge(o); err != nil {
-		return err
-	}
-	if s.NotBefore, err = o.time("notBefore"); err != nil {
+	if err := readTimes(o, s); err != nil {
 		return err
 	}
 	if s.RequireRepository, err = o.boolean("requireRepository"); err != nil {
@@ -64,6 +61,56 @@ func readConstraints(o object, s *Statement) error {
 		s.Revoked, err = readRevoked(n, o.at("revoked"), s.Keys)
 	}
 	return err
+}
+
+// readTimes reads what a statement asks for about when signatures were made.
+func readTimes(o object, s *Statement) error {
+	var err error
+	if s.Timestamps, err = readTimestamps(o); err != nil {
+		return err
+	}
+	if s.MaxAge, err = readMaxAge(o); err != nil {
+		return err
+	}
+	s.NotBefore, err = o.time("notBefore")
+	return err
+}
+
+func readTimestamps(o object) (Timestamps, error) {
+	n, found := o.fields["timestamps"]
+	if !found {
+		return Timestamps{}, nil
+	}
+	in, err := objectOf(n, o.at("timestamps"))
+	if err != nil {
+		return Timestamps{}, err
+	}
+	if err := in.knowsOnly("certificatesFile", "required", "revocation"); err != nil {
+		return Timestamps{}, err
+	}
+	if _, found := in.fields["certificatesFile"]; !found {
+		return Timestamps{}, fault(n, in.path, "field \"certificatesFile\" is missing")
+	}
+	var t Timestamps
+	if t.CertificatesFile, err = in.optional("certificatesFile", checkFile); err != nil {
+		return Timestamps{}, err
+	}
+	if t.Required, err = in.boolean("required"); err != nil {
+		return Timestamps{}, err
+	}
+	t.Revocation, err = in.revocation()
+	return t, err
+}
+
+// revocation reads the field of that name.
+func (o object) revocation() (Revocation, error) {
+	text, err := o.optional("revocation", func(s string) string {
+		if s != string(Enforce) && s != string(Log) {
+			return fmt.Sprintf("%q is neither enforce nor log", clip(s))
+		}
+		return ""
+	})
+	return Revocation(text), err
 }
 
 // duration is what maxAge.is may be: hours, minutes and seconds, as Go writes

@@ -32,11 +32,12 @@ policies:
   requireRepository: true
   annotations: {env: prod}
   builder: {repository: acme/models, ref: refs/heads/main}
+  timestamps: {certificatesFile: tsa.pem, required: true, revocation: log}
   revoked: {subjects: ["` + someDigest + `"], keys: ["release@1", "` + someDigest + `"]}
   keys:
   - {name: release, key: "hashivault://transit/release", minVersion: 2, publicKeyFile: release.pub, vault: {address: "https://vault.example.com", caFile: ca.pem, namespace: ml}}
   - {name: second, publicKey: ` + quoted(testPEM('a')) + `}
-  - {name: pki, certificatesFile: ca.pem, identities: ["x509.subject: C=US, ST=WA, O=Acme"]}
+  - {name: pki, certificatesFile: ca.pem, identities: ["x509.subject: C=US, ST=WA, O=Acme"], revocation: enforce}
 `
 
 // fullJSON is fullYAML, translated by a reader that knows no schema.
@@ -61,6 +62,7 @@ func TestParseReadsEveryConstraint(t *testing.T) {
 		NotBefore: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), RequireRepository: true,
 		Annotations: map[string]string{"env": "prod"},
 		Builder:     map[string]string{"repository": "acme/models", "ref": "refs/heads/main"},
+		Timestamps:  Timestamps{CertificatesFile: "tsa.pem", Required: true, Revocation: Log},
 		Revoked: Revoked{
 			Subjects: []digest.Digest{someDigest}, Keys: []digest.Digest{someDigest},
 			Versions: []KeyVersion{{Name: "release", Version: 1}},
@@ -69,7 +71,7 @@ func TestParseReadsEveryConstraint(t *testing.T) {
 			{Name: "release", Transit: "hashivault://transit/release", MinVersion: 2, PublicKeyFile: "release.pub",
 				Vault: Vault{Address: "https://vault.example.com", CAFile: "ca.pem", Namespace: "ml"}},
 			{Name: "second", PublicKey: []byte(testPEM('a'))},
-			{Name: "pki", CertificatesFile: "ca.pem", Identities: []string{"x509.subject: C=US, ST=WA, O=Acme"}},
+			{Name: "pki", CertificatesFile: "ca.pem", Identities: []string{"x509.subject: C=US, ST=WA, O=Acme"}, Revocation: Enforce},
 		},
 	}
 	for format, doc := range map[string]string{"yaml": fullYAML, "json": fullJSON} {
@@ -112,6 +114,14 @@ type edit struct {
 }
 
 var constraintFaults = []edit{
+	{"timestamps a path", "timestamps: {certificatesFile: tsa.pem, required: true, revocation: log}", "timestamps: tsa.pem", 12, "policies[0].timestamps: expected a mapping", false},
+	{"timestamps of nobody", "certificatesFile: tsa.pem, required", "required", 12, `policies[0].timestamps: field "certificatesFile" is missing`, false},
+	{"timestamps at a URL", "tsa.pem", `"https://tsa.example.com"`, 12, "policies[0].timestamps.certificatesFile: it must be a path", false},
+	{"timestamps required perhaps", "required: true", "required: sometimes", 12, "policies[0].timestamps.required: expected true or false", false},
+	{"timestamps with another field", "required: true", "required: true, roots: system", 12, `policies[0].timestamps: field "roots" is not known`, false},
+	{"timestamps of revoked authorities", "revocation: log", "revocation: skip", 12, `policies[0].timestamps.revocation: "skip" is neither enforce nor log`, false},
+	{"revocation switched off", "revocation: enforce", "revocation: off", 17, `policies[0].keys[2].revocation: "off" is neither enforce nor log`, false},
+	{"revocation of no certificates", `certificatesFile: ca.pem, identities: ["x509.subject: C=US, ST=WA, O=Acme"]`, "publicKeyFile: a.pub", 17, "revocation needs certificatesFile beside it", false},
 	{"require nothing", "require: 2", "require: 0", 5, "policies[0].require: 0 is not a number from 1", false},
 	{"require less than nothing", "require: 2", "require: -1", 5, "-1 is not a number from 1", false},
 	{"require as text", "require: 2", `require: "2"`, 5, "expected a number, found text", false},
@@ -149,36 +159,36 @@ var constraintFaults = []edit{
 	{"annotation twice", "annotations: {env: prod}", "annotations: {env: prod, ENV: dev}", 10, `duplicate field "ENV"`, true},
 	{"builder empty", "builder: {repository: acme/models, ref: refs/heads/main}", "builder: {}", 11, "policies[0].builder: it is empty", false},
 	{"builder nested", "ref: refs/heads/main", "ref: {a: b}", 11, "policies[0].builder.ref: expected text, found a mapping", false},
-	{"revoked empty", `revoked: {subjects: ["` + someDigest + `"], keys: ["release@1", "` + someDigest + `"]}`, "revoked: {}", 12, "policies[0].revoked: it is empty", false},
-	{"revoked subjects empty", `subjects: ["` + someDigest + `"]`, "subjects: []", 12, "policies[0].revoked.subjects: the list is empty", false},
-	{"revoked keys empty", `keys: ["release@1", "` + someDigest + `"]`, "keys: []", 12, "policies[0].revoked.keys: the list is empty", false},
-	{"revoked subject cut short", `subjects: ["` + someDigest + `"]`, `subjects: ["sha256:00"]`, 12, "is not sha256: and 64 hexadecimal digits", false},
-	{"revoked subject in capitals", `subjects: ["` + someDigest + `"]`, `subjects: ["` + strings.ToUpper(someDigest) + `"]`, 12, "is not sha256:", false},
-	{"revoked subject twice", `subjects: ["` + someDigest + `"]`, `subjects: ["` + someDigest + `", "` + someDigest + `"]`, 12, "duplicate", false},
-	{"revoked key without a version", `"release@1"`, `"release"`, 12, "neither NAME@VERSION nor sha256:", false},
-	{"revoked version zero", `"release@1"`, `"release@0"`, 12, "neither NAME@VERSION nor sha256:", false},
-	{"revoked version of a stranger", `"release@1"`, `"releas@1"`, 12, `no key here is named "releas"`, true},
-	{"revoked version of a public key", `"release@1"`, `"second@1"`, 12, "its versions have no numbers", true},
-	{"revoked with another field", "revoked: {", "revoked: {signers: [a], ", 12, `policies[0].revoked: field "signers" is not known`, false},
-	{"minVersion zero", "minVersion: 2", "minVersion: 0", 14, "policies[0].keys[0].minVersion: 0 is not a number from 1", false},
-	{"minVersion without a Transit key", `key: "hashivault://transit/release", `, "", 14, "minVersion needs key beside it", false},
-	{"minVersion of a pinned key", "transit/release\"", "transit/release?version=1\"", 14, "the key pins version 1 already", true},
-	{"vault without a Transit key", `key: "hashivault://transit/release", minVersion: 2, `, "", 14, "vault needs key beside it", false},
-	{"vault empty", `vault: {address: "https://vault.example.com", caFile: ca.pem, namespace: ml}`, "vault: {}", 14, "policies[0].keys[0].vault: it is empty", false},
-	{"vault with a token", "namespace: ml}", "namespace: ml, token: x}", 14, `policies[0].keys[0].vault: field "token" is not known`, false},
-	{"vault address no URL", "https://vault.example.com", "vault.example.com", 14, "policies[0].keys[0].vault.address: it must be the URL of a Vault", false},
-	{"vault address with a password", "https://vault.example.com", "https://u:p@vault.example.com", 14, "it must hold no credentials", false},
-	{"vault namespace with a space", "namespace: ml", "namespace: m l", 14, "not printable ASCII", false},
-	{"vault caFile a URI", "caFile: ca.pem", "caFile: env://CA", 14, "it must be a path", false},
-	{"certificates beside a public key", "publicKey: " + quoted(testPEM('a')), "certificatesFile: ca.pem, publicKeyFile: a.pub", 15, "publicKeyFile and certificatesFile exclude each other", false},
-	{"certificates beside a Transit key", "certificatesFile: ca.pem", `certificatesFile: ca.pem, key: "hashivault://k"`, 16, "key and certificatesFile exclude each other", false},
-	{"certificates of anybody", `, identities: ["x509.subject: C=US, ST=WA, O=Acme"]`, "", 16, "certificatesFile needs identities beside it", false},
-	{"identities without certificates", "certificatesFile: ca.pem, ", "publicKeyFile: a.pub, ", 16, "identities needs certificatesFile beside it", false},
-	{"identities empty", `["x509.subject: C=US, ST=WA, O=Acme"]`, "[]", 16, "policies[0].keys[2].identities: the list is empty", false},
-	{"identity of another kind", "x509.subject: C=US", "x509.san: C=US", 16, `it must be "*" or begin with x509.subject:`, false},
-	{"identity without an organisation", ", O=Acme", "", 16, "an identity needs C, ST and O", true},
-	{"identity without a form", "C=US, ST=WA, O=Acme", "Acme", 16, "is not of the form C=US", true},
-	{"identity of all and of one", `["x509.subject`, `["*", "x509.subject`, 16, `"*" stands alone`, true},
+	{"revoked empty", `revoked: {subjects: ["` + someDigest + `"], keys: ["release@1", "` + someDigest + `"]}`, "revoked: {}", 13, "policies[0].revoked: it is empty", false},
+	{"revoked subjects empty", `subjects: ["` + someDigest + `"]`, "subjects: []", 13, "policies[0].revoked.subjects: the list is empty", false},
+	{"revoked keys empty", `keys: ["release@1", "` + someDigest + `"]`, "keys: []", 13, "policies[0].revoked.keys: the list is empty", false},
+	{"revoked subject cut short", `subjects: ["` + someDigest + `"]`, `subjects: ["sha256:00"]`, 13, "is not sha256: and 64 hexadecimal digits", false},
+	{"revoked subject in capitals", `subjects: ["` + someDigest + `"]`, `subjects: ["` + strings.ToUpper(someDigest) + `"]`, 13, "is not sha256:", false},
+	{"revoked subject twice", `subjects: ["` + someDigest + `"]`, `subjects: ["` + someDigest + `", "` + someDigest + `"]`, 13, "duplicate", false},
+	{"revoked key without a version", `"release@1"`, `"release"`, 13, "neither NAME@VERSION nor sha256:", false},
+	{"revoked version zero", `"release@1"`, `"release@0"`, 13, "neither NAME@VERSION nor sha256:", false},
+	{"revoked version of a stranger", `"release@1"`, `"releas@1"`, 13, `no key here is named "releas"`, true},
+	{"revoked version of a public key", `"release@1"`, `"second@1"`, 13, "its versions have no numbers", true},
+	{"revoked with another field", "revoked: {", "revoked: {signers: [a], ", 13, `policies[0].revoked: field "signers" is not known`, false},
+	{"minVersion zero", "minVersion: 2", "minVersion: 0", 15, "policies[0].keys[0].minVersion: 0 is not a number from 1", false},
+	{"minVersion without a Transit key", `key: "hashivault://transit/release", `, "", 15, "minVersion needs key beside it", false},
+	{"minVersion of a pinned key", "transit/release\"", "transit/release?version=1\"", 15, "the key pins version 1 already", true},
+	{"vault without a Transit key", `key: "hashivault://transit/release", minVersion: 2, `, "", 15, "vault needs key beside it", false},
+	{"vault empty", `vault: {address: "https://vault.example.com", caFile: ca.pem, namespace: ml}`, "vault: {}", 15, "policies[0].keys[0].vault: it is empty", false},
+	{"vault with a token", "namespace: ml}", "namespace: ml, token: x}", 15, `policies[0].keys[0].vault: field "token" is not known`, false},
+	{"vault address no URL", "https://vault.example.com", "vault.example.com", 15, "policies[0].keys[0].vault.address: it must be the URL of a Vault", false},
+	{"vault address with a password", "https://vault.example.com", "https://u:p@vault.example.com", 15, "it must hold no credentials", false},
+	{"vault namespace with a space", "namespace: ml", "namespace: m l", 15, "not printable ASCII", false},
+	{"vault caFile a URI", "caFile: ca.pem", "caFile: env://CA", 15, "it must be a path", false},
+	{"certificates beside a public key", "publicKey: " + quoted(testPEM('a')), "certificatesFile: ca.pem, publicKeyFile: a.pub", 16, "publicKeyFile and certificatesFile exclude each other", false},
+	{"certificates beside a Transit key", "certificatesFile: ca.pem", `certificatesFile: ca.pem, key: "hashivault://k"`, 17, "key and certificatesFile exclude each other", false},
+	{"certificates of anybody", `, identities: ["x509.subject: C=US, ST=WA, O=Acme"]`, "", 17, "certificatesFile needs identities beside it", false},
+	{"identities without certificates", "certificatesFile: ca.pem, ", "publicKeyFile: a.pub, ", 17, "identities needs certificatesFile beside it", false},
+	{"identities empty", `["x509.subject: C=US, ST=WA, O=Acme"]`, "[]", 17, "policies[0].keys[2].identities: the list is empty", false},
+	{"identity of another kind", "x509.subject: C=US", "x509.san: C=US", 17, `it must be "*" or begin with x509.subject:`, false},
+	{"identity without an organisation", ", O=Acme", "", 17, "an identity needs C, ST and O", true},
+	{"identity without a form", "C=US, ST=WA, O=Acme", "Acme", 17, "is not of the form C=US", true},
+	{"identity of all and of one", `["x509.subject`, `["*", "x509.subject`, 17, `"*" stands alone`, true},
 }
 
 func TestParseRefusesConstraints(t *testing.T) {

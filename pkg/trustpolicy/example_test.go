@@ -40,5 +40,5 @@ policies:
 	// registry.example.com/models/llama needs production hashivault://transit/release
 	// registry.example.com/models/tools/convert needs tools hashivault://transit/tools
 	// trust policy: no statement covers other.example.com/models/llama: nothing is allowed by default
-	// trust policy: line 4: policies[0]: field "threshold" is not known to this version, which would not enforce it; known are name, scopes, require, formats, maxAge, notBefore, requireRepository, annotations, builder, revoked, keys
+	// trust policy: line 4: policies[0]: field "threshold" is not known to this version, which would not enforce it; known are name, scopes, require, formats, timestamps, maxAge, notBefore, requireRepository, annotations, builder, revoked, keys
 }

@@ -24,11 +24,16 @@ import (
 type mirror struct {
 	Version  int `json:"version"`
 	Policies []struct {
-		Name    string   `json:"name"`
-		Scopes  []string `json:"scopes"`
-		Require int      `json:"require"`
-		Formats []string `json:"formats"`
-		MaxAge  struct {
+		Name       string   `json:"name"`
+		Scopes     []string `json:"scopes"`
+		Require    int      `json:"require"`
+		Formats    []string `json:"formats"`
+		Timestamps struct {
+			CertificatesFile string     `json:"certificatesFile"`
+			Required         bool       `json:"required"`
+			Revocation       Revocation `json:"revocation"`
+		} `json:"timestamps"`
+		MaxAge struct {
 			Of string `json:"of"`
 			Is string `json:"is"`
 		} `json:"maxAge"`
@@ -41,13 +46,14 @@ type mirror struct {
 			Keys     []string `json:"keys"`
 		} `json:"revoked"`
 		Keys []struct {
-			Name             string   `json:"name"`
-			Key              string   `json:"key"`
-			MinVersion       int      `json:"minVersion"`
-			PublicKey        string   `json:"publicKey"`
-			PublicKeyFile    string   `json:"publicKeyFile"`
-			CertificatesFile string   `json:"certificatesFile"`
-			Identities       []string `json:"identities"`
+			Name             string     `json:"name"`
+			Key              string     `json:"key"`
+			MinVersion       int        `json:"minVersion"`
+			PublicKey        string     `json:"publicKey"`
+			PublicKeyFile    string     `json:"publicKeyFile"`
+			CertificatesFile string     `json:"certificatesFile"`
+			Identities       []string   `json:"identities"`
+			Revocation       Revocation `json:"revocation"`
 			Vault            struct {
 				Address   string `json:"address"`
 				CAFile    string `json:"caFile"`
@@ -143,6 +149,7 @@ func agreesWithJSON(t *testing.T, p Policy, data []byte) {
 		st := statement{Statement: Statement{
 			Name: s.Name, Require: max(s.Require, 1), NotBefore: s.NotBefore, RequireRepository: s.RequireRepository,
 			Annotations: s.Annotations, Builder: s.Builder, MaxAge: MaxAge{Of: s.MaxAge.Of},
+			Timestamps: Timestamps{CertificatesFile: s.Timestamps.CertificatesFile, Required: s.Timestamps.Required, Revocation: s.Timestamps.Revocation},
 		}}
 		st.MaxAge.Is, _ = time.ParseDuration(s.MaxAge.Is)
 		if !s.NotBefore.IsZero() {
@@ -177,7 +184,7 @@ func agreesWithJSON(t *testing.T, p Policy, data []byte) {
 		for _, k := range s.Keys {
 			key := Key{
 				Name: k.Name, Transit: k.Key, MinVersion: k.MinVersion, PublicKeyFile: k.PublicKeyFile, CertificatesFile: k.CertificatesFile,
-				Identities: k.Identities, Vault: Vault{Address: k.Vault.Address, CAFile: k.Vault.CAFile, Namespace: k.Vault.Namespace},
+				Identities: k.Identities, Revocation: k.Revocation, Vault: Vault{Address: k.Vault.Address, CAFile: k.Vault.CAFile, Namespace: k.Vault.Namespace},
 			}
 			if k.PublicKey != "" {
 				key.PublicKey = []byte(k.PublicKey)

@@ -41,7 +41,7 @@ func readKey(n *yaml.Node, path string, names map[string]int) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	if err := o.knowsOnly("name", "key", "minVersion", "publicKey", "publicKeyFile", "certificatesFile", "identities", "vault"); err != nil {
+	if err := o.knowsOnly("name", "key", "minVersion", "publicKey", "publicKeyFile", "certificatesFile", "identities", "revocation", "vault"); err != nil {
 		return Key{}, err
 	}
 	var k Key
@@ -72,6 +72,9 @@ func readKey(n *yaml.Node, path string, names map[string]int) (Key, error) {
 	if k.Identities, err = readIdentities(o); err != nil {
 		return Key{}, err
 	}
+	if k.Revocation, err = o.revocation(); err != nil {
+		return Key{}, err
+	}
 	if k.Vault, err = readVault(o); err != nil {
 		return Key{}, err
 	}
@@ -92,7 +95,7 @@ func (o object) combined(k Key) error {
 			return reason(pair[1], "%s and %s exclude each other", pair[0], pair[1])
 		}
 	}
-	for _, pair := range [][2]string{{"minVersion", "key"}, {"vault", "key"}, {"identities", "certificatesFile"}, {"certificatesFile", "identities"}} {
+	for _, pair := range [][2]string{{"minVersion", "key"}, {"vault", "key"}, {"identities", "certificatesFile"}, {"certificatesFile", "identities"}, {"revocation", "certificatesFile"}} {
 		if has(pair[0]) && !has(pair[1]) {
 			return reason(pair[0], "%s needs %s beside it", pair[0], pair[1])
 		}

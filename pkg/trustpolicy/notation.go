@@ -19,7 +19,8 @@ import (
 // and that count Notary's two formats alone.
 //
 // Only the levels strict and permissive are read, and permissive is enforced as
-// strict: here a signature counts or does not. audit and skip let pass what does
+// strict but for revocation, which it logs: here a signature counts or does not.
+// Trust stores of type tsa say whose stamps count, as verifyTimestamp has it. audit and skip let pass what does
 // not verify, and are refused with that reason, as are overrides. Errors are
 // *ParseError.
 func ParseNotation(data []byte) (Policy, error) {
@@ -75,19 +76,33 @@ func (r reader) notation(n *yaml.Node, path string) (statement, error) {
 			return statement{}, fault(scopes.Content[i], o.at("registryScopes"), `a scope of notation is a repository or "*"`)
 		}
 	}
-	if err := o.level(); err != nil {
+	level, err := o.level()
+	if err != nil {
 		return statement{}, err
 	}
-	k := Key{Name: s.Name}
-	if k.TrustStores, err = o.optionalTexts("trustStores", checkTrustStore); err != nil {
+	k := Key{Name: s.Name, Revocation: level.revocation}
+	stores, err := o.optionalTexts("trustStores", checkTrustStore)
+	if err != nil {
 		return statement{}, err
+	}
+	for _, store := range stores {
+		if strings.HasPrefix(store, "tsa:") {
+			s.Timestamps.TrustStores = append(s.Timestamps.TrustStores, store)
+		} else {
+			k.TrustStores = append(k.TrustStores, store)
+		}
+	}
+	if s.Timestamps.Given() {
+		s.Timestamps.Required, s.Timestamps.AfterExpiry, s.Timestamps.Revocation = !level.afterExpiry, level.afterExpiry, level.revocation
 	}
 	if k.Identities, err = o.optionalTexts("trustedIdentities", checkIdentity); err != nil {
 		return statement{}, err
 	}
 	switch {
-	case len(k.TrustStores) == 0:
+	case len(stores) == 0:
 		return statement{}, fault(n, path, "field \"trustStores\" is missing")
+	case len(k.TrustStores) == 0:
+		return statement{}, fault(o.fields["trustStores"], o.at("trustStores"), "it names no store of type ca, so that nobody is trusted")
 	case len(k.Identities) == 0:
 		return statement{}, fault(n, path, "field \"trustedIdentities\" is missing")
 	case len(k.Identities) > 1 && slices.Contains(k.Identities, "*"):
@@ -97,31 +112,38 @@ func (r reader) notation(n *yaml.Node, path string) (statement, error) {
 	return s, nil
 }
 
+// level is what signatureVerification asks for.
+type level struct {
+	revocation  Revocation
+	afterExpiry bool
+}
+
 // level reads signatureVerification.
-func (o object) level() error {
+func (o object) level() (level, error) {
 	n, found := o.fields["signatureVerification"]
 	if !found {
-		return fault(o.node, o.path, "field \"signatureVerification\" is missing")
+		return level{}, fault(o.node, o.path, "field \"signatureVerification\" is missing")
 	}
 	in, err := objectOf(n, o.at("signatureVerification"))
 	if err != nil {
-		return err
+		return level{}, err
 	}
 	if override, found := in.fields["override"]; found {
-		return fault(override, in.at("override"), "overrides are not read: they turn checks off that are always made here")
+		return level{}, fault(override, in.at("override"), "overrides are not read: they turn checks off that are always made here")
 	}
 	if err := in.knowsOnly("level", "verifyTimestamp"); err != nil {
-		return err
+		return level{}, err
 	}
-	if _, err := in.optional("verifyTimestamp", func(s string) string {
-		if s != "always" {
-			return fmt.Sprintf("%q is not read: a stamp that is there is always verified", clip(s))
+	when, err := in.optional("verifyTimestamp", func(s string) string {
+		if s != "always" && s != "afterCertExpiry" {
+			return fmt.Sprintf("%q is neither always nor afterCertExpiry", clip(s))
 		}
 		return ""
-	}); err != nil {
-		return err
+	})
+	if err != nil {
+		return level{}, err
 	}
-	level, err := in.optional("level", func(s string) string {
+	name, err := in.optional("level", func(s string) string {
 		switch s {
 		case "strict", "permissive":
 			return ""
@@ -130,10 +152,17 @@ func (o object) level() error {
 		}
 		return fmt.Sprintf("level %q is not known", clip(s))
 	})
-	if err == nil && level == "" {
-		return fault(n, in.path, "field \"level\" is missing")
+	switch {
+	case err != nil:
+		return level{}, err
+	case name == "":
+		return level{}, fault(n, in.path, "field \"level\" is missing")
 	}
-	return err
+	l := level{revocation: Enforce, afterExpiry: when == "afterCertExpiry"}
+	if name == "permissive" {
+		l.revocation = Log
+	}
+	return l, nil
 }
 
 var namedStore = regexp.MustCompile(`^[a-zA-Z]+:[a-zA-Z0-9_.-]+$`)
@@ -146,8 +175,8 @@ func checkTrustStore(s string) string {
 	switch {
 	case name == "." || name == "..":
 		return fmt.Sprintf("%q does not name a trust store", s)
-	case kind == "ca":
+	case kind == "ca", kind == "tsa":
 		return ""
 	}
-	return fmt.Sprintf("trust stores of type %q are not read; only ca is", clip(kind))
+	return fmt.Sprintf("trust stores of type %q are not read; only ca and tsa are", clip(kind))
 }

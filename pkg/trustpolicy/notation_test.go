@@ -42,15 +42,41 @@ func TestParseNotationYieldsTheSamePolicy(t *testing.T) {
 	for repository, want := range map[string]Statement{
 		"Registry.example.com/models/asr": {
 			Name: "production", Scopes: []string{"registry.example.com/models/vad", "registry.example.com/models/asr"}, Require: 1, Formats: formats,
-			Keys: []Key{{Name: "production", TrustStores: []string{"ca:acme", "ca:acme-old"}, Identities: []string{"x509.subject: C=US, ST=WA, O=Acme"}}},
+			Keys: []Key{{Name: "production", TrustStores: []string{"ca:acme", "ca:acme-old"}, Identities: []string{"x509.subject: C=US, ST=WA, O=Acme"}, Revocation: Enforce}},
 		},
 		"registry.example.com/models/vad/x": {
 			Name: "rest", Scopes: []string{"*"}, Require: 1, Formats: formats,
-			Keys: []Key{{Name: "rest", TrustStores: []string{"ca:other"}, Identities: []string{"*"}}},
+			Keys: []Key{{Name: "rest", TrustStores: []string{"ca:other"}, Identities: []string{"*"}, Revocation: Log}},
 		},
 	} {
 		if got, err := p.Match(repository); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, %v, want %+v", repository, got, err, want)
+		}
+	}
+}
+
+// Stores of type tsa say whose stamps count, and verifyTimestamp when one is needed:
+// always where nothing is said.
+func TestNotationTimestamps(t *testing.T) {
+	for name, row := range map[string]struct {
+		old, new string
+		want     Timestamps
+	}{
+		"by default": {`["ca:acme", "ca:acme-old"]`, `["ca:acme", "tsa:t1", "tsa:t2"]`,
+			Timestamps{TrustStores: []string{"tsa:t1", "tsa:t2"}, Required: true, Revocation: Enforce}},
+		"after expiry": {`{"level": "strict"},
+      "trustStores": ["ca:acme", "ca:acme-old"]`, `{"level": "strict", "verifyTimestamp": "afterCertExpiry"},
+      "trustStores": ["tsa:t1", "ca:acme"]`,
+			Timestamps{TrustStores: []string{"tsa:t1"}, AfterExpiry: true, Revocation: Enforce}},
+		"without an authority": {`"level": "strict"`, `"level": "strict", "verifyTimestamp": "always"`, Timestamps{}},
+	} {
+		p, err := ParseNotation([]byte(strings.Replace(notationJSON, row.old, row.new, 1)))
+		if err != nil || !strings.Contains(notationJSON, row.old) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		s := p.Statements()[0]
+		if !reflect.DeepEqual(s.Timestamps, row.want) || s.Keys[0].TrustStores[0] != "ca:acme" {
+			t.Errorf("%s: %+v %+v, want %+v", name, s.Timestamps, s.Keys[0].TrustStores, row.want)
 		}
 	}
 }
@@ -67,7 +93,8 @@ func TestParseNotationRefuses(t *testing.T) {
 		{"a level of its own", `"level": "strict"`, `"level": "lax"`, 7, `level "lax" is not known`, false},
 		{"no level", `{"level": "strict"}`, `{}`, 7, `field "level" is missing`, false},
 		{"override", `"level": "strict"`, `"level": "strict", "override": {"revocation": "skip"}`, 7, "overrides are not read", false},
-		{"timestamps only after expiry", `"always"`, `"afterCertExpiry"`, 14, `"afterCertExpiry" is not read`, false},
+		{"timestamps now and then", `"always"`, `"sometimes"`, 14, `"sometimes" is neither always nor afterCertExpiry`, false},
+		{"nobody but authorities of timestamps", `"ca:other"`, `"tsa:other"`, 15, "it names no store of type ca", false},
 		{"a prefix", `["registry.example.com/models/vad", `, `["registry.example.com/models/**", `, 6, `a scope of notation is a repository or "*"`, false},
 		{"a scope twice", `["*"]`, `["registry.example.com/models/asr"]`, 13, "duplicate scope", false},
 		{"no scope", `["*"]`, `[]`, 13, "the list is empty", false},

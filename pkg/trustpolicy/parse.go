@@ -79,7 +79,7 @@ func (r reader) statement(n *yaml.Node, path string) (statement, error) {
 	if err != nil {
 		return statement{}, err
 	}
-	if err := o.knowsOnly("name", "scopes", "require", "formats", "maxAge", "notBefore", "requireRepository",
+	if err := o.knowsOnly("name", "scopes", "require", "formats", "timestamps", "maxAge", "notBefore", "requireRepository",
 		"annotations", "builder", "revoked", "keys"); err != nil {
 		return statement{}, err
 	}

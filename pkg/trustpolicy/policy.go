@@ -37,7 +37,9 @@ type Statement struct {
 	Require int
 	// Formats are the signature formats that count; empty means every format.
 	Formats []signature.Format
-	MaxAge  MaxAge
+	// Timestamps says which RFC 3161 stamps are trusted.
+	Timestamps Timestamps
+	MaxAge     MaxAge
 	// NotBefore is the earliest signing time that counts.
 	NotBefore time.Time
 	// RequireRepository demands that the signed repository claim is the repository
@@ -58,6 +60,38 @@ const (
 	// OfTimestamp is the time in an RFC 3161 stamp, which nobody but its authority
 	// can set.
 	OfTimestamp = "timestamp"
+)
+
+// Timestamps names the roots of timestamp authorities. Without any no stamp is
+// trusted.
+type Timestamps struct {
+	// CertificatesFile is a path as that of Key. TrustStores are a notation policy's,
+	// as in "tsa:acme". One excludes the other.
+	CertificatesFile string
+	TrustStores      []string
+	// Required refuses signatures without a trusted stamp.
+	Required bool
+	// AfterExpiry looks at stamps only once a certificate has expired, and demands
+	// one then.
+	AfterExpiry bool
+	// Revocation is for the authorities' certificates.
+	Revocation Revocation
+}
+
+// Given reports whether any authority is trusted.
+func (t Timestamps) Given() bool { return t.CertificatesFile != "" || len(t.TrustStores) > 0 }
+
+// Revocation is what follows from looking up, at the OCSP responders and CRLs that
+// certificates name, whether they are revoked.
+type Revocation string
+
+const (
+	// NotLookedUp asks nobody.
+	NotLookedUp Revocation = ""
+	// Enforce refuses what is revoked, and does not accept what cannot be told.
+	Enforce Revocation = "enforce"
+	// Log says so and goes on.
+	Log Revocation = "log"
 )
 
 // MaxAge is how old a signature may be. A zero Is sets no limit.
@@ -106,6 +140,8 @@ type Key struct {
 	// Identities are the subjects that a certificate may have, "x509.subject: ..."
 	// or "*" alone.
 	Identities []string
+	// Revocation is for the certificates that CertificatesFile or TrustStores trust.
+	Revocation Revocation
 	// Vault says where Transit is asked; what is empty there is as for every other
 	// key.
 	Vault Vault
@@ -146,6 +182,7 @@ func (s *statement) clone() Statement {
 	c := s.Statement
 	c.Scopes = slices.Clone(c.Scopes)
 	c.Formats = slices.Clone(c.Formats)
+	c.Timestamps.TrustStores = slices.Clone(c.Timestamps.TrustStores)
 	c.Annotations = maps.Clone(c.Annotations)
 	c.Builder = maps.Clone(c.Builder)
 	c.Revoked = Revoked{

@@ -78,7 +78,7 @@ func (v *Verifier) judgeEach(ctx context.Context, subject signature.Subject, fou
 		for n, o := range signature.Open(ctx, k, envs) {
 			f := &findings[at[n]]
 			j := &judgement{subject: subject, now: v.opts.Now()}
-			if a, ok := j.decide(0, k, found[at[n]], o); ok {
+			if a, ok := j.decide(ctx, 0, k, found[at[n]], o); ok {
 				f.Accepted, f.Undecided, f.Errs = &a, false, nil
 				continue
 			}

@@ -5,7 +5,6 @@ package verify
 
 import (
 	"context"
-	"errors"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -99,9 +98,8 @@ func (j *judgement) answer(c *candidate, k signature.Key, o signature.Opened, wh
 		return
 	}
 	e := ExplainedKey{Key: k.ID().Name, KeyVersion: o.KeyVersion, SPKI: spkiDigest(o.SPKI), Outcome: "counts"}
-	var unreadable *KeyUnreadableError
 	switch {
-	case what == nil || errors.As(err, &unreadable):
+	case what == nil || doubtful(err):
 		e.Outcome = "undecided"
 	case err != nil:
 		e.Outcome = "rejected"

@@ -25,7 +25,6 @@ func (v *Verifier) Statement(ctx context.Context, env *signature.Envelope, req R
 		o := signature.Open(ctx, k, []*signature.Envelope{env})[0]
 		id := k.ID()
 		var bad *signature.StatementError
-		var unreadable *KeyUnreadableError
 		err := o.Err
 		if err != nil && !errors.Is(err, signature.ErrInvalid) && !errors.As(err, &bad) {
 			unsure.Causes = append(unsure.Causes, err)
@@ -33,12 +32,12 @@ func (v *Verifier) Statement(ctx context.Context, env *signature.Envelope, req R
 		}
 		if err == nil {
 			what := &opened{
-				req: &req, now: v.opts.Now(), key: id.Name, keyVersion: o.KeyVersion, spki: o.SPKI, format: env.Format(), statement: o.Statement,
+				ctx: ctx, req: &req, now: v.opts.Now(), key: id.Name, keyVersion: o.KeyVersion, spki: o.SPKI, format: env.Format(), statement: o.Statement,
 			}
 			err = what.broken(RuleSubject)
 		}
 		switch {
-		case errors.As(err, &unreadable):
+		case doubtful(err):
 			unsure.Causes = append(unsure.Causes, err)
 			continue
 		case err != nil:

@@ -28,6 +28,8 @@ type Requirement struct {
 	Require int
 	// Formats are those that count; empty means every format.
 	Formats []signature.Format
+	// Stamps says which RFC 3161 timestamps are trusted.
+	Stamps Stamps
 	// MaxAge is how old a signature may be.
 	MaxAge MaxAge
 	// NotBefore is the earliest signing time that counts. It stops the rollback
@@ -44,13 +46,15 @@ type Requirement struct {
 	MinVersions map[string]int
 	// Revoked names what does not count.
 	Revoked Revoked
+	// Revocation looks up the certificates of what the key of that name accepts.
+	Revocation map[string]RevocationJudge
 }
 
 // MaxAge bounds the age of a signature. A zero Is bounds nothing.
 type MaxAge struct {
 	Is time.Duration
-	// Stamped measures from an RFC 3161 stamp, which the key's holder cannot set,
-	// instead of the time that is claimed.
+	// Stamped asks for a trusted RFC 3161 stamp, and measures from it where the
+	// time that is claimed is later, or not there.
 	Stamped bool
 }
 

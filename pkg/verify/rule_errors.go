@@ -18,6 +18,7 @@ const (
 	RuleFormats     = "formats"
 	RuleExpiry      = "expiry"
 	RuleClock       = "clock"
+	RuleTimestamp   = "timestamp"
 	RuleCertificate = "certificate"
 	RuleMaxAge      = "maxAge"
 	RuleNotBefore   = "notBefore"
@@ -26,6 +27,7 @@ const (
 	RuleBuilder     = "builder"
 	RuleMinVersion  = "minVersion"
 	RuleRevoked     = "revoked"
+	RuleRevocation  = "revocation"
 	RuleSigner      = "signer"
 	RuleRequire     = "require"
 )

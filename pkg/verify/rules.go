@@ -4,6 +4,7 @@
 package verify
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,8 +14,10 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
-// opened is a signature that a key has accepted, and what it is judged by.
+// opened is a signature that a key has accepted, and what it is judged by. It
+// lives as long as the call that ctx is of.
 type opened struct {
+	ctx     context.Context
 	req     *Requirement
 	subject signature.Subject
 	now     time.Time
@@ -24,6 +27,12 @@ type opened struct {
 	spki       []byte
 	format     signature.Format
 	statement  signature.Statement
+
+	stampJudged bool
+	stamped     signature.Stamped
+	stampErr    error
+	// lookedUp is what those who were asked said, by whom it is about.
+	lookedUp map[string][]CertificateStatus
 }
 
 // rule is one thing that must hold of an opened signature. judge says what it
@@ -35,14 +44,15 @@ type rule struct {
 }
 
 // rules are all of them, in the order in which they must hold. What needs the
-// public key comes last: only a signature that counts otherwise may end in doubt
-// because its key does not say which it is.
+// public key, or somebody who is asked, comes last: only a signature that counts
+// otherwise may end in doubt because nobody says.
 func rules() []rule {
 	return []rule{
 		{RuleSubject, nil, subjectMatches},
 		{RuleFormats, func(r *Requirement) bool { return len(r.Formats) > 0 }, formatAllowed},
 		{RuleExpiry, nil, notExpired},
 		{RuleClock, nil, notFromTheFuture},
+		{RuleTimestamp, func(r *Requirement) bool { return r.Stamps.Judge != nil }, stampTrusted},
 		{RuleCertificate, nil, certificatesValid},
 		{RuleMaxAge, func(r *Requirement) bool { return r.MaxAge.Is > 0 }, youngEnough},
 		{RuleNotBefore, func(r *Requirement) bool { return !r.NotBefore.IsZero() }, lateEnough},
@@ -52,6 +62,7 @@ func rules() []rule {
 		{RuleMinVersion, func(r *Requirement) bool { return len(r.MinVersions) > 0 }, versionAllowed},
 		{RuleRevoked, func(r *Requirement) bool { return len(r.Revoked.Versions)+len(r.Revoked.Keys) > 0 }, keyNotRevoked},
 		{RuleSigner, (*Requirement).several, identityKnown},
+		{RuleRevocation, (*Requirement).looksUp, certificatesNotRevoked},
 	}
 }
 
@@ -126,24 +137,29 @@ func notFromTheFuture(o *opened) (string, error) {
 
 // certificatesValid holds the certificates of formats that have them against the
 // clock. Whoever stole a key could claim any signing time, so that only a trusted
-// timestamp could stand for now, and none is asked for here.
+// timestamp from before they expired can stand for now.
 func certificatesValid(o *opened) (string, error) {
 	st := o.statement
 	if st.ValidUntil.IsZero() {
 		return "no certificate", nil
 	}
 	saw := stamp(st.ValidFrom) + " to " + stamp(st.ValidUntil)
-	if o.now.Add(-ClockSkew).After(st.ValidUntil) || o.now.Add(ClockSkew).Before(st.ValidFrom) {
+	expired := o.now.Add(-ClockSkew).After(st.ValidUntil)
+	if at, err := o.stamp(); expired && err == nil && !at.Until.IsZero() {
+		return saw + ", timestamped before", nil
+	}
+	if expired || o.now.Add(ClockSkew).Before(st.ValidFrom) {
 		return saw, &CertificateTimeError{From: stamp(st.ValidFrom), Until: stamp(st.ValidUntil)}
 	}
 	return saw, nil
 }
 
 func youngEnough(o *opened) (string, error) {
-	at, claim := o.statement.Claims.SignedAt, "signedAt"
+	claim := "signedAt"
 	if o.req.MaxAge.Stamped {
-		at, claim = o.statement.Stamped, "RFC 3161 timestamp"
+		claim = claimStamp
 	}
+	at := o.madeAt(o.req.MaxAge.Stamped)
 	if at.IsZero() {
 		return "no " + claim, &MissingClaimError{For: RuleMaxAge, Claim: claim}
 	}
@@ -158,7 +174,8 @@ func youngEnough(o *opened) (string, error) {
 }
 
 func lateEnough(o *opened) (string, error) {
-	at := o.statement.Claims.SignedAt
+	// A claim of later than the stamp is none: the signature was there before.
+	at := o.madeAt(false)
 	if at.IsZero() {
 		return "no signedAt", &MissingClaimError{For: RuleNotBefore, Claim: "signedAt"}
 	}

@@ -190,7 +190,7 @@ func (j *judgement) judge(ctx context.Context, found []*candidate) bool {
 			envs[n] = c.envelope
 		}
 		for n, o := range signature.Open(ctx, k, envs) {
-			if a, ok := j.decide(i, k, left[n], o); ok {
+			if a, ok := j.decide(ctx, i, k, left[n], o); ok {
 				j.accepted = append(j.accepted, counted{Accepted: a, key: i, candidate: left[n]})
 			}
 		}
@@ -240,7 +240,7 @@ func (j *judgement) unusable(c *candidate, open []*candidate) error {
 
 // decide turns one key's answer about one candidate into an acceptance or a
 // recorded reason.
-func (j *judgement) decide(i int, k signature.Key, c *candidate, o signature.Opened) (Accepted, bool) {
+func (j *judgement) decide(ctx context.Context, i int, k signature.Key, c *candidate, o signature.Opened) (Accepted, bool) {
 	id := k.ID()
 	err := o.Err
 	var bad *signature.StatementError
@@ -250,7 +250,7 @@ func (j *judgement) decide(i int, k signature.Key, c *candidate, o signature.Ope
 		return Accepted{}, false
 	}
 	what := &opened{
-		req: &j.req, subject: j.subject, now: j.now, key: id.Name, keyVersion: o.KeyVersion, spki: o.SPKI,
+		ctx: ctx, req: &j.req, subject: j.subject, now: j.now, key: id.Name, keyVersion: o.KeyVersion, spki: o.SPKI,
 		format: c.envelope.Format(), statement: o.Statement,
 	}
 	if err == nil {
@@ -260,9 +260,8 @@ func (j *judgement) decide(i int, k signature.Key, c *candidate, o signature.Ope
 		err = j.countsOnce(i, c, o)
 	}
 	j.answer(c, k, o, what, err)
-	var unreadable *KeyUnreadableError
 	switch {
-	case errors.As(err, &unreadable):
+	case doubtful(err):
 		j.causes = append(j.causes, err)
 		return Accepted{}, false
 	case err != nil:

@@ -20,7 +20,6 @@ package notary
 
 import (
 	"context"
-	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -55,13 +54,6 @@ const (
 	headerAgent       = "io.cncf.notary.signingAgent"
 )
 
-// Timestamper has a timestamp authority stamp a signature (RFC 3161).
-type Timestamper interface {
-	// Timestamp returns a token over content, hashed with hash, with the
-	// authority's certificates in it.
-	Timestamp(ctx context.Context, content []byte, hash crypto.Hash) ([]byte, error)
-}
-
 // Options of a signature.
 type Options struct {
 	// Chain is the certificate of the key and its issuers, leaf first, root last.
@@ -69,7 +61,7 @@ type Options struct {
 	// Agent names the program that signs; empty for none.
 	Agent string
 	// Timestamper is nil for no timestamp.
-	Timestamper Timestamper
+	Timestamper signature.Timestamper
 }
 
 // Draft is an envelope that waits for its signature.

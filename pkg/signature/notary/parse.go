@@ -72,12 +72,13 @@ func parse(f signature.Format, data []byte, take func([]byte) (*parts, error)) (
 			return signature.Statement{}, err
 		}
 		st.ValidFrom, st.ValidUntil = validity(chain)
-		if p.token != nil {
-			st.Stamp = &signature.Stamp{Token: p.token, Content: p.raw, Hash: signature.Algorithms(f, alg.typ)[0].Hash}
-		}
 		return st, nil
 	}
-	return signature.NewEnvelope(f, p.message, primitive, decode).WithChain(chain), nil
+	env := signature.NewEnvelope(f, p.message, primitive, decode).WithChain(chain)
+	if p.token != nil {
+		env = env.WithStamps([]signature.Stamp{{Token: p.token, Content: p.raw, Hash: signature.Algorithms(f, alg.typ)[0].Hash}})
+	}
+	return env, nil
 }
 
 func parseChain(certs [][]byte) ([]*x509.Certificate, error) {

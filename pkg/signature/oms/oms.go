@@ -218,18 +218,18 @@ func Parse(data []byte) (*signature.Envelope, error) { return parse(data, true) 
 func ParseFiles(data []byte) (*signature.Envelope, error) { return parse(data, false) }
 
 func parse(data []byte, manifest bool) (*signature.Envelope, error) {
-	payload, sig, err := sigstore.Take(data)
+	c, err := sigstore.Take(data)
 	if err != nil {
 		return nil, err
 	}
 	decode := func() (signature.Statement, error) {
-		st, err := decodeStatement(payload)
+		st, err := decodeStatement(c.Payload)
 		if err == nil && manifest && st.Digest == "" {
 			return signature.Statement{}, errors.New("it signs files and names no manifest")
 		}
 		return st, err
 	}
-	return signature.NewEnvelope(signature.OMS, sigstore.PAE(payload), sig, decode), nil
+	return c.Envelope(signature.OMS, decode), nil
 }
 
 // decodeStatement reads a payload that a key has signed.

@@ -302,15 +302,15 @@ func (anySignature) Check(_ context.Context, checks []signature.Check) []signatu
 func FuzzStatement(f *testing.F) {
 	k := testkey.New(f, signature.ECDSAP256)
 	a := sign(f, k, oms.Model{Name: "m", Files: files(contents)})
-	payload, _, err := sigstore.Take(a.Envelope)
+	content, err := sigstore.Take(a.Envelope)
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(payload)
+	f.Add(content.Payload)
 	for _, v := range vectors.Load(f, vectors.Dir(f)) {
 		for _, envelope := range v.Envelopes(f) {
-			if payload, _, err := sigstore.Take(envelope); err == nil {
-				f.Add(payload)
+			if content, err := sigstore.Take(envelope); err == nil {
+				f.Add(content.Payload)
 			}
 		}
 	}

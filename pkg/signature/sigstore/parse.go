@@ -24,44 +24,65 @@ func (e *ParseError) Error() string { return "sigstore bundle: " + e.Reason }
 // other payload type are refused, as cosign verify --key refuses them. What the
 // statement says stays closed until a key accepts.
 func Parse(data []byte) (*signature.Envelope, error) {
-	payload, sig, err := Take(data)
+	c, err := Take(data)
 	if err != nil {
 		return nil, err
 	}
-	decode := func() (signature.Statement, error) { return decodeStatement(payload) }
-	return signature.NewEnvelope(signature.Sigstore, PAE(payload), sig, decode), nil
+	decode := func() (signature.Statement, error) { return decodeStatement(c.Payload) }
+	return c.Envelope(signature.Sigstore, decode), nil
 }
 
-// Take returns the in-toto statement of a bundle and the one signature over PAE
-// of it, neither of them judged, for other formats that use the same bundle.
-// Errors are *ParseError.
-func Take(data []byte) (payload, sig []byte, err error) {
+// Content is what a bundle holds, none of it judged.
+type Content struct {
+	// Payload is the in-toto statement, Signature the one signature over PAE of it.
+	Payload, Signature []byte
+	// Tokens are RFC 3161 timestamps over Signature.
+	Tokens [][]byte
+}
+
+// Envelope makes an envelope of format f of what the bundle holds.
+func (c Content) Envelope(f signature.Format, decode func() (signature.Statement, error)) *signature.Envelope {
+	var stamps []signature.Stamp
+	for _, token := range c.Tokens {
+		stamps = append(stamps, signature.Stamp{Token: token, Content: c.Signature, Hash: stampHash})
+	}
+	return signature.NewEnvelope(f, PAE(c.Payload), c.Signature, decode).WithStamps(stamps)
+}
+
+// Take reads a bundle for the formats that use it. Errors are *ParseError.
+func Take(data []byte) (Content, error) {
 	if len(data) > signature.MaxEnvelopeSize {
-		return nil, nil, &ParseError{fmt.Sprintf("%d bytes, more than %d", len(data), signature.MaxEnvelopeSize)}
+		return Content{}, &ParseError{fmt.Sprintf("%d bytes, more than %d", len(data), signature.MaxEnvelopeSize)}
 	}
 	if err := strictjson.Check(data); err != nil {
-		return nil, nil, &ParseError{err.Error()}
+		return Content{}, &ParseError{err.Error()}
 	}
 	var b bundlev1.Bundle
 	if err := protojson.Unmarshal(data, &b); err != nil {
 		// protojson varies the space in its messages on purpose.
-		return nil, nil, &ParseError{strings.ReplaceAll(err.Error(), "\u00a0", " ")}
+		return Content{}, &ParseError{strings.ReplaceAll(err.Error(), "\u00a0", " ")}
 	}
 	if b.MediaType != MediaType {
-		return nil, nil, &ParseError{fmt.Sprintf("media type %q, not %q", b.MediaType, MediaType)}
+		return Content{}, &ParseError{fmt.Sprintf("media type %q, not %q", b.MediaType, MediaType)}
 	}
 	if _, ok := b.GetVerificationMaterial().GetContent().(*bundlev1.VerificationMaterial_PublicKey); !ok {
-		return nil, nil, &ParseError{"it was made with a certificate, not with a public key"}
+		return Content{}, &ParseError{"it was made with a certificate, not with a public key"}
 	}
 	env := b.GetDsseEnvelope()
 	if env == nil {
-		return nil, nil, &ParseError{"it holds no DSSE envelope"}
+		return Content{}, &ParseError{"it holds no DSSE envelope"}
 	}
 	if env.PayloadType != payloadType {
-		return nil, nil, &ParseError{fmt.Sprintf("payload type %q, not %q", env.PayloadType, payloadType)}
+		return Content{}, &ParseError{fmt.Sprintf("payload type %q, not %q", env.PayloadType, payloadType)}
 	}
 	if len(env.Signatures) != 1 {
-		return nil, nil, &ParseError{fmt.Sprintf("%d signatures, not one", len(env.Signatures))}
+		return Content{}, &ParseError{fmt.Sprintf("%d signatures, not one", len(env.Signatures))}
 	}
-	return env.Payload, env.Signatures[0].Sig, nil
+	c := Content{Payload: env.Payload, Signature: env.Signatures[0].Sig}
+	for _, t := range b.GetVerificationMaterial().GetTimestampVerificationData().GetRfc3161Timestamps() {
+		if c.Tokens = append(c.Tokens, t.GetSignedTimestamp()); len(c.Tokens) > signature.MaxStamps {
+			return Content{}, &ParseError{fmt.Sprintf("more than %d timestamps", signature.MaxStamps)}
+		}
+	}
+	return c, nil
 }

@@ -15,6 +15,7 @@ package sigstore
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -51,7 +52,12 @@ const (
 type Draft struct {
 	payload []byte
 	created time.Time
+	stamper signature.Timestamper
 }
+
+// stampHash is what cosign has stamped: SHA-256 of the signature, whatever the
+// key. A token may use a stronger one.
+const stampHash = crypto.SHA256
 
 var _ signature.Draft = (*Draft)(nil)
 
@@ -80,19 +86,35 @@ func Prepare(subject signature.Subject, c signature.Claims) (*Draft, error) {
 	return &Draft{payload: payload, created: c.SignedAt}, nil
 }
 
+// WithTimestamper returns a copy whose signature t stamps, as cosign
+// --timestamp-server-url has it; nil for no stamp.
+func (d *Draft) WithTimestamper(t signature.Timestamper) *Draft {
+	c := *d
+	c.stamper = t
+	return &c
+}
+
 // Message returns the DSSE pre-authentication encoding of the statement.
 func (d *Draft) Message() signature.Message {
 	return signature.Message{Format: signature.Sigstore, Bytes: PAE(d.payload)}
 }
 
 // Finish makes the bundle and its referrer.
-func (d *Draft) Finish(_ context.Context, p signature.Primitive, id signature.KeyID) (signature.Attachment, error) {
+func (d *Draft) Finish(ctx context.Context, p signature.Primitive, id signature.KeyID) (signature.Attachment, error) {
 	hint := ""
 	if id.SPKI != nil {
 		sum := sha256.Sum256(id.SPKI)
 		hint = base64.StdEncoding.EncodeToString(sum[:])
 	}
-	b, err := Bundle(d.payload, p.Signature, hint)
+	var tokens [][]byte
+	if d.stamper != nil {
+		token, err := d.stamper.Timestamp(ctx, p.Signature, stampHash)
+		if err != nil {
+			return signature.Attachment{}, fmt.Errorf("timestamp the signature: %w", err)
+		}
+		tokens = append(tokens, token)
+	}
+	b, err := Bundle(d.payload, p.Signature, hint, tokens...)
 	if err != nil {
 		return signature.Attachment{}, err
 	}
@@ -115,12 +137,22 @@ func (d *Draft) Finish(_ context.Context, p signature.Primitive, id signature.Ke
 }
 
 // Bundle puts an in-toto statement and the signature over PAE of it into a bundle
-// with publicKey material. hint may be empty.
-func Bundle(payload, sig []byte, hint string) ([]byte, error) {
+// with publicKey material. hint may be empty; tokens are RFC 3161 timestamps over
+// sig.
+func Bundle(payload, sig []byte, hint string, tokens ...[]byte) ([]byte, error) {
+	var stamps *bundlev1.TimestampVerificationData
+	for _, t := range tokens {
+		if stamps == nil {
+			stamps = &bundlev1.TimestampVerificationData{}
+		}
+		stamps.Rfc3161Timestamps = append(stamps.Rfc3161Timestamps, &commonv1.RFC3161SignedTimestamp{SignedTimestamp: t})
+	}
 	return marshal(&bundlev1.Bundle{
 		MediaType: MediaType,
 		VerificationMaterial: &bundlev1.VerificationMaterial{
 			Content: &bundlev1.VerificationMaterial_PublicKey{PublicKey: &commonv1.PublicKeyIdentifier{Hint: hint}},
+
+			TimestampVerificationData: stamps,
 		},
 		Content: &bundlev1.Bundle_DsseEnvelope{DsseEnvelope: &dsse.Envelope{
 			Payload:     payload,

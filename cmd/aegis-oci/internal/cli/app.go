@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/aegis-oci/aegis-oci/cmd/aegis-oci/internal/display"
+	"github.com/aegis-oci/aegis-oci/pkg/revocation"
 	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
 	"github.com/aegis-oci/aegis-oci/pkg/vault"
 )
@@ -54,6 +55,8 @@ type app struct {
 	jwt          *vault.JWT                           // set when it was what logged in
 	vaults       map[trustpolicy.Vault]*vault.Session // of policy entries that name their own
 	stopProgress func()
+
+	checker *revocation.Checker
 }
 
 // Main runs the program and returns its exit code.

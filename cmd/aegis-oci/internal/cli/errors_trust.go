@@ -73,6 +73,11 @@ func undecidedOutcome(u *verify.UndecidedError, o *outcome) bool {
 	if errors.As(u, &unreadable) {
 		return o.set(exitUndecided, "key_unreadable", "grant \"read\" on the Transit key, or put publicKeyFile beside it in the policy")
 	}
+	var unknown *verify.RevocationUnknownError
+	if errors.As(u, &unknown) {
+		o.retryable = true
+		return o.set(exitUndecided, "revocation_unknown", "does the network let this host ask the OCSP responder or fetch the CRL that the certificate names?")
+	}
 	if errors.Is(u, verify.ErrTooMany) {
 		return o.set(exitUndecided, "too_many_signatures", "somebody attaches junk to this digest: remove referrers, or sign again so that yours is the newest")
 	}
@@ -85,6 +90,8 @@ var ruleCodes = map[string]string{
 	verify.RuleFormats:     "format_not_allowed",
 	verify.RuleExpiry:      "expired",
 	verify.RuleClock:       "signed_in_future",
+	verify.RuleTimestamp:   "timestamp_invalid",
+	verify.RuleRevocation:  "revoked",
 	verify.RuleMaxAge:      "too_old",
 	verify.RuleNotBefore:   "not_before",
 	verify.RuleRepository:  "repository_differs",

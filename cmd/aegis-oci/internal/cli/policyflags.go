@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
+	"github.com/aegis-oci/aegis-oci/pkg/revocation"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
 	"github.com/aegis-oci/aegis-oci/pkg/vault"
@@ -157,6 +158,18 @@ func (a *app) sessionAt(ctx context.Context, v *vaultFlags, at trustpolicy.Vault
 	a.vaults[where] = s
 	return s, nil
 }
+
+// Revocation looks up certificates where they say, through the proxy if one is set.
+// One checker serves the whole command: it keeps what it has learned.
+func (o *policyOpener) Revocation() aegis.RevocationChecker {
+	if o.a.checker == nil {
+		o.a.checker = revocation.New(revocation.Options{})
+	}
+	return o.a.checker
+}
+
+// Warn says something on standard error.
+func (o *policyOpener) Warn(message string) { o.a.warn(message) }
 
 // maxTrustStore bounds the files of one trust store.
 const maxTrustStore = 256

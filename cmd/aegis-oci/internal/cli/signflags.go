@@ -47,12 +47,12 @@ func (s *signFlags) register(f *flagSet) {
 
 // registerTimestamp registers the flags of the timestamp authority.
 func (s *signFlags) registerTimestamp(f *flagSet) {
-	f.StringVar(&s.tsaURL, "timestamp-url", "", "RFC 3161 timestamp authority that stamps the signatures of the notary formats")
+	f.StringVar(&s.tsaURL, "timestamp-url", "", "RFC 3161 timestamp authority that stamps the signatures of the sigstore and notary formats")
 	f.StringVar(&s.tsaRoots, "timestamp-root-cert", "", "PEM file with the timestamp authority's root (default: the system's roots)")
 }
 
 // timestamper opens the timestamp authority; nil without one.
-func (s *signFlags) timestamper() (notary.Timestamper, error) {
+func (s *signFlags) timestamper() (signature.Timestamper, error) {
 	if s.tsaURL == "" {
 		return nil, nil
 	}
@@ -62,13 +62,8 @@ func (s *signFlags) timestamper() (notary.Timestamper, error) {
 		if err != nil {
 			return nil, &usageError{msg: fmt.Sprintf("--timestamp-root-cert: %v", err)}
 		}
-		certs, err := notary.ParseCertificates(s.tsaRoots, data)
-		if err != nil {
+		if roots, err = timestamp.ParseRoots(s.tsaRoots, data); err != nil {
 			return nil, err
-		}
-		roots = x509.NewCertPool()
-		for _, c := range certs {
-			roots.AddCert(c)
 		}
 	}
 	authority, err := timestamp.NewAuthority(s.tsaURL, roots, nil)
@@ -118,8 +113,8 @@ func (s *signFlags) check() error {
 	if s.certChain != "" && !aegis.NeedCertificates(s.parsed()) {
 		return &usageError{msg: "--cert-chain goes with the notary formats", hint: "--signature-format notary"}
 	}
-	if s.tsaURL != "" && !aegis.NeedCertificates(s.parsed()) {
-		return &usageError{msg: "--timestamp-url goes with the notary formats", hint: "--signature-format notary"}
+	if s.tsaURL != "" && !aegis.CarryStamps(s.parsed()) {
+		return &usageError{msg: "--timestamp-url goes with the formats sigstore and notary", hint: "--signature-format sigstore"}
 	}
 	if s.tsaRoots != "" && s.tsaURL == "" {
 		return usagef("--timestamp-root-cert goes with --timestamp-url")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/timestamp"
 	"github.com/aegis-oci/aegis-oci/pkg/trustpolicy"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
@@ -22,12 +23,17 @@ type trustFlags struct {
 	policyFlags
 	keys        []string
 	revoked     string
+	tsaRoots    string
 	annotations annotationFlag
+
+	set *flagSet
 }
 
 func (t *trustFlags) register(f *flagSet) {
 	f.StringArrayVar(&t.keys, "key", nil, "key that must have signed: hashivault://..., a PEM file or env://NAME (repeatable; any one suffices)")
 	f.StringVar(&t.revoked, "revoked", "", "with --key: file of revoked manifests and keys")
+	f.StringVar(&t.tsaRoots, "timestamp-root-cert", "", "with --key: PEM file with the root of a timestamp authority whose RFC 3161 stamps count, so that expired certificates do where they were stamped in time")
+	t.set = f
 	t.policyFlags.register(f)
 	t.annotations.register(f, "claim that the signature must carry, key=value (repeatable)")
 }
@@ -74,6 +80,10 @@ func (t *trustFlags) fromPolicy(ctx context.Context, a *app, v *vaultFlags, repo
 	if t.revoked != "" {
 		return verify.Requirement{}, &usageError{msg: "--revoked goes with --key", hint: "write it under revoked in the policy's statement"}
 	}
+	if f := t.set.Lookup("timestamp-root-cert"); f.Changed && f.Annotations[fromEnv] == nil {
+		// Its variable may be there for what sign asks.
+		return verify.Requirement{}, &usageError{msg: "--timestamp-root-cert goes with --key", hint: "write timestamps: {certificatesFile: FILE} in the policy's statement"}
+	}
 	p, err := t.policyFlags.open(a)
 	if err != nil {
 		return verify.Requirement{}, err
@@ -99,8 +109,23 @@ func (t *trustFlags) fromKeys(ctx context.Context, a *app, v *vaultFlags) (verif
 		req.Revoked = aegis.RevokedOf(revoked)
 	}
 	var err error
+	if req.Stamps.Judge, err = t.stamps(); err != nil {
+		return verify.Requirement{}, err
+	}
 	req.Keys, err = a.verifyingKeys(ctx, v, t.keys, req.NeedsIdentity())
 	return req, err
+}
+
+// stamps trusts the authorities of --timestamp-root-cert; nil without.
+func (t *trustFlags) stamps() (verify.StampJudge, error) {
+	if t.tsaRoots == "" {
+		return nil, nil
+	}
+	data, err := readFileBounded(t.tsaRoots, maxKeyFile)
+	if err != nil {
+		return nil, &usageError{msg: fmt.Sprintf("--timestamp-root-cert: %v", err)}
+	}
+	return timestamp.NewJudge(t.tsaRoots, data)
 }
 
 // trustHint names the three ways to say what may be opened.
