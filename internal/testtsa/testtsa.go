@@ -7,6 +7,7 @@ package testtsa
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -30,6 +31,8 @@ type TSA struct {
 	URL string
 	// Root is the issuer's certificate.
 	Root *x509.Certificate
+	// RootKey is the issuer's key.
+	RootKey *ecdsa.PrivateKey
 	// Requests counts the queries.
 	Requests atomic.Int32
 	// Time is stamped when it is set, instead of now.
@@ -39,8 +42,9 @@ type TSA struct {
 	key  *ecdsa.PrivateKey
 }
 
-// Start starts an authority that ends with the test.
-func Start(t testing.TB) *TSA {
+// Start starts an authority that ends with the test. edits change the template of
+// its certificate.
+func Start(t testing.TB, edits ...func(*x509.Certificate)) *TSA {
 	t.Helper()
 	a := &TSA{}
 	now := time.Now()
@@ -50,20 +54,35 @@ func Start(t testing.TB) *TSA {
 		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
 	}, nil, nil)
 	// RFC 3161, section 2.3: timestamping alone, and critical.
-	usage, err := asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 8}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.key, a.cert = issue(t, &x509.Certificate{
+	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "test TSA"},
 		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(24 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: true, Value: usage}},
-	}, root, rootKey)
+		ExtraExtensions: []pkix.Extension{Usage(t, true, 8)},
+	}
+	for _, edit := range edits {
+		edit(template)
+	}
+	a.RootKey = rootKey
+	a.key, a.cert = issue(t, template, root, rootKey)
 	a.Root = root
 	srv := httptest.NewServer(http.HandlerFunc(a.serve))
 	t.Cleanup(srv.Close)
 	a.URL = srv.URL
 	return a
+}
+
+// Usage is an extended key usage of purposes below id-kp: 8 is timestamping.
+func Usage(t testing.TB, critical bool, purposes ...int) pkix.Extension {
+	t.Helper()
+	var oids []asn1.ObjectIdentifier
+	for _, p := range purposes {
+		oids = append(oids, asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, p})
+	}
+	value, err := asn1.Marshal(oids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: critical, Value: value}
 }
 
 func issue(t testing.TB, template, by *x509.Certificate, byKey *ecdsa.PrivateKey) (*ecdsa.PrivateKey, *x509.Certificate) {
@@ -186,6 +205,39 @@ func (a *TSA) answer(body []byte) ([]byte, error) {
 	if _, err := asn1.Unmarshal(body, &q); err != nil {
 		return nil, err
 	}
+	token, err := a.token(q)
+	if err != nil {
+		return nil, err
+	}
+	return asn1.Marshal(struct {
+		Status struct{ Status int }
+		Token  contentInfo
+	}{Token: token})
+}
+
+// Timestamp stamps without being asked over HTTP, and without anybody looking at
+// the token: for stamps that no client would take.
+func (a *TSA) Timestamp(_ context.Context, content []byte, hash crypto.Hash) ([]byte, error) {
+	oids := map[crypto.Hash]asn1.ObjectIdentifier{
+		crypto.SHA256: oidSHA256, crypto.SHA384: {2, 16, 840, 1, 101, 3, 4, 2, 2}, crypto.SHA512: {2, 16, 840, 1, 101, 3, 4, 2, 3},
+	}
+	h := hash.New()
+	h.Write(content)
+	imprint, err := asn1.Marshal(struct {
+		Algorithm algorithm
+		Sum       []byte
+	}{algorithm{oids[hash]}, h.Sum(nil)})
+	if err != nil {
+		return nil, err
+	}
+	token, err := a.token(query{Imprint: asn1.RawValue{FullBytes: imprint}})
+	if err != nil {
+		return nil, err
+	}
+	return asn1.Marshal(token)
+}
+
+func (a *TSA) token(q query) (contentInfo, error) {
 	at := a.Time
 	if at.IsZero() {
 		at = time.Now()
@@ -194,20 +246,17 @@ func (a *TSA) answer(body []byte) ([]byte, error) {
 	i.Accuracy.Seconds = 1
 	content, err := asn1.Marshal(i)
 	if err != nil {
-		return nil, err
+		return contentInfo{}, err
 	}
 	signer, err := a.sign(content)
 	if err != nil {
-		return nil, err
+		return contentInfo{}, err
 	}
-	return asn1.Marshal(struct {
-		Status struct{ Status int }
-		Token  contentInfo
-	}{Token: contentInfo{Type: oidSignedData, Content: signedData{
+	return contentInfo{Type: oidSignedData, Content: signedData{
 		Version: 3, Digests: []algorithm{{oidSHA256}}, Content: encapsulated{oidTSTInfo, content},
 		Certificates: asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 0, IsCompound: true, Bytes: bytes.Join([][]byte{a.cert.Raw, a.Root.Raw}, nil)},
 		Signers:      []signerInfo{signer},
-	}}})
+	}}, nil
 }
 
 // sign makes the SignerInfo (RFC 5652, section 5.4; RFC 5816 for the certificate's
