@@ -51,7 +51,7 @@ func Start(t testing.TB, edits ...func(*x509.Certificate)) *TSA {
 	rootKey, root := issue(t, &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test TSA root"},
 		NotBefore: now.Add(-48 * time.Hour), NotAfter: now.Add(48 * time.Hour),
-		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, BasicConstraintsValid: true, IsCA: true,
 	}, nil, nil)
 	// RFC 3161, section 2.3: timestamping alone, and critical.
 	template := &x509.Certificate{
@@ -299,3 +299,6 @@ func (a *TSA) sign(content []byte) (signerInfo, error) {
 		Algorithm: algorithm{oidECDSASHA256}, Signature: sig,
 	}, nil
 }
+
+// Serial is that of the authority's certificate.
+func (a *TSA) Serial() *big.Int { return a.cert.SerialNumber }

@@ -127,7 +127,9 @@ func TestAnswersThatDoNotHold(t *testing.T) {
 		spoil  func(*testing.T, *pki)
 		reason string
 	}{
-		"OCSP, stale":         {ocspOnly, func(_ *testing.T, p *pki) { p.srv.This, p.srv.Next = time.Now().Add(-3*time.Hour), time.Now().Add(-time.Hour) }, "stale"},
+		"OCSP, stale": {ocspOnly, func(_ *testing.T, p *pki) {
+			p.srv.This, p.srv.Next = time.Now().Add(-3*time.Hour), time.Now().Add(-time.Hour)
+		}, "stale"},
 		"OCSP, of the future": {ocspOnly, func(_ *testing.T, p *pki) { p.srv.This = time.Now().Add(30 * time.Minute) }, "of the future"},
 		"OCSP, unknown":       {ocspOnly, func(_ *testing.T, p *pki) { p.srv.Status = ocsp.Unknown }, "does not know"},
 		"OCSP, another signs": {ocspOnly, func(_ *testing.T, p *pki) { p.srv.Key = stranger.Private() }, "signature"},
@@ -145,7 +147,9 @@ func TestAnswersThatDoNotHold(t *testing.T) {
 				c.NotBefore, c.NotAfter = time.Now().Add(-3*time.Hour), time.Now().Add(-time.Hour)
 			})
 		}, "not valid now"},
-		"CRL, stale":         {crlOnly, func(_ *testing.T, p *pki) { p.srv.This, p.srv.Next = time.Now().Add(-3*time.Hour), time.Now().Add(-time.Hour) }, "stale"},
+		"CRL, stale": {crlOnly, func(_ *testing.T, p *pki) {
+			p.srv.This, p.srv.Next = time.Now().Add(-3*time.Hour), time.Now().Add(-time.Hour)
+		}, "stale"},
 		"CRL, of the future": {crlOnly, func(_ *testing.T, p *pki) { p.srv.This = time.Now().Add(30 * time.Minute) }, "of the future"},
 		"CRL, another signs": {crlOnly, func(_ *testing.T, p *pki) { p.srv.Issuer, p.srv.Key = other, stranger.Private() }, "not signed by the issuer"},
 		"CRL, of changes alone": {crlOnly, func(t *testing.T, p *pki) {
