@@ -19,6 +19,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/aegis-oci/aegis-oci/pkg/revocation"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
@@ -94,6 +95,14 @@ type Plugin struct {
 	Agent string
 	// Now is the clock.
 	Now func() time.Time
+	// Revocation looks certificates up at the OCSP responders and in the CRLs that
+	// they name; nil asks nobody.
+	Revocation RevocationChecker
+}
+
+// RevocationChecker is a *revocation.Checker.
+type RevocationChecker interface {
+	Check(ctx context.Context, chain []*x509.Certificate) []revocation.Answer
 }
 
 // Run answers one invocation: args are those after the program's name. It returns

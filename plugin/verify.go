@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/aegis-oci/aegis-oci/pkg/revocation"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 )
 
@@ -44,7 +45,7 @@ const (
 
 // verifySignature answers the checks that a trust policy delegates. No attribute
 // is processed: there is none of ours.
-func (p *Plugin) verifySignature(_ context.Context, data []byte) (any, string, error) {
+func (p *Plugin) verifySignature(ctx context.Context, data []byte) (any, string, error) {
 	var r verifyRequest
 	if err := decode(data, &r); err != nil {
 		return nil, "", err
@@ -68,7 +69,7 @@ func (p *Plugin) verifySignature(_ context.Context, data []byte) (any, string, e
 		case trustedIdentity:
 			results[check], err = identityVerdict(chain[0], r.Policy.Identities)
 		case revocationCheck:
-			results[check], err = p.revocationVerdict(chain, r.Config)
+			results[check], err = p.revocationVerdict(ctx, chain, r.Config)
 		default:
 			err = invalid("%q is no check of this plugin", check)
 		}
@@ -108,15 +109,17 @@ func identityVerdict(leaf *x509.Certificate, identities []string) (verdict, erro
 	return verdict{Reason: fmt.Sprintf("the subject %q is no trusted identity", leaf.Subject)}, nil
 }
 
-// revocationVerdict looks the chain up in the list that the configuration names.
-// Without a list nothing can be said, which is no success.
-func (p *Plugin) revocationVerdict(chain []*x509.Certificate, config map[string]string) (verdict, error) {
+// ListOnly as the configuration's "revocation" has nobody asked over the network.
+const ListOnly = "list"
+
+// revocationVerdict looks the chain up in the list that the configuration names,
+// and then where its certificates say. notation hands revocation over as a whole to
+// a plugin that declares it, and looks nothing up itself. What cannot be told is no
+// success: whether that is enforced or logged is for notation's trust policy.
+func (p *Plugin) revocationVerdict(ctx context.Context, chain []*x509.Certificate, config map[string]string) (verdict, error) {
 	revoked, given, err := p.Keys.Revoked(config)
 	if err != nil {
 		return verdict{}, err
-	}
-	if !given {
-		return verdict{Reason: "no list of revoked certificates is given: --plugin-config revoked=FILE"}, nil
 	}
 	for i, c := range chain {
 		sum := sha256.Sum256(c.Raw)
@@ -124,5 +127,34 @@ func (p *Plugin) revocationVerdict(chain []*x509.Certificate, config map[string]
 			return verdict{Reason: fmt.Sprintf("certificate %d (%s) is revoked", i, c.Subject)}, nil
 		}
 	}
+	named := false
+	if p.Revocation != nil && config["revocation"] != ListOnly {
+		var v verdict
+		if v, named = online(p.Revocation.Check(ctx, chain), chain); v.Reason != "" {
+			return v, nil
+		}
+	}
+	if !given && !named {
+		return verdict{Reason: "no list of revoked certificates is given (--plugin-config revoked=FILE), and nobody named in the certificates was asked"}, nil
+	}
 	return verdict{Success: true}, nil
+}
+
+// online reads the answers: a reason where one is not good, and whether there was
+// anybody to ask.
+func online(answers []revocation.Answer, chain []*x509.Certificate) (v verdict, named bool) {
+	if len(answers) != len(chain) {
+		return verdict{Reason: "the certificates were not looked up"}, false
+	}
+	for i, a := range answers {
+		named = named || a.Status != revocation.Unnamed
+		switch {
+		case a.Status == revocation.Revoked:
+			// Before what is only not known.
+			return verdict{Reason: fmt.Sprintf("certificate %d (%s) is revoked by %s", i, chain[i].Subject, a.Source)}, true
+		case a.Status == revocation.Unknown && v.Reason == "":
+			v.Reason = fmt.Sprintf("whether certificate %d (%s) is revoked is not known: %s: %v", i, chain[i].Subject, a.Source, a.Err)
+		}
+	}
+	return v, named
 }

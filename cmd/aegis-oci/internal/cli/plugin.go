@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/aegis-oci/aegis-oci/pkg/revocation"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 	"github.com/aegis-oci/aegis-oci/pkg/vault"
@@ -33,7 +34,7 @@ func PluginMain() int {
 		quiet: true, retryTimeout: 30 * time.Second}
 	p := &plugin.Plugin{
 		Keys: &pluginKeys{app: a}, Version: strings.TrimPrefix(buildInfo().Version, "v"), URL: "https://github.com/aegis-oci/aegis-oci",
-		Agent: userAgent(), Now: time.Now,
+		Agent: userAgent(), Now: time.Now, Revocation: revocation.New(revocation.Options{}),
 	}
 	code := p.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -52,7 +53,7 @@ var _ plugin.Keys = (*pluginKeys)(nil)
 
 // pluginConfigKeys are those of --plugin-config; none of them is a secret.
 func pluginConfigKeys() []string {
-	return []string{"vaultAddr", "namespace", "auth", "authMount", "role", "mount", "caCert", "certChain", "keySpec", "revoked"}
+	return []string{"vaultAddr", "namespace", "auth", "authMount", "role", "mount", "caCert", "certChain", "keySpec", "revoked", "revocation"}
 }
 
 func checkPluginConfig(config map[string]string) error {
@@ -273,6 +274,9 @@ var fingerprint = regexp.MustCompile(`^[0-9a-f]{64}$`)
 func (p *pluginKeys) Revoked(config map[string]string) (map[string]bool, bool, error) {
 	if err := checkPluginConfig(config); err != nil {
 		return nil, false, err
+	}
+	if mode := config["revocation"]; mode != "" && mode != plugin.ListOnly {
+		return nil, false, usagef("--plugin-config revocation: %q is not %q, the one value that there is", mode, plugin.ListOnly)
 	}
 	path := config["revoked"]
 	if path == "" {
