@@ -4,12 +4,8 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -171,35 +167,5 @@ func (o *policyOpener) Revocation() aegis.RevocationChecker {
 // Warn says something on standard error.
 func (o *policyOpener) Warn(message string) { o.a.warn(message) }
 
-// maxTrustStore bounds the files of one trust store.
-const maxTrustStore = 256
-
-// TrustStore reads the certificates, PEM or DER, in truststore/x509/TYPE/NAME
-// beside the policy (Notary Project specification, "Trust Store").
-func (o *policyOpener) TrustStore(store string) ([]byte, error) {
-	kind, name, _ := strings.Cut(store, ":")
-	dir := filepath.Join(o.dir, "truststore", "x509", kind, name)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	if len(entries) > maxTrustStore {
-		return nil, fmt.Errorf("%s: more than %d files", dir, maxTrustStore)
-	}
-	var out bytes.Buffer
-	for _, e := range entries {
-		b, err := readFileBounded(filepath.Join(dir, e.Name()), maxKeyFile)
-		if err != nil {
-			return nil, err
-		}
-		if !bytes.Contains(b, []byte("-----BEGIN ")) {
-			b = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b})
-		}
-		out.Write(b)
-		out.WriteByte('\n')
-	}
-	if out.Len() == 0 {
-		return nil, errors.New(dir + " is empty")
-	}
-	return out.Bytes(), nil
-}
+// TrustStore reads a store beside the policy.
+func (o *policyOpener) TrustStore(store string) ([]byte, error) { return readTrustStore(o.dir, store) }

@@ -29,6 +29,7 @@ type signFlags struct {
 	signatureDir string
 	noBuilder    bool
 	certChain    string
+	trustStore   string
 	tsaURL       string
 	tsaRoots     string
 }
@@ -38,6 +39,7 @@ func (s *signFlags) register(f *flagSet) {
 	f.StringVar(&s.publicKey, "public-key", "", "PEM file to check the new signature with, for a token that may only sign")
 	f.StringSliceVar(&s.formats, "signature-format", []string{string(signature.Sigstore)}, "signature format: sigstore, notary (jws), notary-cose (cose), cosign-tag, oms (repeatable or comma separated)")
 	f.StringVar(&s.certChain, "cert-chain", "", "PEM file with the key's certificate and its issuers, leaf first, for the notary formats (default: what Transit holds for the key version)")
+	f.StringVar(&s.trustStore, "trust-store", "", "notation's trust store (type ca) of that name: issuers that the key's chain lacks are taken from it, and its certificate too where there is none")
 	f.DurationVarP(&s.expiry, "expiry", "e", 0, "how long the signature holds (0 = for ever)")
 	s.registerTimestamp(f)
 	f.StringVar(&s.bundle, "bundle", "", "write the signature to this file too")
@@ -90,6 +92,8 @@ func (s *signFlags) used() string {
 		return "--no-builder"
 	case s.certChain != "":
 		return "--cert-chain"
+	case s.trustStore != "":
+		return "--trust-store"
 	case s.tsaURL != "":
 		return "--timestamp-url"
 	}
@@ -112,6 +116,9 @@ func (s *signFlags) check() error {
 	}
 	if s.certChain != "" && !aegis.NeedCertificates(s.parsed()) {
 		return &usageError{msg: "--cert-chain goes with the notary formats", hint: "--signature-format notary"}
+	}
+	if s.trustStore != "" && !aegis.NeedCertificates(s.parsed()) {
+		return &usageError{msg: "--trust-store goes with the notary formats", hint: "--signature-format notary"}
 	}
 	if s.tsaURL != "" && !aegis.CarryStamps(s.parsed()) {
 		return &usageError{msg: "--timestamp-url goes with the formats sigstore and notary", hint: "--signature-format sigstore"}
@@ -142,7 +149,7 @@ func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotati
 	if err := aegis.CheckFormats(s.parsed(), signer.ID().Type); err != nil {
 		return nil, err
 	}
-	chain, err := s.certificates(signer)
+	chain, err := s.certificates(a.env, signer)
 	if err != nil {
 		return nil, err
 	}
@@ -172,8 +179,8 @@ func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotati
 }
 
 // certificates reads the chain for the formats that need one: the file given, or
-// what Transit holds for the version that signs.
-func (s *signFlags) certificates(signer *vault.Signer) ([]*x509.Certificate, error) {
+// what Transit holds for the version that signs, completed from the trust store.
+func (s *signFlags) certificates(env environment, signer *vault.Signer) ([]*x509.Certificate, error) {
 	if !aegis.NeedCertificates(s.parsed()) {
 		return nil, nil
 	}
@@ -183,15 +190,21 @@ func (s *signFlags) certificates(signer *vault.Signer) ([]*x509.Certificate, err
 		if data, err = readFileBounded(name, maxKeyFile); err != nil {
 			return nil, &usageError{msg: fmt.Sprintf("--cert-chain: %v", err)}
 		}
-	} else if data = signer.CertificateChain(); data == nil {
+	} else if data = signer.CertificateChain(); data == nil && s.trustStore != "" {
+		return s.complete(env, signer, nil)
+	} else if data == nil {
 		return nil, &usageError{
 			msg:  fmt.Sprintf("the notary formats need a certificate, and %s%s holds none that may be read", signer.ID().Name, versionText(signer.ID().Version)),
-			hint: `--cert-chain FILE, or: aegis-oci key certificate --self-signed --subject "C=US,ST=WA,O=Acme,CN=models" --install ` + s.key,
+			hint: `--cert-chain FILE, --trust-store NAME, or: aegis-oci key certificate --self-signed --subject "C=US,ST=WA,O=Acme,CN=models" --install ` + s.key,
 		}
 	} else {
 		name = "certificate chain of " + signer.ID().Name
 	}
-	return notary.ParseCertificates(name, data)
+	chain, err := notary.ParseCertificates(name, data)
+	if err != nil || s.trustStore == "" {
+		return chain, err
+	}
+	return s.complete(env, signer, chain)
 }
 
 // write leaves the signatures as files.
