@@ -74,3 +74,17 @@ func CertificatePEM(chain ...*x509.Certificate) []byte {
 	}
 	return out
 }
+
+// IssueFor makes the certificate of a public key that somebody else holds.
+func (k *Key) IssueFor(t testing.TB, template, by *x509.Certificate, public crypto.PublicKey) *x509.Certificate {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, by, public, k.priv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}

@@ -302,3 +302,8 @@ func (a *TSA) sign(content []byte) (signerInfo, error) {
 
 // Serial is that of the authority's certificate.
 func (a *TSA) Serial() *big.Int { return a.cert.SerialNumber }
+
+// At is the same authority at another time. It is not asked over HTTP.
+func (a *TSA) At(at time.Time) *TSA {
+	return &TSA{Root: a.Root, RootKey: a.RootKey, Time: at, cert: a.cert, key: a.key}
+}

@@ -57,6 +57,7 @@ func TestVerifyRefuses(t *testing.T) {
 		"with another hash":   {signature.Stamp{Token: token, Content: []byte("signature"), Hash: crypto.SHA384}, tsa.Roots()},
 		"changed":             {signature.Stamp{Token: changed, Content: []byte("signature"), Hash: crypto.SHA256}, tsa.Roots()},
 		"no token":            {signature.Stamp{Token: []byte("x"), Content: []byte("signature"), Hash: crypto.SHA256}, tsa.Roots()},
+		"huge":                {signature.Stamp{Token: append(append([]byte(nil), token...), make([]byte, 64<<10)...), Content: []byte("signature"), Hash: crypto.SHA256}, tsa.Roots()},
 		"another authority's": {good, other.Roots()},
 		"the system's roots":  {good, nil},
 	} {

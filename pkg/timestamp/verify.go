@@ -61,6 +61,10 @@ func (j *Judge) Judge(ctx context.Context, s signature.Stamp) (signature.Stamped
 // be of any day says nothing, and larger numbers overflow a time.Duration.
 const maxAccuracy = time.Hour
 
+// maxToken bounds what is parsed, in bytes: real tokens have less than 10 KiB,
+// certificates included, and anybody can put other bytes there.
+const maxToken = 64 << 10
+
 // Verify judges a token: it must be signed by a certificate for timestamping
 // alone that leads to one of roots (nil means the system's) and was valid then,
 // and be over the stamp's content, with the stamp's hash or a stronger one.
@@ -74,6 +78,9 @@ func Verify(ctx context.Context, s signature.Stamp, roots *x509.CertPool) (signa
 }
 
 func verify(ctx context.Context, s signature.Stamp, roots *x509.CertPool) (signature.Stamped, error) {
+	if len(s.Token) > maxToken {
+		return signature.Stamped{}, fmt.Errorf("a token of %d bytes, more than %d", len(s.Token), maxToken)
+	}
 	token, err := tspclient.ParseSignedToken(s.Token)
 	if err != nil {
 		return signature.Stamped{}, err
