@@ -307,3 +307,8 @@ func (a *TSA) Serial() *big.Int { return a.cert.SerialNumber }
 func (a *TSA) At(at time.Time) *TSA {
 	return &TSA{Root: a.Root, RootKey: a.RootKey, Time: at, cert: a.cert, key: a.key}
 }
+
+// ChainPEM is the authority's certificate and its issuer's.
+func (a *TSA) ChainPEM() []byte {
+	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}), a.RootPEM()...)
+}

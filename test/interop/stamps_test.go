@@ -205,3 +205,49 @@ func TestNotationAcceptsChainsFromItsTrustStore(t *testing.T) {
 		accepts(t, "notation", r.notationVerify(t, again))
 	})
 }
+
+// cosign stamps what it signs, over the same bytes as we do, and such a bundle
+// satisfies an age of timestamps. It accepts ours, with and without judging its stamp.
+func TestStampedBundlesOfCosign(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *rig) {
+		tsa := testtsa.Start(t)
+		dir := t.TempDir()
+		root, chain := filepath.Join(dir, "tsa.pem"), filepath.Join(dir, "chain.pem")
+		write(t, root, tsa.RootPEM())
+		write(t, chain, tsa.ChainPEM())
+		key, public := r.key(t, "", "ecdsa-p256")
+		text, err := os.ReadFile(public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, "k.pub"), text)
+		policy := filepath.Join(dir, "policy.yaml")
+		write(t, policy, []byte(`version: 1
+policies:
+- name: all
+  scopes: ["*"]
+  timestamps: {certificatesFile: tsa.pem}
+  maxAge: {of: timestamp, is: 1h}
+  keys: [{name: k, publicKeyFile: k.pub}]
+`))
+		theirs := r.push(t, r.repo(t, "-theirs")+":v1")
+		r.cosignSign(t, key, theirs)
+		r.aegis(t, exitOK, "verify", "--key", public, theirs)
+		r.aegis(t, exitRejected, "verify", "--policy", policy, theirs)
+		if got := r.cosignSign(t, key, theirs, "--timestamp-server-url", tsa.URL); got.code != exitOK {
+			t.Fatalf("cosign: %s", got.stderr)
+		}
+		r.aegis(t, exitOK, "verify", "--policy", policy, theirs)
+
+		ours := r.push(t, r.repo(t, "-ours")+":v1")
+		r.aegis(t, exitOK, "sign", "--quiet", "--key", key, "--timestamp-url", tsa.URL, "--timestamp-root-cert", root, ours)
+		r.aegis(t, exitOK, "verify", "--policy", policy, ours)
+		accepts(t, "cosign", r.cosignVerify(t, public, ours))
+		trusted := filepath.Join(dir, "trusted_root.json")
+		r.must(t, "tools/cosign", "trusted-root", "create", "--tsa", "url="+tsa.URL+",certificate-chain="+chain, "--out", trusted)
+		accepts(t, "cosign, and it judges the stamp", r.cosignVerify(t, public, ours, "--use-signed-timestamps", "--trusted-root", trusted))
+		bare := r.push(t, r.repo(t, "-bare")+":v1")
+		r.aegis(t, exitOK, "sign", "--quiet", "--key", key, bare)
+		refuses(t, "cosign without a stamp", r.cosignVerify(t, public, bare, "--use-signed-timestamps", "--trusted-root", trusted), "timestamp")
+	})
+}

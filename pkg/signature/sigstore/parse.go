@@ -80,7 +80,7 @@ func Take(data []byte) (Content, error) {
 	}
 	c := Content{Payload: env.Payload, Signature: env.Signatures[0].Sig}
 	for _, t := range b.GetVerificationMaterial().GetTimestampVerificationData().GetRfc3161Timestamps() {
-		if c.Tokens = append(c.Tokens, t.GetSignedTimestamp()); len(c.Tokens) > signature.MaxStamps {
+		if c.Tokens = append(c.Tokens, tokenOf(t.GetSignedTimestamp())); len(c.Tokens) > signature.MaxStamps {
 			return Content{}, &ParseError{fmt.Sprintf("more than %d timestamps", signature.MaxStamps)}
 		}
 	}

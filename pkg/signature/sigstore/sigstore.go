@@ -145,7 +145,11 @@ func Bundle(payload, sig []byte, hint string, tokens ...[]byte) ([]byte, error) 
 		if stamps == nil {
 			stamps = &bundlev1.TimestampVerificationData{}
 		}
-		stamps.Rfc3161Timestamps = append(stamps.Rfc3161Timestamps, &commonv1.RFC3161SignedTimestamp{SignedTimestamp: t})
+		answer, err := answerOf(t)
+		if err != nil {
+			return nil, fmt.Errorf("sigstore: encode timestamp: %w", err)
+		}
+		stamps.Rfc3161Timestamps = append(stamps.Rfc3161Timestamps, &commonv1.RFC3161SignedTimestamp{SignedTimestamp: answer})
 	}
 	return marshal(&bundlev1.Bundle{
 		MediaType: MediaType,

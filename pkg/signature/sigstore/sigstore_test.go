@@ -15,9 +15,11 @@ import (
 	"time"
 
 	"github.com/aegis-oci/aegis-oci/internal/testkey"
+	"github.com/aegis-oci/aegis-oci/internal/testtsa"
 	"github.com/aegis-oci/aegis-oci/internal/vectors"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/sigstore"
+	"github.com/aegis-oci/aegis-oci/pkg/timestamp"
 )
 
 const manifestType = "application/vnd.oci.image.manifest.v1+json"
@@ -87,6 +89,48 @@ func TestEveryKeyTypeRoundTrips(t *testing.T) {
 				t.Errorf("another key: %v, want ErrInvalid", o.Err)
 			}
 		})
+	}
+}
+
+// A bundle holds the authority's answer, and who reads it gets the token out.
+func TestBundleCarriesTimestamps(t *testing.T) {
+	t.Parallel()
+	k, tsa := testkey.New(t, signature.ECDSAP256), testtsa.Start(t)
+	d, err := sigstore.Prepare(subject(t), signature.Claims{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := signature.Sign(t.Context(), k, d.WithTimestamper(tsa))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := open(t, k.Public(t), made[0].Envelope)
+	if o.Err != nil || len(o.Statement.Stamps) != 1 {
+		t.Fatalf("%+v", o)
+	}
+	if at, err := timestamp.Verify(t.Context(), o.Statement.Stamps[0], tsa.Roots()); err != nil || time.Since(at.Until) > time.Minute {
+		t.Errorf("%+v, %v", at, err)
+	}
+	stamped := func(n int, answer string) []byte {
+		return edit(t, made[0].Envelope, func(m map[string]any) {
+			var all []any
+			for range n {
+				all = append(all, map[string]any{"signedTimestamp": answer})
+			}
+			m["verificationMaterial"].(map[string]any)["timestampVerificationData"] = map[string]any{"rfc3161Timestamps": all}
+		})
+	}
+	// What is no answer stands in nobody's way until it is judged.
+	o = open(t, k.Public(t), stamped(signature.MaxStamps, "MAA="))
+	if o.Err != nil || len(o.Statement.Stamps) != signature.MaxStamps {
+		t.Fatalf("%+v", o)
+	}
+	if _, err := timestamp.Verify(t.Context(), o.Statement.Stamps[0], tsa.Roots()); err == nil {
+		t.Error("an empty sequence is a stamp")
+	}
+	var parse *sigstore.ParseError
+	if _, err := sigstore.Parse(stamped(signature.MaxStamps+1, "MAA=")); !errors.As(err, &parse) {
+		t.Errorf("one stamp too many: %v", err)
 	}
 }
 
