@@ -78,6 +78,7 @@ func scripts(t *testing.T, dir string, table *errorRows, more commands) testscri
 		"tokenregistry": cmdTokenRegistry,
 		"truncate":      cmdTruncate,
 		"signedago":     cmdSignedAgo,
+		"stamped":       cmdStamped,
 		"sleep":         cmdSleep,
 		"vaultkey":      cmdVaultKey,
 		"vaultseal":     cmdVaultSeal,
