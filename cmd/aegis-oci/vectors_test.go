@@ -24,6 +24,7 @@ var vectorCode = map[string]string{
 
 	"formats": "format_not_allowed", "maxAge": "too_old", "notBefore": "not_before", "requireRepository": "repository_differs",
 	"annotations": "annotation_differs", "builder": "builder_differs", "revoked": "revoked", "require": "too_few_signers",
+	"timestamp": "timestamp_invalid",
 }
 
 // TestVectors runs every vector through the program, on a real registry: verify

@@ -39,14 +39,21 @@ type TSA struct {
 	Time time.Time
 
 	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	key  crypto.Signer
+	rand io.Reader
+}
+
+// Of is the authority of a certificate and its root, at a time. It is not asked over
+// HTTP, and makes the same stamps every time.
+func Of(root, cert *x509.Certificate, key crypto.Signer, at time.Time) *TSA {
+	return &TSA{Root: root, Time: at, cert: cert, key: key}
 }
 
 // Start starts an authority that ends with the test. edits change the template of
 // its certificate.
 func Start(t testing.TB, edits ...func(*x509.Certificate)) *TSA {
 	t.Helper()
-	a := &TSA{}
+	a := &TSA{rand: rand.Reader}
 	now := time.Now()
 	rootKey, root := issue(t, &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test TSA root"},
@@ -289,7 +296,7 @@ func (a *TSA) sign(content []byte) (signerInfo, error) {
 		return signerInfo{}, err
 	}
 	digest := sha256.Sum256(set)
-	sig, err := a.key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	sig, err := a.key.Sign(a.rand, digest[:], crypto.SHA256)
 	if err != nil {
 		return signerInfo{}, err
 	}
@@ -305,7 +312,7 @@ func (a *TSA) Serial() *big.Int { return a.cert.SerialNumber }
 
 // At is the same authority at another time. It is not asked over HTTP.
 func (a *TSA) At(at time.Time) *TSA {
-	return &TSA{Root: a.Root, RootKey: a.RootKey, Time: at, cert: a.cert, key: a.key}
+	return &TSA{Root: a.Root, RootKey: a.RootKey, Time: at, cert: a.cert, key: a.key, rand: a.rand}
 }
 
 // ChainPEM is the authority's certificate and its issuer's.

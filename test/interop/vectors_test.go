@@ -38,9 +38,11 @@ func TestVectorsThroughOtherPrograms(t *testing.T) {
 	dir := vectors.Dir(t)
 	r.config = filepath.Join(t.TempDir(), "config")
 	r.must(t, "tools/notation", "cert", "add", "--type", "ca", "--store", "acme", filepath.Join(dir, "keys", "ca.pem"))
+	// Stamps are looked at once a certificate has expired, as the vectors' are.
+	r.must(t, "tools/notation", "cert", "add", "--type", "tsa", "--store", "stamps", filepath.Join(dir, "keys", "tsa.pem"))
 	policy, err := json.Marshal(map[string]any{"version": "1.0", "trustPolicies": []any{map[string]any{
-		"name": "all", "registryScopes": []string{"*"}, "trustStores": []string{"ca:acme"}, "trustedIdentities": []string{acme},
-		"signatureVerification": map[string]any{"level": "strict", "override": map[string]string{"revocation": "skip"}},
+		"name": "all", "registryScopes": []string{"*"}, "trustStores": []string{"ca:acme", "tsa:stamps"}, "trustedIdentities": []string{acme},
+		"signatureVerification": map[string]any{"level": "strict", "verifyTimestamp": "afterCertExpiry", "override": map[string]string{"revocation": "skip"}},
 	}}})
 	if err != nil {
 		t.Fatal(err)

@@ -26,6 +26,7 @@ func (g *gen) makeKeys() {
 	g.rsa3072 = rsaKey("rsa3072", signature.RSA3072, 3072)
 	g.ca = ec("ca", signature.ECDSAP256, p256)
 	g.strangerCA = ec("stranger ca", signature.ECDSAP256, p256)
+	g.tsa = ec("tsa", signature.ECDSAP256, p256)
 }
 
 func descriptor(mediaType string, content []byte) ocispec.Descriptor {

@@ -35,6 +35,7 @@ func main() {
 	g.notary()
 	g.notaryCertificates()
 	g.notaryHeaders()
+	g.stamps()
 	g.oms()
 }
 
@@ -57,7 +58,7 @@ const repository = "registry.example.com/models/vad"
 type gen struct {
 	dir                                                string
 	p256, other, p384, p521, ed25519, rsa2048, rsa3072 key
-	ca, strangerCA                                     key
+	ca, strangerCA, tsa                                key
 	root, stranger                                     *x509.Certificate
 	model, otherModel                                  vectors.Manifest
 	modelSubject, otherSubject                         signature.Subject
@@ -72,6 +73,7 @@ func newGen(dir string) *gen {
 		g.write(filepath.Join("keys", k.name+".pem"), k.pem())
 	}
 	g.write(filepath.Join("keys", "ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.root.Raw}))
+	g.write(filepath.Join("keys", "tsa.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.tsaRoot().Raw}))
 	g.model, g.modelSubject = model("vad\n")
 	g.otherModel, g.otherSubject = model("another model\n")
 	return g
