@@ -41,7 +41,7 @@ var (
 // licenseOfText names the licence whose text this is, or returns "". Licences of
 // one family quote each other, so a title counts only at the beginning.
 func licenseOfText(text string) string {
-	if m := spdxTag.FindStringSubmatch(text); m != nil {
+	if m := spdxTag.FindStringSubmatch(text); m != nil && len(m[1]) <= maxText {
 		return m[1]
 	}
 	words := strings.TrimSpace(notWordOrDot.ReplaceAllString(strings.ToLower(text), " "))
