@@ -7,11 +7,17 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/aegis-oci/aegis-oci/internal/servertest"
 	"github.com/aegis-oci/aegis-oci/internal/vectors"
@@ -32,38 +38,99 @@ var vectorCode = map[string]string{
 func TestVectors(t *testing.T) {
 	t.Parallel()
 	host, _ := servertest.Distribution(t)
+	dir := vectors.Dir(t)
+	for _, v := range vectors.Load(t, dir) {
+		t.Run(v.Name, func(t *testing.T) {
+			repository := vectorRepository(v)
+			if repository != v.Path() {
+				t.Parallel()
+			}
+			v.Push(t, host, repository)
+			holdsOn(t, dir, v, host, repository)
+		})
+	}
+}
+
+// TestVectorsWithTheReferrersAPI runs them on a registry that has it and makes the
+// listing itself. The few whose listing lies have a registry in front that lies.
+func TestVectorsWithTheReferrersAPI(t *testing.T) {
+	t.Parallel()
+	host := servertest.Stack(t, "-no-vault").Registry
+	dir, lying := vectors.Dir(t), 0
+	for _, v := range vectors.Load(t, dir) {
+		if v.Lies() {
+			lying++
+		}
+		t.Run(v.Name, func(t *testing.T) {
+			repository, at := vectorRepository(v), host
+			if repository == v.Path() {
+				// What the vectors before it have signed is listed there as well.
+				at = servertest.Stack(t, "-no-vault").Registry
+			} else {
+				t.Parallel()
+			}
+			subject := v.PushContent(t, at, repository)
+			if v.Lies() {
+				at = lyingRegistry(t, at, "/v2/"+repository+"/referrers/"+subject.String(), v.Listing(t))
+			}
+			holdsOn(t, dir, v, at, repository)
+		})
+	}
+	if lying != 5 {
+		t.Errorf("%d vectors have a listing that lies, want 5", lying)
+	}
+}
+
+// vectorRepository is one for each vector, in which nothing else is listed. Where
+// its name counts it is the vector's own, the same for several.
+func vectorRepository(v vectors.Vector) string {
+	if v.Rule == "requireRepository" || v.Name == "policy-repository" {
+		return v.Path()
+	}
+	return "models/" + v.Name
+}
+
+// lyingRegistry answers one request for referrers by itself.
+func lyingRegistry(t *testing.T, host, path string, listing []byte) string {
+	t.Helper()
+	behind := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: host})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != path {
+			behind.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+		if _, err := w.Write(listing); err != nil {
+			t.Errorf("the listing: %v", err)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	return srv.Listener.Addr().String()
+}
+
+// holdsOn runs verify and pull on what v has put into repository.
+func holdsOn(t *testing.T, dir string, v vectors.Vector, host, repository string) {
+	t.Helper()
+	registry, _, _ := strings.Cut(v.Repository, "/")
 	_, port, err := net.SplitHostPort(host)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := vectors.Dir(t)
-	for _, v := range vectors.Load(t, dir) {
-		t.Run(v.Name, func(t *testing.T) {
-			registry, repository, _ := strings.Cut(v.Repository, "/")
-			// A repository for each vector, in which nothing else is listed. Where its
-			// name counts it is the same for all, one after the other.
-			if v.Rule != "requireRepository" && v.Name != "policy-repository" {
-				repository = "models/" + v.Name
-				t.Parallel()
-			}
-			digest := v.Push(t, host, repository)
-			policy := filepath.Join(copyKeys(t, dir), "policy.json")
-			if err := os.WriteFile(policy, v.Policy, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			common := []string{"--policy", policy, "--format", "json", "--plain-http", "--resolve", registry + ":80:127.0.0.1:" + port}
-			ref := registry + "/" + repository + "@" + digest.String()
-			out := filepath.Join(t.TempDir(), "out")
-			holdsVector(t, v, "verify", append(common, ref)...)
-			holdsVector(t, v, "pull", append(common, "-o", out, ref)...)
-			if _, err := os.Lstat(out); v.Expect == "success" && err != nil || v.Expect != "success" && !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("pull left at %s: %v", out, err)
-			}
-			left, err := os.ReadDir(filepath.Dir(out))
-			if v.Expect != "success" && (err != nil || len(left) > 0) {
-				t.Errorf("pull left %v, %v", left, err)
-			}
-		})
+	policy := filepath.Join(copyKeys(t, dir), "policy.json")
+	if err := os.WriteFile(policy, v.Policy, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	common := []string{"--policy", policy, "--format", "json", "--plain-http", "--resolve", registry + ":80:127.0.0.1:" + port}
+	ref := registry + "/" + repository + "@" + v.SubjectOf(t).Digest().String()
+	out := filepath.Join(t.TempDir(), "out")
+	holdsVector(t, v, "verify", append(common, ref)...)
+	holdsVector(t, v, "pull", append(common, "-o", out, ref)...)
+	if _, err := os.Lstat(out); v.Expect == "success" && err != nil || v.Expect != "success" && !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("pull left at %s: %v", out, err)
+	}
+	left, err := os.ReadDir(filepath.Dir(out))
+	if v.Expect != "success" && (err != nil || len(left) > 0) {
+		t.Errorf("pull left %v, %v", left, err)
 	}
 }
 

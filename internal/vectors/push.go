@@ -21,6 +21,18 @@ import (
 // under the subject's tag, so that it can lie as v wants it to.
 func (v Vector) Push(t testing.TB, host, repository string) digest.Digest {
 	t.Helper()
+	subject := v.PushContent(t, host, repository)
+	if len(v.Referrers) > 0 {
+		p := pusher{t: t, base: "http://" + host + "/v2/" + repository}
+		p.manifest(tagOf(subject), ocispec.MediaTypeImageIndex, v.Listing(t))
+	}
+	return subject
+}
+
+// PushContent is Push without a listing: a registry with the referrers API makes
+// its own.
+func (v Vector) PushContent(t testing.TB, host, repository string) digest.Digest {
+	t.Helper()
 	p := pusher{t: t, base: "http://" + host + "/v2/" + repository}
 	p.blob([]byte("{}"))
 	for _, m := range v.manifests() {
@@ -34,22 +46,37 @@ func (v Vector) Push(t testing.TB, host, repository string) digest.Digest {
 		p.manifest(digest.FromString(m.Text).String(), ocispec.MediaTypeImageManifest, []byte(m.Text))
 	}
 	subject := digest.FromString(v.Subject.Text)
-	tag := strings.Replace(subject.String(), ":", "-", 1)
-	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	if v.Classic != nil {
+		p.manifest(tagOf(subject)+".sig", ocispec.MediaTypeImageManifest, []byte(v.Classic.Text))
+	}
+	return subject
+}
+
+func tagOf(subject digest.Digest) string { return strings.Replace(subject.String(), ":", "-", 1) }
+
+// Listing is the index of referrers as v has it.
+func (v Vector) Listing(t testing.TB) []byte {
+	t.Helper()
+	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
 	for _, m := range v.Referrers {
 		index.Manifests = append(index.Manifests, m.descriptor())
 	}
-	if len(index.Manifests) > 0 {
-		raw, err := json.Marshal(index)
-		if err != nil {
-			t.Fatal(err)
+	raw, err := json.Marshal(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// Lies reports that no registry would make v's listing out of its manifests.
+func (v Vector) Lies() bool {
+	for _, m := range v.Referrers {
+		var own ocispec.Manifest
+		if m.Listed != "" || json.Unmarshal([]byte(m.Text), &own) != nil || own.Subject == nil || own.Subject.Digest != digest.FromString(v.Subject.Text) {
+			return true
 		}
-		p.manifest(tag, ocispec.MediaTypeImageIndex, raw)
 	}
-	if v.Classic != nil {
-		p.manifest(tag+".sig", ocispec.MediaTypeImageManifest, []byte(v.Classic.Text))
-	}
-	return subject
+	return false
 }
 
 type pusher struct {
@@ -60,6 +87,10 @@ type pusher struct {
 func (p pusher) blob(content []byte) {
 	p.t.Helper()
 	location := p.do(http.MethodPost, p.base+"/blobs/uploads/", "", nil, http.StatusAccepted)
+	if strings.HasPrefix(location, "/") {
+		host, _, _ := strings.Cut(strings.TrimPrefix(p.base, "http://"), "/")
+		location = "http://" + host + location
+	}
 	between := "?"
 	if strings.Contains(location, "?") {
 		between = "&"

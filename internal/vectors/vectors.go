@@ -139,6 +139,12 @@ func (v Vector) manifests() []Manifest {
 	return all
 }
 
+// Path is the repository without its registry.
+func (v Vector) Path() string {
+	_, path, _ := strings.Cut(v.Repository, "/")
+	return path
+}
+
 // SubjectOf is what is verified.
 func (v Vector) SubjectOf(t testing.TB) signature.Subject {
 	t.Helper()
