@@ -38,8 +38,12 @@ const (
 	statementType = "https://in-toto.io/Statement/v1"
 	methodFiles   = "files"
 	hashSHA256    = "sha256"
-	// maxFiles bounds one statement.
+	// maxFiles bounds one statement that is read.
 	maxFiles = 20000
+	// maxPayload bounds one that is made, in bytes: in base64 it must fit into an
+	// envelope, beside the signature and the rest. Vault's bound on what it signs
+	// is hardly above it. 5,000 files fit with names of 45 bytes each.
+	maxPayload = (signature.MaxEnvelopeSize - 4<<10) / 4 * 3
 )
 
 type statement struct {
@@ -130,6 +134,9 @@ func Prepare(m Model, c signature.Claims) (*Draft, error) {
 	payload, err := json.Marshal(st)
 	if err != nil {
 		return nil, fmt.Errorf("model signing: encode statement: %w", err)
+	}
+	if len(payload) > maxPayload {
+		return nil, &ModelError{fmt.Sprintf("the list of %d files has %d bytes, and at most %d fit into a signature", len(files), len(payload), maxPayload)}
 	}
 	return &Draft{payload: payload, created: c.SignedAt}, nil
 }

@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -231,6 +232,38 @@ func TestPrepareRefusesFiles(t *testing.T) {
 		if d, err := oms.Prepare(oms.Model{Name: "m", Files: list}, signature.Claims{}); !errors.As(err, &bad) || d != nil {
 			t.Errorf("%s: %v, %v", name, d, err)
 		}
+	}
+}
+
+// manyFiles have names of 45 bytes.
+func manyFiles(n int) []signature.File {
+	list := make([]signature.File, n)
+	for i := range list {
+		list[i] = signature.File{Path: fmt.Sprintf("weights/layer-%05d/model-of-some-size.safetensors", i)[:45], Digest: digest.FromString(strconv.Itoa(i))}
+	}
+	return list
+}
+
+// What is made can be read again, and what could not be is refused before a key
+// is asked.
+func TestAListOfFilesIsBoundedByTheEnvelope(t *testing.T) {
+	t.Parallel()
+	k := testkey.New(t, signature.ECDSAP521)
+	a := sign(t, k, oms.Model{Name: "m", Files: manyFiles(5000)})
+	if len(a.Envelope) > signature.MaxEnvelopeSize {
+		t.Errorf("an envelope of %d bytes", len(a.Envelope))
+	}
+	env, err := oms.ParseFiles(a.Envelope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := signature.Open(t.Context(), k.Public(t), []*signature.Envelope{env})[0]
+	if got.Err != nil || len(got.Statement.Files) != 5000 {
+		t.Errorf("%d files, %v", len(got.Statement.Files), got.Err)
+	}
+	var bad *oms.ModelError
+	if d, err := oms.Prepare(oms.Model{Name: "m", Files: manyFiles(5200)}, signature.Claims{}); !errors.As(err, &bad) || d != nil {
+		t.Errorf("%v, %v", d, err)
 	}
 }
 

@@ -130,7 +130,7 @@ func usage(err error, o *outcome) bool {
 	case errors.As(err, &noCert), errors.As(err, &chain):
 		return o.set(exitUsage, "certificate_unsuitable", "aegis-oci key certificate makes one that Notary verifiers take")
 	case errors.As(err, &files):
-		return o.set(exitUsage, "source_refused", "")
+		return o.set(exitUsage, "source_refused", "push the model and sign its manifest: --signature-format sigstore takes any number of files")
 	case errors.As(err, &empty):
 		return o.set(exitUsage, "selection_empty", "aegis-oci inspect REF lists the files and their kinds")
 	case errors.As(err, &conf), errors.As(err, &option), errors.As(err, &pack), errors.As(err, &key):
