@@ -122,7 +122,7 @@ func (t *transfer) takeEntry(ctx context.Context, s *site, f *os.File, e *nodeca
 		t.reused = t.desc.Size
 	}
 	if t.drop {
-		if err := dropCache(e.File()); err != nil {
+		if err := dropCache(e.File(), 0, 0); err != nil {
 			return false, err
 		}
 	}

@@ -5,6 +5,7 @@ package vault
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -32,26 +33,9 @@ var _ signature.Signer = (*Signer)(nil)
 // half-way changes nothing. Errors are *Error.
 func (s *Session) Signer(ctx context.Context, ref KeyRef) (*Signer, error) {
 	op := "sign with " + ref.String()
-	info, err := s.info(ctx, op, ref)
+	g, err := s.readSigner(ctx, op, ref)
 	if err != nil {
 		return nil, err
-	}
-	g := &Signer{s: s, ref: ref, version: ref.Version}
-	if info != nil {
-		if err := info.suitable(op, ref); err != nil {
-			return nil, err
-		}
-		if g.version == 0 {
-			g.version = info.latest
-		}
-		switch {
-		case g.version > info.latest:
-			return nil, noVersion(op, ref, info)
-		case g.version < info.minSign:
-			return nil, &Error{Op: op, Path: ref.path("keys"), Kind: KeyUnsuitable,
-				Detail: fmt.Sprintf("version %d is below min_encryption_version %d", g.version, info.minSign)}
-		}
-		g.typ, g.spki, g.chain = info.keyType(), info.spki[g.version], info.chain[g.version]
 	}
 	if !s.spare(3) && !s.canLogInAgain() { // signing, checking, revoking
 		return g, nil
@@ -59,6 +43,55 @@ func (s *Session) Signer(ctx context.Context, ref KeyRef) (*Signer, error) {
 	if err := g.mayI(ctx, op); err != nil {
 		return nil, err
 	}
+	return g, nil
+}
+
+// SignerAtOnce is for a caller that signs at once, to which a refusal of Sign costs
+// no more than one of Signer: nobody is asked first whether it may. With spki, the
+// DER SubjectPublicKeyInfo that the key has in the caller's eyes, the key is not
+// read either: its type follows from it, and the caller checks with it what Sign
+// returns. Errors are *Error.
+func (s *Session) SignerAtOnce(ctx context.Context, ref KeyRef, spki []byte) (*Signer, error) {
+	op := "sign with " + ref.String()
+	if spki == nil {
+		return s.readSigner(ctx, op, ref)
+	}
+	pub, err := x509.ParsePKIXPublicKey(spki)
+	if err != nil {
+		return nil, &Error{Op: op, Kind: BadConfig, Detail: "its public key is malformed"}
+	}
+	typ, ok := signature.TypeOf(pub)
+	if !ok {
+		return nil, &Error{Op: op, Kind: BadConfig, Detail: "its public key is of no type that signs"}
+	}
+	return &Signer{s: s, ref: ref, version: ref.Version, typ: typ, spki: spki}, nil
+}
+
+// readSigner is the signer, with what the key's description says where it may be
+// read.
+func (s *Session) readSigner(ctx context.Context, op string, ref KeyRef) (*Signer, error) {
+	info, err := s.info(ctx, op, ref)
+	if err != nil {
+		return nil, err
+	}
+	g := &Signer{s: s, ref: ref, version: ref.Version}
+	if info == nil {
+		return g, nil
+	}
+	if err := info.suitable(op, ref); err != nil {
+		return nil, err
+	}
+	if g.version == 0 {
+		g.version = info.latest
+	}
+	switch {
+	case g.version > info.latest:
+		return nil, noVersion(op, ref, info)
+	case g.version < info.minSign:
+		return nil, &Error{Op: op, Path: ref.path("keys"), Kind: KeyUnsuitable,
+			Detail: fmt.Sprintf("version %d is below min_encryption_version %d", g.version, info.minSign)}
+	}
+	g.typ, g.spki, g.chain = info.keyType(), info.spki[g.version], info.chain[g.version]
 	return g, nil
 }
 

@@ -40,9 +40,10 @@ func (a *app) keyRef(uri string) (vault.KeyRef, error) {
 
 const keyHint = "a key is hashivault://[MOUNT/]NAME[?version=N&namespace=NS], a PEM file of public keys, or env://NAME"
 
-// signer opens the Transit key that uri names and asks whether it may sign,
-// before anything is uploaded.
-func (a *app) signer(ctx context.Context, v *vaultFlags, uri string) (*vault.Signer, error) {
+// signer opens the Transit key that uri names. Before an upload it asks whether the
+// key may sign; what signs at once finds out by signing. spki is the key's public
+// key where that is known and the key need not be read.
+func (a *app) signer(ctx context.Context, v *vaultFlags, uri string, atOnce bool, spki []byte) (*vault.Signer, error) {
 	if !vault.IsKeyRef(uri) {
 		return nil, &usageError{
 			msg:  fmt.Sprintf("--key %s: only a Transit key can sign", uri),
@@ -56,6 +57,9 @@ func (a *app) signer(ctx context.Context, v *vaultFlags, uri string) (*vault.Sig
 	s, err := a.session(ctx, v)
 	if err != nil {
 		return nil, err
+	}
+	if atOnce {
+		return s.SignerAtOnce(ctx, ref, spki)
 	}
 	return s.Signer(ctx, ref)
 }

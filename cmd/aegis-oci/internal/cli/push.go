@@ -117,7 +117,7 @@ func (a *app) runPush(cmd *cobra.Command, o *pushOptions, args []string) error {
 	if o.sign {
 		// The key is opened before the first byte moves: a role that may not sign
 		// must not cost an upload.
-		if p.Signing, err = o.signFlags.signing(ctx, a, &o.vaultFlags, nil); err != nil {
+		if p.Signing, err = o.signFlags.signing(ctx, a, &o.vaultFlags, nil, false); err != nil {
 			return err
 		}
 	}

@@ -75,7 +75,7 @@ func (a *app) runSign(cmd *cobra.Command, o *signOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	signing, err := o.signFlags.signing(ctx, a, &o.vaultFlags, annotations)
+	signing, err := o.signFlags.signing(ctx, a, &o.vaultFlags, annotations, true)
 	if err != nil {
 		return err
 	}

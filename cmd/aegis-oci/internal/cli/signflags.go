@@ -137,19 +137,30 @@ func (s *signFlags) parsed() []signature.Format {
 	return out
 }
 
-// signing opens the key; annotations are signed claims.
-func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotations map[string]string) (*aegis.Signing, error) {
+// signing opens the key; annotations are signed claims. atOnce means that nothing
+// long comes between this and the signature.
+func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotations map[string]string, atOnce bool) (*aegis.Signing, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	signer, err := a.signer(ctx, v, s.key)
+	given, err := s.givenCertificates()
+	if err != nil {
+		return nil, err
+	}
+	var spki []byte
+	if atOnce {
+		if spki, err = s.givenKey(a, given); err != nil {
+			return nil, err
+		}
+	}
+	signer, err := a.signer(ctx, v, s.key, atOnce, spki)
 	if err != nil {
 		return nil, err
 	}
 	if err := aegis.CheckFormats(s.parsed(), signer.ID().Type); err != nil {
 		return nil, err
 	}
-	chain, err := s.certificates(a.env, signer)
+	chain, err := s.certificates(a.env, signer, given)
 	if err != nil {
 		return nil, err
 	}
@@ -178,33 +189,65 @@ func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotati
 	return signing, nil
 }
 
-// certificates reads the chain for the formats that need one: the file given, or
-// what Transit holds for the version that signs, completed from the trust store.
-func (s *signFlags) certificates(env environment, signer *vault.Signer) ([]*x509.Certificate, error) {
-	if !aegis.NeedCertificates(s.parsed()) {
+// givenCertificates reads --cert-chain, nil without one.
+func (s *signFlags) givenCertificates() ([]*x509.Certificate, error) {
+	if s.certChain == "" {
 		return nil, nil
 	}
-	name, data := s.certChain, []byte(nil)
-	if name != "" {
-		var err error
-		if data, err = readFileBounded(name, maxKeyFile); err != nil {
-			return nil, &usageError{msg: fmt.Sprintf("--cert-chain: %v", err)}
+	data, err := readFileBounded(s.certChain, maxKeyFile)
+	if err != nil {
+		return nil, &usageError{msg: fmt.Sprintf("--cert-chain: %v", err)}
+	}
+	return notary.ParseCertificates(s.certChain, data)
+}
+
+// givenKey is the one public key that the flags say signs: what they name checks
+// the signature, so that the key in Vault need not be read. nil where they name
+// none or several, or where a certificate has to be read from the key.
+func (s *signFlags) givenKey(a *app, chain []*x509.Certificate) ([]byte, error) {
+	if chain == nil && aegis.NeedCertificates(s.parsed()) {
+		return nil, nil
+	}
+	if s.publicKey != "" {
+		k, err := a.publicKey(s.publicKey)
+		if err != nil {
+			return nil, err
 		}
-	} else if data = signer.CertificateChain(); data == nil && s.trustStore != "" {
-		return s.complete(env, signer, nil)
-	} else if data == nil {
+		return k.ID().SPKI, nil
+	}
+	// A trust store finds the certificate of the key that signs, which may be
+	// another than the first of the file.
+	if chain != nil && s.trustStore == "" {
+		if _, known := signature.TypeOf(chain[0].PublicKey); known {
+			return chain[0].RawSubjectPublicKeyInfo, nil
+		}
+	}
+	return nil, nil
+}
+
+// certificates is the chain for the formats that need one: the one given, or what
+// Transit holds for the version that signs, completed from the trust store.
+func (s *signFlags) certificates(env environment, signer *vault.Signer, given []*x509.Certificate) ([]*x509.Certificate, error) {
+	if !aegis.NeedCertificates(s.parsed()) {
+		return given, nil
+	}
+	chain := given
+	if data := signer.CertificateChain(); chain == nil && data != nil {
+		var err error
+		if chain, err = notary.ParseCertificates("certificate chain of "+signer.ID().Name, data); err != nil {
+			return nil, err
+		}
+	}
+	if s.trustStore != "" {
+		return s.complete(env, signer, chain)
+	}
+	if chain == nil {
 		return nil, &usageError{
 			msg:  fmt.Sprintf("the notary formats need a certificate, and %s%s holds none that may be read", signer.ID().Name, versionText(signer.ID().Version)),
 			hint: `--cert-chain FILE, --trust-store NAME, or: aegis-oci key certificate --self-signed --subject "C=US,ST=WA,O=Acme,CN=models" --install ` + s.key,
 		}
-	} else {
-		name = "certificate chain of " + signer.ID().Name
 	}
-	chain, err := notary.ParseCertificates(name, data)
-	if err != nil || s.trustStore == "" {
-		return chain, err
-	}
-	return s.complete(env, signer, chain)
+	return chain, nil
 }
 
 // write leaves the signatures as files.
