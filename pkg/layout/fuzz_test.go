@@ -110,6 +110,8 @@ func FuzzIndex(f *testing.F) {
 	f.Add([]byte(version), []byte(`{"manifests":[`+entry(another, strings.Replace(desc.Digest.String(), ":", "-", 1))+`]}`), []byte(`{}`))
 	f.Add([]byte(`{"imageLayoutVersion":"2.0.0"}`), []byte("null"), []byte("[]"))
 	f.Add([]byte(`{"imageLayoutVersion":"1"}`), []byte(`{"manifests":{}}`), []byte(nil))
+	// A file of the right size and other bytes, under the name of what is written.
+	f.Add([]byte(version), []byte(`{"manifests":[]}`), bytes.Replace(raw, []byte("schema"), []byte("Schema"), 1))
 	f.Fuzz(func(t *testing.T, version, index, blob []byte) {
 		dir := t.TempDir()
 		write(t, dir, map[string]string{ocispec.ImageLayoutFile: string(version), ocispec.ImageIndexFile: string(index),
