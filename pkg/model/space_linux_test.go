@@ -116,6 +116,30 @@ func TestUnpackLeavesNothingOnAFullDisk(t *testing.T) {
 	}
 }
 
+// Somebody else fills the volume while an archive is unpacked: that is no word
+// about the archive.
+func TestUnpackEntryOnAFullDiskIsNoJudgement(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	root, err := os.OpenRoot(mountTmpfs(t, "64k"))
+	must(t, err)
+	defer root.Close()
+	content := random(200 << 10)
+	rec := newTarRecorder(bytes.NewReader(content), Layer{}, nil)
+	rec.expandTo(1<<20, 1<<20, 1<<20, "dst")
+	err = (&tree{root: root}).unpackEntry(tarEntry{path: "a", kind: tarFile, size: int64(len(content))}, rec, rec)
+	if !errors.Is(err, syscall.ENOSPC) || rejected(err) {
+		t.Errorf("error %v", err)
+	}
+	must(t, root.Remove("a"))
+	cut := newTarRecorder(bytes.NewReader(content[:10]), Layer{}, nil)
+	cut.expandTo(1<<20, 1<<20, 1<<20, "dst")
+	if err := (&tree{root: root}).unpackEntry(tarEntry{path: "b", kind: tarFile, size: 11}, cut, cut); !rejected(err) {
+		t.Errorf("an archive that is cut short: %v", err)
+	}
+}
+
 func TestUnpackCountsKeptBytesAgainstTheSpaceNeeded(t *testing.T) {
 	if ownNamespace(t) {
 		return

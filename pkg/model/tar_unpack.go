@@ -152,12 +152,24 @@ func (t *tree) unpackEntry(e tarEntry, rec *tarRecorder, content io.Reader) erro
 		return err
 	}
 	rec.content = true
-	_, err = io.CopyN(f, content, e.size)
+	_, err = io.CopyN(ownWriter{f}, content, e.size)
 	rec.content = false
 	if err != nil {
 		return errors.Join(tarReadError(rec.layer, err), f.Close())
 	}
 	return finish(f, e.executable)
+}
+
+// ownWriter keeps a disk that cannot take more from passing for an archive that is
+// malformed.
+type ownWriter struct{ w io.Writer }
+
+func (o ownWriter) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	if err != nil {
+		err = &contentReadError{err}
+	}
+	return n, err
 }
 
 // copyLinked unpacks a hard link as a file of its own. An entry of 512 bytes thus
