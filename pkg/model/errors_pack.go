@@ -11,6 +11,8 @@ type SourceError struct {
 	Path   string // as given or found
 	Reason string
 	Err    error // the cause when the system gave one
+	// Argument means that Path was given, and not found below what was.
+	Argument bool
 }
 
 func (e *SourceError) Error() string { return fmt.Sprintf("cannot pack %q: %s", e.Path, e.Reason) }

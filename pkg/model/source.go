@@ -123,7 +123,7 @@ func findSources(ctx context.Context, paths []string, o *PackOptions) ([]source,
 			continue
 		}
 		if len(paths) > 1 {
-			return nil, &SourceError{Path: arg, Reason: "a directory beside other paths; give one directory, or files"}
+			return nil, &SourceError{Path: arg, Reason: "a directory beside other paths; give one directory, or files", Argument: true}
 		}
 		return f.directory(arg, o.Exclude)
 	}
@@ -133,11 +133,11 @@ func findSources(ctx context.Context, paths []string, o *PackOptions) ([]source,
 func argumentError(arg string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, lerr := os.Lstat(arg); lerr == nil {
-			return &SourceError{Path: arg, Reason: "a dangling link", Err: err}
+			return &SourceError{Path: arg, Reason: "a dangling link", Err: err, Argument: true}
 		}
-		return &SourceError{Path: arg, Reason: "there is no such file or directory", Err: err}
+		return &SourceError{Path: arg, Reason: "there is no such file or directory", Err: err, Argument: true}
 	}
-	return &SourceError{Path: arg, Reason: rootCause(err).Error(), Err: err}
+	return &SourceError{Path: arg, Reason: rootCause(err).Error(), Err: err, Argument: true}
 }
 
 // rootCause drops the operation and path that os puts before the cause: the

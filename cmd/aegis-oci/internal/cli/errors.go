@@ -223,6 +223,8 @@ func source(err error, o *outcome) bool {
 		return o.set(exitUsage, "path_refused", "rename it, or leave it out with --exclude or .aegisignore")
 	case errors.As(err, &clash):
 		return o.set(exitUsage, "name_collision", "push their common directory instead")
+	case errors.As(err, &bad) && bad.Argument:
+		return o.set(exitUsage, "source_refused", "name one directory, or files, that are there")
 	case errors.As(err, &bad):
 		return o.set(exitUsage, "source_refused", "leave it out with --exclude or .aegisignore")
 	case errors.As(err, &empty):
