@@ -6,6 +6,7 @@ package cli
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -60,11 +61,18 @@ func (e environment) first(names ...string) string {
 func (e environment) applyTwins(cmd *cobra.Command) error {
 	var failed error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if failed != nil || f.Changed || f.Name == "help" || beaten(cmd, f.Name) {
+		if failed != nil || f.Changed || f.Name == "help" {
 			return
 		}
 		value, set := e[envName(f.Name)]
 		if !set || value == "" {
+			return
+		}
+		if beaten(cmd, f.Name) {
+			// It has no effect, and must not be a switch that only seems to be set.
+			if _, err := strconv.ParseBool(value); err != nil && f.Value.Type() == "bool" {
+				failed = usagef("%s: %q is neither true nor false", envName(f.Name), value)
+			}
 			return
 		}
 		if err := setTwin(f, value); err != nil {

@@ -146,7 +146,7 @@ Example:
 }
 
 func (a *app) runPolicyReplay(cmd *cobra.Command, path string) error {
-	raw, err := a.readInput(path, maxRecord)
+	raw, err := a.readInput("policy replay", path, maxRecord)
 	if err != nil {
 		return &usageError{msg: err.Error()}
 	}

@@ -67,10 +67,7 @@ const maxPolicyFile = 1 << 20
 // Kubernetes makes a ConfigMap of them, and the folder is the one that was named.
 func (a *app) readPolicy(source string) (document []byte, dir string, err error) {
 	if source == "-" {
-		if err := a.takeStdin("--policy -"); err != nil {
-			return nil, "", err
-		}
-		document, err = a.readInput(source, maxPolicyFile)
+		document, err = a.readInput("--policy", source, maxPolicyFile)
 		return document, ".", err
 	}
 	if name, ok := strings.CutPrefix(source, "env://"); ok {

@@ -262,9 +262,13 @@ func readFileBounded(path string, limit int64) ([]byte, error) {
 	return readBounded(f, path, limit)
 }
 
-// readInput reads the file that name names, or standard input for "-".
-func (a *app) readInput(name string, limit int64) ([]byte, error) {
+// readInput reads the file that name names, or standard input for "-". what is the
+// flag or argument that has the name.
+func (a *app) readInput(what, name string, limit int64) ([]byte, error) {
 	if name == "-" {
+		if err := a.takeStdin(what + " -"); err != nil {
+			return nil, err
+		}
 		return readBounded(a.stdin, "standard input", limit)
 	}
 	return readFileBounded(name, limit)

@@ -162,6 +162,9 @@ func (a *app) openLogs(names []string) ([]openLog, error) {
 				return files, usagef("standard input can be read once only")
 			}
 			stdin = true
+			if err := a.takeStdin("--log -"); err != nil {
+				return files, err
+			}
 			files = append(files, openLog{name: "standard input", reader: a.stdin})
 			continue
 		}

@@ -198,6 +198,14 @@ func (a *app) runVaultSetup(cmd *cobra.Command, o *vaultSetupOptions, method str
 
 func (a *app) setupChecks(ctx context.Context, o *vaultSetupOptions, plan vaultsetup.Plan) ([]vaultsetup.Check, error) {
 	var all []vaultsetup.Check
+	var token []byte
+	var err error
+	if o.checkJWT != "" {
+		// Before the login, which may want standard input too.
+		if token, err = a.readInput("--check-jwt", o.checkJWT, maxJWT); err != nil {
+			return nil, &usageError{msg: fmt.Sprintf("--check-jwt: %v", err)}
+		}
+	}
 	if o.check {
 		s, err := a.session(ctx, &o.vaultFlags)
 		if err != nil {
@@ -209,10 +217,6 @@ func (a *app) setupChecks(ctx context.Context, o *vaultSetupOptions, plan vaults
 	}
 	if o.checkJWT == "" {
 		return all, nil
-	}
-	token, err := a.readInput(o.checkJWT, maxJWT)
-	if err != nil {
-		return nil, &usageError{msg: fmt.Sprintf("--check-jwt: %v", err)}
 	}
 	claims, err := plan.CheckToken(string(token), time.Now())
 	if errors.Is(err, vaultsetup.ErrNoToken) {
