@@ -27,17 +27,46 @@ type Signer struct {
 
 var _ signature.Signer = (*Signer)(nil)
 
-// Signer checks that the key can sign and that the token may ask it to, without
+// SignerOptions say what is known of a key before it is asked to sign.
+type SignerOptions struct {
+	// SPKI is the DER SubjectPublicKeyInfo that the key has in the caller's eyes,
+	// who checks with it what Sign returns. It tells the type of a key that may not
+	// be read.
+	SPKI []byte
+	// AtOnce is for a caller that signs at once, to which a refusal of Sign costs no
+	// more than one of Signer: nobody is asked first whether it may. With SPKI the
+	// key is not read either.
+	AtOnce bool
+}
+
+// Signer is SignerWith without options.
+func (s *Session) Signer(ctx context.Context, ref KeyRef) (*Signer, error) {
+	return s.SignerWith(ctx, ref, SignerOptions{})
+}
+
+// SignerWith checks that the key can sign and that the token may ask it to, without
 // signing anything, so that what cannot end well fails before an upload begins.
 // Where the token may read the key, its latest version is pinned: a rotation
 // half-way changes nothing. Errors are *Error.
-func (s *Session) Signer(ctx context.Context, ref KeyRef) (*Signer, error) {
+func (s *Session) SignerWith(ctx context.Context, ref KeyRef, o SignerOptions) (*Signer, error) {
 	op := "sign with " + ref.String()
-	g, err := s.readSigner(ctx, op, ref)
+	g := &Signer{s: s, ref: ref, version: ref.Version}
+	if err := g.expect(op, o.SPKI); err != nil {
+		return nil, err
+	}
+	if o.AtOnce && g.spki != nil {
+		return g, nil
+	}
+	info, err := s.info(ctx, op, ref)
 	if err != nil {
 		return nil, err
 	}
-	if !s.spare(3) && !s.canLogInAgain() { // signing, checking, revoking
+	if info != nil {
+		if err := g.learn(op, info); err != nil {
+			return nil, err
+		}
+	}
+	if o.AtOnce || !s.spare(3) && !s.canLogInAgain() { // signing, checking, revoking
 		return g, nil
 	}
 	if err := g.mayI(ctx, op); err != nil {
@@ -46,53 +75,40 @@ func (s *Session) Signer(ctx context.Context, ref KeyRef) (*Signer, error) {
 	return g, nil
 }
 
-// SignerAtOnce is for a caller that signs at once, to which a refusal of Sign costs
-// no more than one of Signer: nobody is asked first whether it may. With spki, the
-// DER SubjectPublicKeyInfo that the key has in the caller's eyes, the key is not
-// read either: its type follows from it, and the caller checks with it what Sign
-// returns. Errors are *Error.
-func (s *Session) SignerAtOnce(ctx context.Context, ref KeyRef, spki []byte) (*Signer, error) {
-	op := "sign with " + ref.String()
+// expect takes the public key for what the key is, until the key says otherwise.
+func (g *Signer) expect(op string, spki []byte) error {
 	if spki == nil {
-		return s.readSigner(ctx, op, ref)
+		return nil
 	}
 	pub, err := x509.ParsePKIXPublicKey(spki)
 	if err != nil {
-		return nil, &Error{Op: op, Kind: BadConfig, Detail: "its public key is malformed"}
+		return &Error{Op: op, Kind: BadConfig, Detail: "its public key is malformed"}
 	}
 	typ, ok := signature.TypeOf(pub)
 	if !ok {
-		return nil, &Error{Op: op, Kind: BadConfig, Detail: "its public key is of no type that signs"}
+		return &Error{Op: op, Kind: BadConfig, Detail: "its public key is of no type that signs"}
 	}
-	return &Signer{s: s, ref: ref, version: ref.Version, typ: typ, spki: spki}, nil
+	g.typ, g.spki = typ, spki
+	return nil
 }
 
-// readSigner is the signer, with what the key's description says where it may be
-// read.
-func (s *Session) readSigner(ctx context.Context, op string, ref KeyRef) (*Signer, error) {
-	info, err := s.info(ctx, op, ref)
-	if err != nil {
-		return nil, err
-	}
-	g := &Signer{s: s, ref: ref, version: ref.Version}
-	if info == nil {
-		return g, nil
-	}
-	if err := info.suitable(op, ref); err != nil {
-		return nil, err
+// learn takes over what the key's description says.
+func (g *Signer) learn(op string, info *keyInfo) error {
+	if err := info.suitable(op, g.ref); err != nil {
+		return err
 	}
 	if g.version == 0 {
 		g.version = info.latest
 	}
 	switch {
 	case g.version > info.latest:
-		return nil, noVersion(op, ref, info)
+		return noVersion(op, g.ref, info)
 	case g.version < info.minSign:
-		return nil, &Error{Op: op, Path: ref.path("keys"), Kind: KeyUnsuitable,
+		return &Error{Op: op, Path: g.ref.path("keys"), Kind: KeyUnsuitable,
 			Detail: fmt.Sprintf("version %d is below min_encryption_version %d", g.version, info.minSign)}
 	}
 	g.typ, g.spki, g.chain = info.keyType(), info.spki[g.version], info.chain[g.version]
-	return g, nil
+	return nil
 }
 
 // mayI sends the request that Sign will send, with nothing in its batch. Vault

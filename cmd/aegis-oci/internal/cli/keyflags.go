@@ -40,10 +40,9 @@ func (a *app) keyRef(uri string) (vault.KeyRef, error) {
 
 const keyHint = "a key is hashivault://[MOUNT/]NAME[?version=N&namespace=NS], a PEM file of public keys, or env://NAME"
 
-// signer opens the Transit key that uri names. Before an upload it asks whether the
-// key may sign; what signs at once finds out by signing. spki is the key's public
-// key where that is known and the key need not be read.
-func (a *app) signer(ctx context.Context, v *vaultFlags, uri string, atOnce bool, spki []byte) (*vault.Signer, error) {
+// signer opens the Transit key that uri names, with what is known of it. Before an
+// upload it asks whether the key may sign.
+func (a *app) signer(ctx context.Context, v *vaultFlags, uri string, known vault.SignerOptions) (*vault.Signer, error) {
 	if !vault.IsKeyRef(uri) {
 		return nil, &usageError{
 			msg:  fmt.Sprintf("--key %s: only a Transit key can sign", uri),
@@ -58,10 +57,7 @@ func (a *app) signer(ctx context.Context, v *vaultFlags, uri string, atOnce bool
 	if err != nil {
 		return nil, err
 	}
-	if atOnce {
-		return s.SignerAtOnce(ctx, ref, spki)
-	}
-	return s.Signer(ctx, ref)
+	return s.SignerWith(ctx, ref, known)
 }
 
 // selfVerifyKey is what a fresh signature is checked with: the public key given,

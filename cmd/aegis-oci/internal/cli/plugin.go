@@ -201,7 +201,7 @@ func (p *pluginKeys) Open(ctx context.Context, id string, config map[string]stri
 	case !errors.As(err, &e) || e.Kind != vault.Denied || k.Type == signature.KeyUnknown:
 		return plugin.Key{}, err
 	}
-	k.Signer, err = s.SignerAtOnce(ctx, ref, nil)
+	k.Signer, err = s.SignerWith(ctx, ref, vault.SignerOptions{AtOnce: true})
 	return k, err
 }
 

@@ -92,6 +92,17 @@ func (a *attack) attach(s signature.Attachment) {
 	}
 }
 
+// attachClassic puts s under cosign's tag.
+func (a *attack) attachClassic(s signature.Attachment) {
+	a.t.Helper()
+	if _, err := a.repo.PushBlob(a.t.Context(), s.Layer(), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(s.Envelope)), nil }); err != nil {
+		a.t.Fatal(err)
+	}
+	if _, err := a.repo.AppendClassic(a.t.Context(), a.subject, s.Layer()); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
 // put writes referrers past the library: it is fast, and asks nobody to wait.
 func (a *attack) put(manifests [][]byte) {
 	a.t.Helper()

@@ -147,13 +147,11 @@ func (s *signFlags) signing(ctx context.Context, a *app, v *vaultFlags, annotati
 	if err != nil {
 		return nil, err
 	}
-	var spki []byte
-	if atOnce {
-		if spki, err = s.givenKey(a, given); err != nil {
-			return nil, err
-		}
+	spki, err := s.givenKey(a, given)
+	if err != nil {
+		return nil, err
 	}
-	signer, err := a.signer(ctx, v, s.key, atOnce, spki)
+	signer, err := a.signer(ctx, v, s.key, vault.SignerOptions{SPKI: spki, AtOnce: atOnce})
 	if err != nil {
 		return nil, err
 	}
