@@ -49,11 +49,11 @@ func TestCLIAMessageOfAnotherProtocolAsAFile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, sig, err := sigstore.Take(raw)
+			content, err := sigstore.Take(raw)
 			if err != nil {
 				t.Fatal(err)
 			}
-			forged, err := draft.Finish(context.Background(), signature.Primitive{Signature: sig, KeyVersion: 1}, signature.KeyID{Name: key})
+			forged, err := draft.Finish(context.Background(), signature.Primitive{Signature: content.Signature, KeyVersion: 1}, signature.KeyID{Name: key})
 			if err != nil {
 				t.Fatal(err)
 			}
