@@ -80,6 +80,30 @@ func askedForPassword(next http.Handler) http.Handler {
 	})
 }
 
+// askedForToken is a mirror that wants a token of the endpoint at realm.
+func askedForToken(realm string) wrap {
+	return func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Www-Authenticate", fmt.Sprintf("Bearer realm=%q,service=registry,scope=\"repository:m:pull\"", realm))
+			w.WriteHeader(http.StatusUnauthorized)
+		})
+	}
+}
+
+// authsFile is a docker configuration with pairs of host and credential.
+func authsFile(t testing.TB, entries ...string) string {
+	t.Helper()
+	m := map[string]map[string]string{}
+	for i := 0; i < len(entries); i += 2 {
+		m[entries[i]] = map[string]string{"auth": entries[i+1]}
+	}
+	raw, err := json.Marshal(map[string]any{"auths": m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writeFile(t, "config.json", string(raw), 0o600)
+}
+
 // TestMirrorGetsNoCredentialOfTheRegistry: neither a password, as given or from a
 // file, nor a token, even when the mirror asks for one, and even with the registry's
 // own realm. What it gets is what the docker configuration has for it.
@@ -88,20 +112,7 @@ func TestMirrorGetsNoCredentialOfTheRegistry(t *testing.T) {
 	host, _ := servertest.Distribution(t, front.Section)
 	given := registry.CredentialOptions{Username: user, Password: password}
 	pushImage(t, newRepo(t, host+"/m", registry.Options{Credentials: given}), "v1", "layer")
-	realm := func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Www-Authenticate", fmt.Sprintf("Bearer realm=%q,service=registry,scope=\"repository:m:pull\"", front.URL+"/token"))
-			w.WriteHeader(http.StatusUnauthorized)
-		})
-	}
-	auths := func(entries ...string) string {
-		m := map[string]map[string]string{}
-		for i := 0; i < len(entries); i += 2 {
-			m[entries[i]] = map[string]string{"auth": entries[i+1]}
-		}
-		raw, _ := json.Marshal(map[string]any{"auths": m})
-		return writeFile(t, "config.json", string(raw), 0o600)
-	}
+	realm := askedForToken(front.URL + "/token")
 	for name, c := range map[string]struct {
 		challenge wrap
 		given     bool // the registry's credential on the command line
@@ -128,7 +139,7 @@ func TestMirrorGetsNoCredentialOfTheRegistry(t *testing.T) {
 			if c.own {
 				entries = append(entries, mirror, basic("mirror", "its own"))
 			}
-			o := registry.Options{Credentials: registry.CredentialOptions{ConfigFiles: []string{auths(entries...)}}, Mirrors: []registry.Mirror{{URL: "http://" + mirror}}}
+			o := registry.Options{Credentials: registry.CredentialOptions{ConfigFiles: []string{authsFile(t, entries...)}}, Mirrors: []registry.Mirror{{URL: "http://" + mirror}}}
 			if c.given {
 				o.Credentials.Username, o.Credentials.Password = user, password
 			}
@@ -177,17 +188,14 @@ func TestHostsTOMLWithARealMirror(t *testing.T) {
 	pushImage(t, r, "v1", "another layer")
 
 	dir := t.TempDir()
-	write := func(folder, text string) {
-		t.Helper()
-		folder = filepath.Join(dir, folder)
-		if err := os.MkdirAll(folder, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(folder, "hosts.toml"), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	folder := strings.ReplaceAll(origin, ":", "_") + "_"
+	if err := os.Mkdir(filepath.Join(dir, folder), 0o755); err != nil {
+		t.Fatal(err)
 	}
 	ca, err := os.ReadFile(mirror.CAFile)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, folder, "ca.pem"), ca, 0o644)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,9 +212,8 @@ func TestHostsTOMLWithARealMirror(t *testing.T) {
 		"for resolving alone":      {"ca = \"ca.pem\"\ncapabilities = [\"resolve\"]", false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			folder := strings.ReplaceAll(origin, ":", "_") + "_"
-			write(folder, fmt.Sprintf("[host.\"https://%s\"]\n%s\n[host.\"https://%s\".header]\nx-team = \"only the mirror's\"\n", mirror.Registry, c.extra, mirror.Registry))
-			if err := os.WriteFile(filepath.Join(dir, folder, "ca.pem"), ca, 0o644); err != nil {
+			file := fmt.Sprintf("[host.\"https://%s\"]\n%s\n[host.\"https://%s\".header]\nx-team = \"only the mirror's\"\n", mirror.Registry, c.extra, mirror.Registry)
+			if err := os.WriteFile(filepath.Join(dir, folder, "hosts.toml"), []byte(file), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			var warnings []string

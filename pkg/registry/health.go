@@ -1,0 +1,105 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// health is whether a mirror is asked.
+type health struct {
+	now  func() time.Time
+	warn func(string)
+
+	mu       sync.Mutex
+	bad      bool
+	failures int
+	until    time.Time // when it is asked again
+	said     []string  // kinds of complaint that were made
+}
+
+type state int
+
+const (
+	fit state = iota
+	resting
+	useless
+)
+
+// A mirror that fails rests for firstRest, and for twice as long with each further
+// failure, at most maxRest.
+const (
+	firstRest = 10 * time.Second
+	maxRest   = 2 * time.Minute
+)
+
+func (h *health) state() state {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.bad:
+		return useless
+	case h.now().Before(h.until):
+		return resting
+	}
+	return fit
+}
+
+func (h *health) worked() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.failures, h.until = 0, time.Time{}
+}
+
+// fail lets the mirror rest.
+func (m *mirror) fail(err error) {
+	var e *Error
+	kind, wait := "failed", time.Duration(0)
+	if errors.As(err, &e) {
+		kind, wait = e.Kind.String(), e.retryAfter
+		if e.Kind == Unavailable && e.Status == http.StatusServiceUnavailable {
+			kind = "busy"
+		}
+	}
+	m.mu.Lock()
+	rest := maxRest
+	if m.failures < 5 {
+		rest = min(maxRest, firstRest<<m.failures)
+	}
+	m.failures++
+	m.until = m.now().Add(max(rest, wait))
+	m.mu.Unlock()
+	m.complain(kind, "left alone for "+max(rest, wait).String(), err)
+}
+
+// lied ends the use of the mirror.
+func (m *mirror) lied(reason string) {
+	m.mu.Lock()
+	before := m.bad
+	m.bad = true
+	m.mu.Unlock()
+	if !before {
+		m.warn("mirror " + m.name + ": not asked again in this run: " + reason)
+	}
+}
+
+// complain warns once of each kind.
+func (m *mirror) complain(kind, what string, err error) {
+	m.mu.Lock()
+	before := slices.Contains(m.said, kind)
+	m.said = append(m.said, kind)
+	m.mu.Unlock()
+	if before {
+		return
+	}
+	text := "mirror " + m.name + ": " + what
+	if err != nil {
+		text += ": " + err.Error()
+	}
+	m.warn(text + "; going on from the next source")
+}
