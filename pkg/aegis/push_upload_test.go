@@ -132,6 +132,21 @@ func TestPushGoesOnAfterFaults(t *testing.T) {
 	}
 }
 
+// The retry budget is for failing, not for the time that a large file takes.
+func TestPushDoesNotCountTheTimeInWhichBytesFlow(t *testing.T) {
+	t.Parallel()
+	host, _ := servertest.Distribution(t)
+	ref, dir, proxy := refTo(t, host, "v1"), largeModel(t, 12), servertest.FaultProxy(t, host)
+	proxy.Fail(servertest.Fault{Method: http.MethodPatch, CutBody: 12 << 20, Times: 1})
+	const budget = 800 * time.Millisecond
+	c := newClient(t, func(o *aegis.Options) { o.RetryBudget, o.LimitRate = budget, 10<<20 })
+	began := time.Now()
+	if got := mustPush(t, c, via(proxy, ref), dir, nil); got.Retries == 0 || time.Since(began) < 2*budget {
+		t.Errorf("%d retries in %v: the test tests nothing", got.Retries, time.Since(began))
+	}
+	pulled(t, ref, dir)
+}
+
 // A proxy in front of a registry may take no request as large as a model.
 func TestPushSendsPiecesWhereRequestsAreBounded(t *testing.T) {
 	t.Parallel()

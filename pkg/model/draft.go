@@ -10,9 +10,14 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 )
+
+// singleBuffer is the size of a read, in bytes, where as many files are hashed at
+// once as the caller likes.
+const singleBuffer = 256 << 10
 
 // Draft is a model whose files were found and described, and whose digests are not
 // known yet: they can be learnt while the files are sent.
@@ -21,6 +26,7 @@ type Draft struct {
 	details Details
 	sources []source
 	files   []File
+	buffers sync.Pool
 }
 
 // Prepare finds the files of a model and describes it, and reads no more of them
@@ -48,7 +54,10 @@ func Prepare(ctx context.Context, paths []string, o PackOptions) (*Draft, error)
 	if _, err := newPacked(files, details, &o); err != nil {
 		return nil, err
 	}
-	return &Draft{options: o, details: details, sources: sources, files: files}, nil
+	return &Draft{
+		options: o, details: details, sources: sources, files: files,
+		buffers: sync.Pool{New: func() any { b := make([]byte, singleBuffer); return &b }},
+	}, nil
 }
 
 // Files lists the files in the order of their layers: by path. They have no digests.
@@ -65,7 +74,7 @@ func (d *Draft) Largest() []int {
 }
 
 // Source is where the content of file i is read.
-func (d *Draft) Source(i int) *Source { return &Source{source: d.sources[i]} }
+func (d *Draft) Source(i int) *Source { return &Source{source: d.sources[i], buffers: &d.buffers} }
 
 // Pack makes the manifest. digests are those of the files, in their order, of what
 // was read through their Sources.
@@ -90,7 +99,10 @@ func (d *Draft) Pack(digests []digest.Digest) (*Packed, error) {
 
 // Source is one file of a Draft. Its methods return a *ChangedError once the file
 // is no longer the one that was found: another inode, size or time.
-type Source struct{ source source }
+type Source struct {
+	source  source
+	buffers *sync.Pool
+}
 
 // Name is the file's name on disk, absolute and without links; two files of the
 // model that are links to one have the same.
@@ -117,5 +129,7 @@ func (s *Source) Check() error {
 
 // Hash reads the file once.
 func (s *Source) Hash(ctx context.Context, progress Progress) (digest.Digest, error) {
-	return s.source.hash(ctx, make([]byte, min(hashBuffer, s.Size()+1)), orNoProgress(progress))
+	buf := s.buffers.Get().(*[]byte)
+	defer s.buffers.Put(buf)
+	return s.source.hash(ctx, *buf, orNoProgress(progress))
 }

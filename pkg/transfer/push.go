@@ -135,6 +135,7 @@ type push struct {
 	tries    int
 	best     int64
 	restarts int
+	flowed   bool // whether the latest request had sent anything
 }
 
 func (p *push) run(ctx context.Context) (Pushed, error) {
@@ -211,7 +212,12 @@ func (p *push) send(ctx context.Context, offset, n int64) error {
 		}
 		return p.o.Throttle.Reader(ctx, rc), nil
 	}
+	began := p.o.Now()
 	err := p.session.Send(ctx, offset, n, body)
+	if p.flowed = p.front.at() > offset; p.flowed {
+		// The budget does not count time in which bytes flow.
+		p.since = p.since.Add(p.o.Now().Sub(began))
+	}
 	if own := p.front.failure(); own != nil {
 		// The transport's own error only says that the body could not be read.
 		return own
@@ -265,6 +271,12 @@ func (p *push) recover(ctx context.Context, err error) error {
 		return err
 	case asked != nil, held > p.front.furthest():
 		return p.restart(ctx, err)
+	}
+	if p.flowed && held <= p.best {
+		// Nothing of what was sent has arrived: as good as begun anew.
+		if p.restarts++; p.restarts > maxRestarts {
+			return err
+		}
 	}
 	p.progress(held)
 	return p.moveTo(held)
