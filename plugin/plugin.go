@@ -19,7 +19,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/aegis-oci/aegis-oci/pkg/revocation"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
@@ -95,14 +94,21 @@ type Plugin struct {
 	Agent string
 	// Now is the clock.
 	Now func() time.Time
-	// Revocation looks certificates up at the OCSP responders and in the CRLs that
-	// they name; nil asks nobody.
-	Revocation RevocationChecker
+	// LookUp looks certificates up at the OCSP responders and in the CRLs that they
+	// name, leaf first and root last, and returns what it found for each; nil asks
+	// nobody.
+	LookUp func(ctx context.Context, chain []*x509.Certificate) []Status
 }
 
-// RevocationChecker is a *revocation.Checker.
-type RevocationChecker interface {
-	Check(ctx context.Context, chain []*x509.Certificate) []revocation.Answer
+// Status is what was found about a certificate. The zero Status says that nobody
+// could tell.
+type Status struct {
+	// Unnamed means that the certificate names nobody who could tell.
+	Unnamed bool
+	// Good and Revoked are what was said; neither where nobody could tell.
+	Good, Revoked bool
+	// By is who said so, or why nobody could.
+	By string
 }
 
 // Run answers one invocation: args are those after the program's name. It returns

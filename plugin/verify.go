@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/aegis-oci/aegis-oci/pkg/revocation"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/notary"
 )
 
@@ -128,9 +127,9 @@ func (p *Plugin) revocationVerdict(ctx context.Context, chain []*x509.Certificat
 		}
 	}
 	named := false
-	if p.Revocation != nil && config["revocation"] != ListOnly {
+	if p.LookUp != nil && config["revocation"] != ListOnly {
 		var v verdict
-		if v, named = online(p.Revocation.Check(ctx, chain), chain); v.Reason != "" {
+		if v, named = online(p.LookUp(ctx, chain), chain); v.Reason != "" {
 			return v, nil
 		}
 	}
@@ -140,20 +139,20 @@ func (p *Plugin) revocationVerdict(ctx context.Context, chain []*x509.Certificat
 	return verdict{Success: true}, nil
 }
 
-// online reads the answers: a reason where one is not good, and whether there was
-// anybody to ask.
-func online(answers []revocation.Answer, chain []*x509.Certificate) (v verdict, named bool) {
-	if len(answers) != len(chain) {
+// online reads what was found: a reason where one is not good, and whether there
+// was anybody to ask.
+func online(found []Status, chain []*x509.Certificate) (v verdict, named bool) {
+	if len(found) != len(chain) {
 		return verdict{Reason: "the certificates were not looked up"}, false
 	}
-	for i, a := range answers {
-		named = named || a.Status != revocation.Unnamed
+	for i, s := range found {
+		named = named || !s.Unnamed
 		switch {
-		case a.Status == revocation.Revoked:
+		case s.Revoked:
 			// Before what is only not known.
-			return verdict{Reason: fmt.Sprintf("certificate %d (%s) is revoked by %s", i, chain[i].Subject, a.Source)}, true
-		case a.Status == revocation.Unknown && v.Reason == "":
-			v.Reason = fmt.Sprintf("whether certificate %d (%s) is revoked is not known: %s: %v", i, chain[i].Subject, a.Source, a.Err)
+			return verdict{Reason: fmt.Sprintf("certificate %d (%s) is revoked by %s", i, chain[i].Subject, s.By)}, true
+		case !s.Good && !s.Unnamed && v.Reason == "":
+			v.Reason = fmt.Sprintf("whether certificate %d (%s) is revoked is not known: %s", i, chain[i].Subject, s.By)
 		}
 	}
 	return v, named

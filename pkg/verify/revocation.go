@@ -76,7 +76,7 @@ func certificatesNotRevoked(o *opened) (string, error) {
 	if err != nil {
 		return saw, err
 	}
-	at, stampErr := o.stamp()
+	at, stampErr := o.trustedStamp()
 	if stampErr != nil || len(at.Chain) == 0 || o.req.Stamps.Revocation == nil {
 		return saw, nil
 	}

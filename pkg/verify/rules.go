@@ -145,7 +145,7 @@ func certificatesValid(o *opened) (string, error) {
 	}
 	saw := stamp(st.ValidFrom) + " to " + stamp(st.ValidUntil)
 	expired := o.now.Add(-ClockSkew).After(st.ValidUntil)
-	if at, err := o.stamp(); expired && err == nil && !at.Until.IsZero() {
+	if at, err := o.trustedStamp(); expired && err == nil && !at.Until.IsZero() {
 		return saw + ", timestamped before", nil
 	}
 	if expired || o.now.Add(ClockSkew).Before(st.ValidFrom) {

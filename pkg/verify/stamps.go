@@ -45,9 +45,9 @@ func (e *TimestampError) Error() string { return e.Reason }
 // Rule names the rule that refused.
 func (e *TimestampError) Rule() string { return RuleTimestamp }
 
-// stamp is the timestamp that counts: the earliest of those that are trusted. The
+// trustedStamp is the timestamp that counts: the earliest of those that are trusted. The
 // zero value without an error means that there is none, or that none is looked at.
-func (o *opened) stamp() (signature.Stamped, error) {
+func (o *opened) trustedStamp() (signature.Stamped, error) {
 	if !o.stampJudged {
 		o.stamped, o.stampErr = o.judgeStamps()
 		o.stampJudged = true
@@ -105,7 +105,7 @@ func (o *opened) certificateExpired() bool {
 }
 
 func stampTrusted(o *opened) (string, error) {
-	at, err := o.stamp()
+	at, err := o.trustedStamp()
 	switch {
 	case err == nil && !at.Until.IsZero():
 		return stamp(at.Until) + " by " + at.Chain[0].Subject.String(), nil
@@ -125,7 +125,7 @@ const claimStamp = "trusted RFC 3161 timestamp"
 // stamped demands the stamp.
 func (o *opened) madeAt(stamped bool) time.Time {
 	at := o.statement.Claims.SignedAt
-	trusted, err := o.stamp()
+	trusted, err := o.trustedStamp()
 	if err != nil || trusted.Until.IsZero() {
 		if stamped {
 			return time.Time{}

@@ -34,7 +34,7 @@ func PluginMain() int {
 		quiet: true, retryTimeout: 30 * time.Second}
 	p := &plugin.Plugin{
 		Keys: &pluginKeys{app: a}, Version: strings.TrimPrefix(buildInfo().Version, "v"), URL: "https://github.com/aegis-oci/aegis-oci",
-		Agent: userAgent(), Now: time.Now, Revocation: revocation.New(revocation.Options{}),
+		Agent: userAgent(), Now: time.Now, LookUp: lookUp(revocation.New(revocation.Options{})),
 	}
 	code := p.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -43,6 +43,21 @@ func PluginMain() int {
 		f(closing)
 	}
 	return code
+}
+
+// lookUp is a checker as the plugin has it, which knows no server.
+func lookUp(c *revocation.Checker) func(context.Context, []*x509.Certificate) []plugin.Status {
+	return func(ctx context.Context, chain []*x509.Certificate) []plugin.Status {
+		var found []plugin.Status
+		for _, a := range c.Check(ctx, chain) {
+			s := plugin.Status{Unnamed: a.Status == revocation.Unnamed, Good: a.Status == revocation.Good, Revoked: a.Status == revocation.Revoked, By: a.Source}
+			if a.Err != nil {
+				s.By = fmt.Sprintf("%s: %v", a.Source, a.Err)
+			}
+			found = append(found, s)
+		}
+		return found
+	}
 }
 
 // pluginKeys opens Transit keys as the command line does, with the plugin's

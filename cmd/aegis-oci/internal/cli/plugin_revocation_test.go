@@ -1,7 +1,7 @@
 // Copyright The aegis-oci Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package plugin_test
+package cli
 
 import (
 	"bytes"
@@ -9,6 +9,8 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +25,7 @@ import (
 const revocationCheck = "SIGNATURE_VERIFIER.REVOCATION_CHECK"
 
 // lookedUp has the plugin judge a chain and returns its verdict.
-func lookedUp(t *testing.T, keys *softKeys, chain []*x509.Certificate, config map[string]string) (success bool, reason string) {
+func lookedUp(t *testing.T, chain []*x509.Certificate, config map[string]string) (success bool, reason string) {
 	t.Helper()
 	var ders [][]byte
 	for _, c := range chain {
@@ -36,7 +38,7 @@ func lookedUp(t *testing.T, keys *softKeys, chain []*x509.Certificate, config ma
 		t.Fatal(err)
 	}
 	var stdout, stderr bytes.Buffer
-	p := &plugin.Plugin{Keys: keys, Now: time.Now, Revocation: revocation.New(revocation.Options{})}
+	p := &plugin.Plugin{Keys: &pluginKeys{app: &app{env: environment{}}}, Now: time.Now, LookUp: lookUp(revocation.New(revocation.Options{}))}
 	if code := p.Run(t.Context(), []string{"verify-signature"}, bytes.NewReader(request), &stdout, &stderr); code != 0 || stderr.Len() != 0 {
 		t.Fatalf("%d: %s%s", code, &stdout, &stderr)
 	}
@@ -55,7 +57,7 @@ func lookedUp(t *testing.T, keys *softKeys, chain []*x509.Certificate, config ma
 
 // notation looks nothing up for a plugin that declares revocation, so that all of
 // it is judged here: the list of fingerprints, OCSP and CRL.
-func TestRevocationIsLookedUp(t *testing.T) {
+func TestPluginLooksRevocationUp(t *testing.T) {
 	t.Parallel()
 	for name, by := range map[string]func(*x509.Certificate, string){
 		"OCSP": func(c *x509.Certificate, url string) { c.OCSPServer = []string{url + "/ocsp"} },
@@ -69,38 +71,43 @@ func TestRevocationIsLookedUp(t *testing.T) {
 			template := testkey.Leaf(time.Now(), "models")
 			by(template, srv.URL)
 			chain := []*x509.Certificate{k.Issue(t, template, ca, root), root}
-			keys := &softKeys{key: k, chain: chain}
+			list := filepath.Join(t.TempDir(), "revoked")
+			revokes := func(lines string) map[string]string {
+				if err := os.WriteFile(list, []byte(lines), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return map[string]string{"revoked": list}
+			}
 			asked := func() int { return int(srv.OCSP.Load() + srv.CRL.Load()) }
 
-			if ok, reason := lookedUp(t, keys, chain, nil); !ok || asked() != 1 {
+			if ok, reason := lookedUp(t, chain, nil); !ok || asked() != 1 {
 				t.Errorf("good, and no list: %s, %d questions", reason, asked())
 			}
-			if ok, reason := lookedUp(t, keys, chain, map[string]string{"revocation": "list"}); ok || asked() != 1 || !strings.Contains(reason, "no list") {
+			if ok, reason := lookedUp(t, chain, map[string]string{"revocation": "list"}); ok || asked() != 1 || !strings.Contains(reason, "no list") {
 				t.Errorf("the list alone, and there is none: %v %q, %d questions", ok, reason, asked())
 			}
 			// A list that is given is not all that is asked.
-			keys.revoked = map[string]bool{}
 			srv.This, srv.Next = time.Now().Add(-3*time.Hour), time.Now().Add(-time.Hour)
-			if ok, reason := lookedUp(t, keys, chain, nil); ok || !strings.Contains(reason, "stale") {
+			if ok, reason := lookedUp(t, chain, revokes("")); ok || !strings.Contains(reason, "stale") {
 				t.Errorf("stale: %v %q", ok, reason)
 			}
 			srv.This, srv.Next = time.Time{}, time.Time{}
 			srv.Revoke(chain[0].SerialNumber)
-			if ok, reason := lookedUp(t, keys, chain, nil); ok || !strings.Contains(reason, "is revoked by "+name) {
+			if ok, reason := lookedUp(t, chain, revokes("")); ok || !strings.Contains(reason, "is revoked by "+name) {
 				t.Errorf("revoked: %v %q", ok, reason)
 			}
 			before := asked()
-			if ok, reason := lookedUp(t, keys, chain, map[string]string{"revocation": "list"}); !ok || asked() != before {
+			config := revokes("")
+			config["revocation"] = "list"
+			if ok, reason := lookedUp(t, chain, config); !ok || asked() != before {
 				t.Errorf("by the list alone: %q, %d questions", reason, asked()-before)
 			}
 			sum := sha256.Sum256(chain[0].Raw)
-			keys.revoked[hex.EncodeToString(sum[:])] = true
-			if ok, reason := lookedUp(t, keys, chain, nil); ok || !strings.Contains(reason, "certificate 0") || asked() != before {
+			if ok, reason := lookedUp(t, chain, revokes(hex.EncodeToString(sum[:])+"\n")); ok || !strings.Contains(reason, "certificate 0") || asked() != before {
 				t.Errorf("revoked by the list: %v %q, %d questions", ok, reason, asked()-before)
 			}
 			unnamed := []*x509.Certificate{k.Issue(t, testkey.Leaf(time.Now(), "models"), ca, root), root}
-			keys.revoked = nil
-			if ok, reason := lookedUp(t, keys, unnamed, nil); ok || !strings.Contains(reason, "no list") {
+			if ok, reason := lookedUp(t, unnamed, nil); ok || !strings.Contains(reason, "no list") {
 				t.Errorf("nobody to ask, and no list: %v %q", ok, reason)
 			}
 		})
