@@ -6,6 +6,7 @@ package aegis_test
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -167,7 +168,7 @@ func TestPushSendsPiecesWhereRequestsAreBounded(t *testing.T) {
 					return false
 				}
 				if r.ContentLength > most {
-					w.Header().Set("Connection", "close")
+					_, _ = io.Copy(io.Discard, r.Body)
 					w.WriteHeader(http.StatusRequestEntityTooLarge)
 					return true
 				}

@@ -277,6 +277,10 @@ func (p *push) recover(ctx context.Context, err error) error {
 		if p.restarts++; p.restarts > maxRestarts {
 			return err
 		}
+		if next := p.half(); p.restarts > 1 && next > 0 {
+			// A refusal of long requests can be lost in the reset that follows it.
+			p.piece = next
+		}
 	}
 	p.progress(held)
 	return p.moveTo(held)
@@ -318,19 +322,28 @@ func (p *push) restart(ctx context.Context, err error) error {
 
 // smaller begins anew with smaller requests.
 func (p *push) smaller(ctx context.Context, err error) error {
+	next := p.half()
+	if next == 0 {
+		return err
+	}
+	p.piece = next
+	return p.restart(ctx, err)
+}
+
+// half is the next smaller size of a request, zero where there is none.
+func (p *push) half() int64 {
 	least := int64(leastPiece)
 	if p.session != nil {
 		least = max(least, p.session.MinChunk())
 	}
 	next := int64(smallPiece)
-	if p.piece > 0 && p.piece/2 < next {
-		next = p.piece / 2
+	if p.piece > 0 {
+		next = min(next, p.piece/2)
 	}
 	if next < least || p.file.Size() <= next {
-		return err
+		return 0
 	}
-	p.piece = next
-	return p.restart(ctx, err)
+	return next
 }
 
 func (p *push) wait(ctx context.Context, err error) error {
