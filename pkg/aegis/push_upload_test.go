@@ -225,11 +225,13 @@ func TestFailedPushLeavesNothing(t *testing.T) {
 	}
 }
 
-// What is interrupted cleans up behind itself.
+// What is interrupted cleans up behind itself. One file alone: of a session whose
+// POST was interrupted nobody learns the name.
 func TestInterruptedPushCancelsItsSession(t *testing.T) {
 	t.Parallel()
 	host, storage := servertest.Distribution(t)
-	ref, dir, proxy := refTo(t, host, "v1"), largeModel(t, 9), servertest.FaultProxy(t, host)
+	ref, proxy := refTo(t, host, "v1"), servertest.FaultProxy(t, host)
+	dir := writeModel(t, map[string]string{"model.bin": string(weights(9, largeFile))})
 	ctx, interrupt := context.WithCancel(t.Context())
 	proxy.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPatch {

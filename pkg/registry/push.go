@@ -81,11 +81,15 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 	if err != nil || there {
 		return false, err
 	}
+	var last *upload
 	err = r.try(ctx, func(ctx context.Context) (bool, error) {
-		u := &upload{desc: desc, about: about, open: open}
-		err := r.upload(ctx, op, u)
-		return u.flowed(), err
+		last = &upload{desc: desc, about: about, open: open}
+		err := r.upload(ctx, op, last)
+		return last.flowed(), err
 	})
+	if err != nil && last.session != nil {
+		last.session.Cancel(ctx)
+	}
 	return err == nil, err
 }
 
@@ -146,6 +150,7 @@ func (r *Repository) upload(ctx context.Context, op string, u *upload) error {
 	if err != nil {
 		return err
 	}
+	u.session = &Upload{repo: r, about: u.about, at: *target, astray: true}
 	query := target.Query()
 	query.Set("digest", u.desc.Digest.String())
 	target.RawQuery = query.Encode()
@@ -206,6 +211,8 @@ type upload struct {
 	desc  ocispec.Descriptor
 	about string
 	open  func() (io.ReadCloser, error)
+	// session is what has to be cancelled when the upload is given up.
+	session *Upload
 
 	mu   sync.Mutex
 	sent int64

@@ -5,6 +5,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -171,8 +172,8 @@ func (u *Upload) Commit(ctx context.Context, d digest.Digest) error {
 const (
 	// cancelTimeout bounds how long a failed push waits to clean up behind itself.
 	cancelTimeout = 5 * time.Second
-	cancelTries   = 3
-	cancelPause   = 100 * time.Millisecond
+	cancelTries   = 6
+	cancelPause   = 100 * time.Millisecond // before the second try, and doubling
 )
 
 // Cancel has the registry forget the session, also when ctx is over. It is a
@@ -181,7 +182,7 @@ func (u *Upload) Cancel(ctx context.Context) {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
 	defer stop()
 	var err error
-	for range cancelTries {
+	for n := range cancelTries {
 		if u.astray {
 			// The location of distribution holds the offset, and it wants the true one.
 			var got *answer
@@ -195,7 +196,10 @@ func (u *Upload) Cancel(ctx context.Context) {
 				accept: []int{http.StatusNoContent, http.StatusOK, http.StatusAccepted, http.StatusNotFound},
 			})
 		}
-		if err == nil || sleep(ctx, cancelPause) != nil {
+		// While the registry still drains a request that was broken off, the session
+		// moves under our feet: 416. What else goes wrong stays so.
+		var e *Error
+		if err == nil || errors.As(err, &e) && e.Kind != Refused && e.Kind != Unavailable || sleep(ctx, cancelPause<<n) != nil {
 			break
 		}
 		u.astray = true
