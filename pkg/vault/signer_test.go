@@ -4,6 +4,7 @@
 package vault
 
 import (
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
@@ -199,6 +200,42 @@ func TestSignerAsksWithoutSigning(t *testing.T) {
 	}
 	if proxy.Count("transit/sign/"+key) != 1 || proxy.Count("transit/keys/"+key) != 1 || len(proxy.Requests()) != 3 {
 		t.Errorf("requests: %+v", proxy.Requests())
+	}
+}
+
+// Who signs at once and knows the key asks nothing but for the signature, and what
+// Vault signs with another type of key is not taken for it.
+func TestSignerAtOnceAsksForTheSignatureAlone(t *testing.T) {
+	srv := servertest.SharedStack(t)
+	srv.TransitKey(t, name(t), "ecdsa-p256")
+	srv.TransitKey(t, name(t)+"-rsa", "rsa-2048")
+	s, _ := open(t, srv.VaultAddr, limited(t, srv, "transit/sign/"+name(t), "update"))
+	ref := KeyRef{Mount: "transit", Name: name(t)}
+	spki := func(key string) []byte {
+		block, _ := pem.Decode(srv.PublicKeyPEM(t, key, 1))
+		return block.Bytes
+	}
+	before := s.Requests()
+	g, err := s.SignerWith(t.Context(), ref, SignerOptions{AtOnce: true, SPKI: spki(name(t))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id := g.ID(); id.Type != signature.ECDSAP256 || s.Requests() != before {
+		t.Errorf("%+v after %d requests", id, s.Requests()-before)
+	}
+	made, err := g.Sign(t.Context(), append(messages("a"), signature.Message{Format: signature.OMS, Bytes: []byte("b")}))
+	if err != nil || len(made) != 2 || s.Requests() != before+1 {
+		t.Errorf("%v, %v after %d requests", made, err, s.Requests()-before)
+	}
+	g, err = s.SignerWith(t.Context(), ref, SignerOptions{AtOnce: true, SPKI: spki(name(t) + "-rsa")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = g.Sign(t.Context(), messages("a"))
+	wantKind(t, err, Malformed)
+	for _, bad := range [][]byte{{1}, {}} {
+		_, err := s.SignerWith(t.Context(), ref, SignerOptions{AtOnce: true, SPKI: bad})
+		wantKind(t, err, BadConfig)
 	}
 }
 
