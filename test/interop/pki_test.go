@@ -56,12 +56,12 @@ func TestVaultsPKICertifiesTheKey(t *testing.T) {
 			write(t, policy, []byte("version: 1\npolicies:\n- name: pki\n  scopes: [\"*\"]\n  keys:\n  - {name: pki, certificatesFile: authority.pem, identities: [\""+acme+"\"]}\n"))
 			r.aegis(t, exitOK, "verify", "--policy", policy, ref)
 
-			// The same chain, found in a store by the key.
-			store := filepath.Join(r.home, "store")
-			write(t, filepath.Join(store, "a.pem"), []byte(field(t, root, "certificate")))
-			write(t, filepath.Join(store, "b.pem"), []byte(leaf))
+			// The certificate alone, completed from notation's store.
+			alone := filepath.Join(r.home, "leaf.pem")
+			write(t, alone, []byte(leaf))
 			ref = r.push(t, r.repo(t, "-store")+":v1")
-			r.aegis(t, exitOK, "sign", "--quiet", "--key", uri, "--signature-format", "notary", "--cert-chain", store, ref)
+			refuses(t, "a chain without its root", r.aegis(t, 2, "sign", "--quiet", "--key", uri, "--signature-format", "notary", "--cert-chain", alone, ref), "self-signed")
+			r.aegis(t, exitOK, "sign", "--quiet", "--key", uri, "--signature-format", "notary", "--cert-chain", alone, "--trust-store", "acme", ref)
 			accepts(t, "notation, by the store", r.notationVerify(t, ref))
 		})
 	}
