@@ -85,7 +85,7 @@ func TestSignAsksVaultNoMoreThanItMust(t *testing.T) {
 		t.Errorf("%d requests to sign: %v", n, got)
 	}
 	unpushed := srv.Registry + "/requests-unpushed:v1"
-	r, got = asked(t, srv, reader, "push", "--sign", "--key", "hashivault://models", "--public-key", public, unpushed, smallModel(t, "x"))
+	r, _ = asked(t, srv, reader, "push", "--sign", "--key", "hashivault://models", "--public-key", public, unpushed, smallModel(t, "x"))
 	wantExit(t, r, 4, `the token needs "update" on transit/sign/models`)
 	wantExit(t, runCLI(t, nil, "", "inspect", unpushed), 4)
 	r, got = asked(t, srv, token, "push", "--sign", "--key", "hashivault://models", "--public-key", public, unpushed, smallModel(t, "x"))
