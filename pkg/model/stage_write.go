@@ -5,8 +5,15 @@ package model
 
 import "os"
 
-// writeWindow is how much is written between two words to the kernel.
-const writeWindow = 16 << 20
+const (
+	// writeWindow is how much is written between two words to the kernel.
+	writeWindow = 16 << 20
+	// writeStep is how much is handed to the kernel at a time. With more, file systems
+	// take large folios for the page cache, and memory that was free in pieces of that
+	// size is memory that a virtual machine has given back to its host: 1 MiB at a time
+	// took four times the kernel's time of 64 KiB.
+	writeStep = 64 << 10
+)
 
 // stagedWriter appends to a staged file so that the disk works while the network
 // does: what would be left to the fsync at the end is under way long before. With
@@ -24,7 +31,7 @@ func newStagedWriter(f *os.File, offset int64, drop bool) *stagedWriter {
 }
 
 func (w *stagedWriter) Write(p []byte) (int, error) {
-	n, err := w.f.Write(p)
+	n, err := w.write(p)
 	w.end += int64(n)
 	if err != nil || w.end-w.begun < writeWindow {
 		return n, err
@@ -36,6 +43,15 @@ func (w *stagedWriter) Write(p []byte) (int, error) {
 		err = w.dropBefore(w.begun)
 	}
 	w.begun = w.end
+	return n, err
+}
+
+func (w *stagedWriter) write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var k int
+		k, err = w.f.Write(p[n:min(len(p), n+writeStep)])
+		n += k
+	}
 	return n, err
 }
 
