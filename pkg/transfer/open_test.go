@@ -317,7 +317,7 @@ func TestOpenDoesNotTryAgainAtOnceWhatDidNotHelp(t *testing.T) {
 	pool := NewPool(Limits{})
 	src := &slowSource{data: randomBytes(40 << 20), rate: 24 << 20}
 	o := quick()
-	pool.quiet.Store(time.Now().Add(quietFor).UnixNano())
+	pool.quiet.Store(time.Now().Add(time.Hour).UnixNano())
 	readsAlone(t, pool, src, o)
 }
 
@@ -326,7 +326,7 @@ func TestOpenDoesNotTryAgainAtOnceWhatDidNotHelp(t *testing.T) {
 func TestOpenGoesBackToOneStreamThatWasFasterBefore(t *testing.T) {
 	t.Parallel()
 	pool := NewPool(Limits{})
-	pool.bestAlone(200<<20, time.Now())
+	pool.bestAlone(200<<20, time.Now().Add(time.Hour))
 	src := &slowSource{data: randomBytes(64 << 20), rate: 16 << 20}
 	r := Open(t.Context(), pool, src, src.desc(), 0, quick())
 	defer r.Close()

@@ -91,7 +91,7 @@ func (b *bench) pullToDisk(ctx context.Context, ref string) error {
 		// node's end has to be on the disk.
 		contenders[i].settle = func() error { return syncFiles(dir) }
 	}
-	rows, err := b.inTurn(ctx, b.onDisk, false, contenders)
+	rows, err := b.interleave(ctx, b.onDisk, contenders)
 	if err != nil {
 		return err
 	}
