@@ -273,30 +273,46 @@ func TestTransitVersionsUnderAPolicy(t *testing.T) {
 	}
 }
 
+// attached is a signature as it lies in a registry.
+type attached struct {
+	ocispec.Descriptor
+	raw      []byte // its manifest
+	manifest ocispec.Manifest
+	envelope []byte
+}
+
+// attachedTo fetches the signatures that a repository has of a subject.
+func attachedTo(t testing.TB, repo *registry.Repository, subject signature.Subject) []attached {
+	t.Helper()
+	var all []attached
+	for d, err := range repo.Referrers(t.Context(), subject) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := attached{Descriptor: d}
+		if a.raw, err = repo.FetchManifest(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(a.raw, &a.manifest); err != nil {
+			t.Fatal(err)
+		}
+		if a.envelope, err = repo.FetchBlob(t.Context(), a.manifest.Layers[0], 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
 // copySignatures attaches the signatures of one repository to the same manifest in
 // another, as whoever may push there can.
 func copySignatures(t testing.TB, from, to registry.Reference) {
 	t.Helper()
 	src, dst, subject := repository(t, from), repository(t, to), resolve(t, from).Subject()
-	for d, err := range src.Referrers(t.Context(), subject) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		raw, err := src.FetchManifest(t.Context(), d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var m ocispec.Manifest
-		if err := json.Unmarshal(raw, &m); err != nil {
-			t.Fatal(err)
-		}
-		envelope, err := src.FetchBlob(t.Context(), m.Layers[0], 1<<20)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pushContent(t, dst, m.Layers[0], envelope)
+	for _, a := range attachedTo(t, src, subject) {
+		pushContent(t, dst, a.manifest.Layers[0], a.envelope)
 		pushContent(t, dst, ocispec.DescriptorEmptyJSON, []byte("{}"))
-		if _, err := dst.Attach(t.Context(), subject, raw); err != nil {
+		if _, err := dst.Attach(t.Context(), subject, a.raw); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -211,37 +211,20 @@ func TestACopyWithAnotherStampHidesNothing(t *testing.T) {
 	r := newStampRig(t)
 	ref := r.signed(t, newClient(t), signature.Sigstore, r.tsa)
 	repo, subject := repository(t, ref), resolve(t, ref).Subject()
-	for d, err := range repo.Referrers(t.Context(), subject) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		raw, err := repo.FetchManifest(t.Context(), d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var m ocispec.Manifest
-		if err := json.Unmarshal(raw, &m); err != nil {
-			t.Fatal(err)
-		}
-		envelope, err := repo.FetchBlob(t.Context(), m.Layers[0], 1<<20)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var bundle map[string]any
-		if err := json.Unmarshal(envelope, &bundle); err != nil {
-			t.Fatal(err)
-		}
-		material := bundle["verificationMaterial"].(map[string]any)
-		material["timestampVerificationData"] = map[string]any{"rfc3161Timestamps": []any{map[string]any{"signedTimestamp": "AAAA"}}}
-		changed, err := json.Marshal(bundle)
-		if err != nil {
-			t.Fatal(err)
-		}
-		front := maps.Clone(m.Annotations)
-		front[ocispec.AnnotationCreated] = "2099-01-01T00:00:00Z"
-		pushReferrer(t, repo, subject, d.ArtifactType, changed, front)
-		break
+	original := attachedTo(t, repo, subject)[0]
+	var bundle map[string]any
+	if err := json.Unmarshal(original.envelope, &bundle); err != nil {
+		t.Fatal(err)
 	}
+	material := bundle["verificationMaterial"].(map[string]any)
+	material["timestampVerificationData"] = map[string]any{"rfc3161Timestamps": []any{map[string]any{"signedTimestamp": "AAAA"}}}
+	changed, err := json.Marshal(bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := maps.Clone(original.manifest.Annotations)
+	front[ocispec.AnnotationCreated] = "2099-01-01T00:00:00Z"
+	pushReferrer(t, repo, subject, original.ArtifactType, changed, front)
 	policy := policyFor(stamps, "maxAge: {of: timestamp, is: 1h}", "keys:", "- {name: k, publicKeyFile: k.pub}")
 	if _, err := newClient(t).Verify(t.Context(), ref, requirementFrom(t, policy, ref.Name(), r.keys)); err != nil {
 		t.Error(err)

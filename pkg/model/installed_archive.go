@@ -12,6 +12,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 // checkArchives rebuilds every archive from its skeleton and the files on disk
@@ -34,7 +36,7 @@ func (c *checker) checkArchives(ctx context.Context) error {
 
 func (c *checker) checkArchive(ctx context.Context, l Layer, names *tarNames) error {
 	want, _ := c.m.contentDigest(l, c.config)
-	f, _, err := openPlain(c.root, skeletonName(l), os.O_RDONLY)
+	f, _, err := rootfile.OpenPlain(c.root, skeletonName(l), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.missing(skeletonName(l))
 		return nil

@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
@@ -161,7 +162,7 @@ func (c *checker) open(name string, size int64) (*os.File, error) {
 		c.changed(name)
 		return nil, nil
 	}
-	f, _, err := openPlain(c.root, name, os.O_RDONLY)
+	f, _, err := rootfile.OpenPlain(c.root, name, os.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("check %s: %w", name, err)
 	}

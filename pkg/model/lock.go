@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 // lockPoll is how often a held lock is tried again. Advisory locks cannot be
@@ -24,7 +26,7 @@ const lockPoll = 50 * time.Millisecond
 // locked file still has its name.
 func (s *site) takeLock(ctx context.Context) error {
 	l := flock.New(filepath.Join(s.stagingPath(), lockName),
-		flock.SetFlag(os.O_CREATE|os.O_RDWR|oNoFollow), flock.SetPermissions(0o600))
+		flock.SetFlag(os.O_CREATE|os.O_RDWR|rootfile.NoFollow), flock.SetPermissions(0o600))
 	ok, err := l.TryLockContext(ctx, lockPoll)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
@@ -164,7 +165,7 @@ func (u *unpacking) renewEvidence(s *site) error {
 			return err
 		}
 	}
-	if err := syncDir(s.base, signaturesDir); err != nil {
+	if err := rootfile.SyncDir(s.base, signaturesDir); err != nil {
 		return err
 	}
 	data, err := u.receipt(u.res.Files, u.res.Size)

@@ -16,6 +16,8 @@ import (
 	"slices"
 
 	"github.com/gofrs/flock"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 const (
@@ -196,7 +198,7 @@ func (s *site) openStaging() error {
 	if !info.IsDir() {
 		return &LockedError{Dir: s.dst, Reason: fmt.Sprintf("%s is no directory", s.staging)}
 	}
-	if !ownedByUs(info) {
+	if !rootfile.OwnedByUs(info) {
 		return &LockedError{Dir: s.dst, Reason: fmt.Sprintf("%s belongs to another user", s.staging)}
 	}
 	if s.root, err = s.base.OpenRoot(s.staging); err != nil {

@@ -10,56 +10,13 @@ import (
 	"io/fs"
 	"os"
 	"path"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
-
-// openPlain opens a regular file in root without following a link in its last
-// component. The file that was looked at is the one that is opened.
-func openPlain(root *os.Root, name string, flag int) (*os.File, fs.FileInfo, error) {
-	before, err := root.Lstat(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	if !before.Mode().IsRegular() {
-		return nil, nil, fmt.Errorf("%s is not a regular file", name)
-	}
-	f, err := root.OpenFile(name, flag|oNoFollow, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !os.SameFile(before, info) {
-		err = fmt.Errorf("%s was replaced while it was opened", name)
-	}
-	if err != nil {
-		f.Close()
-		return nil, nil, err
-	}
-	return f, info, nil
-}
-
-// openStaged opens a staged file for writing and reports how much it holds. A
-// file that is not ours, not regular or has a second name, through which
-// somebody else could write to it after the check, is removed and made anew.
-func openStaged(root *os.Root, name string) (*os.File, int64, error) {
-	f, info, err := openPlain(root, name, os.O_RDWR)
-	if err == nil {
-		if ownedByUs(info) && linkCount(info) == 1 {
-			return f, info.Size(), nil
-		}
-		f.Close()
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		if err := root.RemoveAll(name); err != nil {
-			return nil, 0, err
-		}
-	}
-	f, err = root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	return f, 0, err
-}
 
 // readSmall reads a whole regular file of at most limit bytes.
 func readSmall(root *os.Root, name string, limit int64) ([]byte, error) {
-	f, _, err := openPlain(root, name, os.O_RDONLY)
+	f, _, err := rootfile.OpenPlain(root, name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +63,7 @@ func replaceFile(root *os.Root, name string, data []byte) error {
 	if err := root.Rename(tmp, name); err != nil {
 		return err
 	}
-	return syncDir(root, path.Dir(name))
+	return rootfile.SyncDir(root, path.Dir(name))
 }
 
 // makeDirs makes dir and its parents in root, each with mode 0755 and the group

@@ -14,6 +14,8 @@ import (
 	"path"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 // assembleArchives unpacks the archives, whose blobs were checked before, into
@@ -78,7 +80,7 @@ func (m Manifest) compressed() bool {
 // assembleArchive unpacks one archive from the staged file named from. It
 // reports whether its files can be checked again without it.
 func (u *unpacking) assembleArchive(ctx context.Context, s *site, t *tree, l Layer, from string, names *tarNames) (bool, error) {
-	f, _, err := openPlain(s.root, from, os.O_RDONLY)
+	f, _, err := rootfile.OpenPlain(s.root, from, os.O_RDONLY)
 	if err != nil {
 		return false, err
 	}

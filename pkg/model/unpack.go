@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
@@ -169,7 +170,7 @@ func (u *unpacking) run(ctx context.Context) (UnpackResult, error) {
 	}
 	s, err := openSite(ctx, u.dst)
 	if err != nil {
-		if isReadOnly(err) && u.readyOnReadOnly(ctx) {
+		if rootfile.IsReadOnly(err) && u.readyOnReadOnly(ctx) {
 			return u.res, nil
 		}
 		return UnpackResult{}, err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 )
 
@@ -134,7 +135,7 @@ func (t *transfer) takeEntry(ctx context.Context, s *site, f *os.File, e *nodeca
 // volume there are no links.
 func (t *transfer) linkEntry(ctx context.Context, s *site, e *nodecache.Entry) (bool, error) {
 	info, err := e.File().Stat()
-	if err != nil || !ownedByUs(info) || info.Mode().Perm()&0o022 != 0 {
+	if err != nil || !rootfile.OwnedByUs(info) || info.Mode().Perm()&0o022 != 0 {
 		return false, err
 	}
 	link := t.file() + ".link"

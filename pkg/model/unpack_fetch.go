@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 )
 
@@ -93,7 +94,7 @@ func (t *transfer) run(ctx context.Context, s *site) error {
 			return err
 		}
 	}
-	f, size, err := openStaged(s.root, t.file())
+	f, size, err := rootfile.OpenOwned(s.root, t.file(), s.root.RemoveAll)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 // tree is the model as it stands in staging, whole and checked.
@@ -58,13 +60,13 @@ func (u *unpacking) assemble(ctx context.Context, s *site) (*tree, error) {
 		}
 	}
 	for _, dir := range slices.Sorted(maps.Keys(t.dirs)) {
-		if err := syncDir(root, dir); err != nil {
+		if err := rootfile.SyncDir(root, dir); err != nil {
 			return nil, err
 		}
 	}
 	u.res.Files += t.files
 	u.res.Size += t.size
-	return t, syncDir(root, ".")
+	return t, rootfile.SyncDir(root, ".")
 }
 
 // assembleFile gives a checked blob its path in the tree: the first time by a
@@ -83,7 +85,7 @@ func (u *unpacking) assembleFile(s *site, t *tree, l Layer, moved map[string]str
 			return err
 		}
 		moved[from] = l.Path
-		f, _, err := openPlain(t.root, l.Path, os.O_RDWR)
+		f, _, err := rootfile.OpenPlain(t.root, l.Path, os.O_RDWR)
 		if err != nil {
 			return err
 		}
@@ -98,7 +100,7 @@ func (u *unpacking) assembleFile(s *site, t *tree, l Layer, moved map[string]str
 }
 
 func copyFile(root *os.Root, from, to string, executable bool) error {
-	src, _, err := openPlain(root, from, os.O_RDONLY)
+	src, _, err := rootfile.OpenPlain(root, from, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
@@ -148,7 +150,7 @@ func (u *unpacking) placeWhole(s *site) error {
 	if err := s.base.Rename(s.staging+"/"+treeDir, s.target); err != nil {
 		return fmt.Errorf("rename the finished model to %s: %w", s.dst, err)
 	}
-	return syncDir(s.base, ".")
+	return rootfile.SyncDir(s.base, ".")
 }
 
 // placeEach moves the files one by one, the receipt last and only when all the
@@ -178,11 +180,11 @@ func (u *unpacking) placeEach(s *site, t *tree, names []string) error {
 
 func (s *site) syncPlaced(dirs map[string]bool) error {
 	for dir := range dirs {
-		if err := syncDir(s.base, dir); err != nil {
+		if err := rootfile.SyncDir(s.base, dir); err != nil {
 			return err
 		}
 	}
-	return syncDir(s.base, ".")
+	return rootfile.SyncDir(s.base, ".")
 }
 
 // clearPlaced removes the names that an interrupted run had in motion, and no
@@ -210,7 +212,7 @@ func (s *site) clear(names []string) error {
 	if err := removeName(s.base, receiptName); err != nil {
 		return err
 	}
-	if err := syncDir(s.base, evidenceDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := rootfile.SyncDir(s.base, evidenceDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return s.removeNames(names)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
@@ -55,7 +56,7 @@ func (u *unpacking) findOld(s *site, blobs []blob) map[digest.Digest]string {
 // reuse makes the staged file out of one of the replaced model, if its content is
 // the wanted one. It reports whether it did; an error is one of writing.
 func (t *transfer) reuse(ctx context.Context, s *site, f *os.File) (bool, error) {
-	src, info, err := openPlain(s.base, t.old, os.O_RDONLY)
+	src, info, err := rootfile.OpenPlain(s.base, t.old, os.O_RDONLY)
 	if err != nil || info.Size() != t.desc.Size {
 		if err == nil {
 			src.Close()
@@ -107,13 +108,13 @@ func (t *transfer) link(ctx context.Context, s *site) (bool, error) {
 	if err := dropLink(s, t.old, t.file()); err != nil {
 		return false, err
 	}
-	src, info, err := openPlain(s.base, t.old, os.O_RDONLY)
+	src, info, err := rootfile.OpenPlain(s.base, t.old, os.O_RDONLY)
 	if err != nil {
 		return false, nil
 	}
 	defer src.Close()
 	// With a further name, somebody could write to it after the check.
-	if !ownedByUs(info) || linkCount(info) != 1 || info.Size() != t.desc.Size {
+	if !rootfile.OwnedByUs(info) || rootfile.LinkCount(info) != 1 || info.Size() != t.desc.Size {
 		return false, nil
 	}
 	sum := sha256.New()

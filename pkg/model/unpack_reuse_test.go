@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 // oldAndNew are two versions of a model that share a large file under two names
@@ -49,8 +51,8 @@ func TestReplaceTakesUnchangedFilesOfTheOldModel(t *testing.T) {
 		if os.SameFile(old, now) != link {
 			t.Errorf("link %v: the same file: %v", link, os.SameFile(old, now))
 		}
-		if linkCount(now) != 1 {
-			t.Errorf("link %v: %d names", link, linkCount(now))
+		if rootfile.LinkCount(now) != 1 {
+			t.Errorf("link %v: %d names", link, rootfile.LinkCount(now))
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/gofrs/flock"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 func lockFile(d digest.Digest) string { return locksDir + "/" + d.Encoded() }
@@ -46,7 +48,7 @@ func (c *Cache) tryLock(d digest.Digest, exclusive bool) (*lock, bool, error) {
 	}
 	// Never O_CREATE: the kernel refuses it for another user's file in a sticky
 	// directory (fs.protected_regular).
-	f := flock.New(filepath.Join(c.dir, filepath.FromSlash(lockFile(d))), flock.SetFlag(flag|oNoFollow))
+	f := flock.New(filepath.Join(c.dir, filepath.FromSlash(lockFile(d))), flock.SetFlag(flag|rootfile.NoFollow))
 	try := f.TryRLock
 	if exclusive {
 		try = f.TryLock
@@ -84,14 +86,14 @@ func (c *Cache) makeLock(d digest.Digest) (flag int, err error) {
 	case err == nil:
 		// As open as the directory: those who share it lock for each other.
 		return os.O_RDWR, errors.Join(f.Chmod(c.mode&0o666), f.Close())
-	case !there && !isReadOnly(err):
+	case !there && !rootfile.IsReadOnly(err):
 		return 0, err
 	}
 	for _, flag := range []int{os.O_RDWR, os.O_RDONLY} {
-		if f, _, err = openPlain(c.root, lockFile(d), flag); err == nil {
+		if f, _, err = rootfile.OpenPlain(c.root, lockFile(d), flag); err == nil {
 			return flag, f.Close()
 		}
-		if !isReadOnly(err) {
+		if !rootfile.IsReadOnly(err) {
 			break
 		}
 	}
@@ -104,7 +106,7 @@ func (c *Cache) makeLock(d digest.Digest) (flag int, err error) {
 // touch notes that a blob was used now. A user who cannot write the lock file leaves
 // the time as it is.
 func (c *Cache) touch(d digest.Digest) {
-	f, _, err := openPlain(c.root, lockFile(d), os.O_WRONLY)
+	f, _, err := rootfile.OpenPlain(c.root, lockFile(d), os.O_WRONLY)
 	if err != nil {
 		return
 	}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 const (
@@ -118,7 +120,7 @@ func (c *Cache) prepare() error {
 			if err == nil {
 				err = c.root.Chmod(name, c.mode)
 			}
-			if err != nil && !errors.Is(err, fs.ErrExist) && !isReadOnly(err) {
+			if err != nil && !errors.Is(err, fs.ErrExist) && !rootfile.IsReadOnly(err) {
 				return &DirError{Dir: c.dir, Reason: cause(err).Error()}
 			}
 		}
@@ -222,7 +224,7 @@ func (c *Cache) find(d digest.Digest, size int64) (e *Entry, busy bool, err erro
 		return nil, true, nil
 	}
 	// Without a lock, as on a read-only volume, the open file is what counts.
-	f, info, err := openPlain(c.root, blobName(d), os.O_RDONLY)
+	f, info, err := rootfile.OpenPlain(c.root, blobName(d), os.O_RDONLY)
 	if err != nil || info.Size() != size {
 		if err == nil {
 			f.Close()
@@ -239,7 +241,7 @@ func (c *Cache) find(d digest.Digest, size int64) (e *Entry, busy bool, err erro
 func (c *Cache) fill(d digest.Digest, size int64, l *lock, fill Fill) (*Entry, error) {
 	defer func() { l.release() }()
 	// Somebody may have been faster, between the look and the lock.
-	if f, info, err := openPlain(c.root, blobName(d), os.O_RDONLY); err == nil {
+	if f, info, err := rootfile.OpenPlain(c.root, blobName(d), os.O_RDONLY); err == nil {
 		if info.Size() == size {
 			return c.share(&Entry{cache: c, digest: d, file: f}, l), nil
 		}
@@ -252,7 +254,7 @@ func (c *Cache) fill(d digest.Digest, size int64, l *lock, fill Fill) (*Entry, e
 		return nil, err
 	}
 	defer c.unreserve(d)
-	f, kept, err := openPartial(c.root, partialName(d))
+	f, kept, err := rootfile.OpenOwned(c.root, partialName(d), c.root.Remove)
 	if err != nil {
 		return nil, &UnusableError{Reason: "it cannot be written to", Err: cause(err)}
 	}
@@ -281,13 +283,13 @@ func (c *Cache) commit(d digest.Digest, l *lock) (*Entry, error) {
 	if err := c.root.Chmod(from, 0o644); err != nil {
 		return nil, &UnusableError{Reason: "it cannot be written to", Err: cause(err)}
 	}
-	f, _, err := openPlain(c.root, from, os.O_RDONLY)
+	f, _, err := rootfile.OpenPlain(c.root, from, os.O_RDONLY)
 	if err != nil {
 		return nil, &UnusableError{Reason: "it was changed meanwhile", Err: cause(err)}
 	}
 	err = c.root.Rename(from, blobName(d))
 	if err == nil {
-		err = syncDir(c.root, blobsDir)
+		err = rootfile.SyncDir(c.root, blobsDir)
 	}
 	if err != nil {
 		f.Close()

@@ -25,22 +25,7 @@ import (
 // mirroredRepo is a repository with mirrors.
 func mirroredRepo(t testing.TB, ref string, o registry.Options) *registry.Repository {
 	t.Helper()
-	if o.Sleep == nil {
-		o.Sleep = new(waits).sleep
-	}
-	c, err := registry.NewClient(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := registry.ParseReference(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := c.Mirrored(parsed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
+	return openRepo(t, ref, o, (*registry.Client).Mirrored)
 }
 
 // headersSeen collects the headers of requests that could carry a secret.

@@ -71,6 +71,11 @@ func (w *waits) total() time.Duration {
 // newRepo returns a repository of a client that does not really wait.
 func newRepo(t testing.TB, ref string, o registry.Options) *registry.Repository {
 	t.Helper()
+	return openRepo(t, ref, o, (*registry.Client).Repository)
+}
+
+func openRepo(t testing.TB, ref string, o registry.Options, open func(*registry.Client, registry.Reference) (*registry.Repository, error)) *registry.Repository {
+	t.Helper()
 	if o.Sleep == nil {
 		o.Sleep = new(waits).sleep
 	}
@@ -82,7 +87,7 @@ func newRepo(t testing.TB, ref string, o registry.Options) *registry.Repository 
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := c.Repository(parsed)
+	r, err := open(c, parsed)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,6 +45,15 @@ func (b *bench) throttled(ctx context.Context) error {
 	return b.emptyRegistry()
 }
 
+// metered pushes what dir has, removes dir, and puts a meter before the registry.
+func (b *bench) metered(ctx context.Context, name, dir string) (*meter, error) {
+	_, err := b.output(ctx, "aegis-oci", b.pushSigned(b.distribution+name, dir)...)
+	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
+		return nil, err
+	}
+	return newMeter(b.distribution)
+}
+
 // faults measures what is fetched where answers are cut and refused.
 func (b *bench) faults(ctx context.Context) error {
 	const files, size = 96, 8 << 20
@@ -57,11 +66,7 @@ func (b *bench) faults(ctx context.Context) error {
 	if err := makeFiles(dir, 3, sizes...); err != nil {
 		return err
 	}
-	_, err := b.output(ctx, "aegis-oci", b.pushSigned(b.distribution+"/bench/faults:v1", dir)...)
-	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
-		return err
-	}
-	m, err := newMeter(b.distribution)
+	m, err := b.metered(ctx, "/bench/faults:v1", dir)
 	if err != nil {
 		return err
 	}
@@ -102,11 +107,7 @@ func (b *bench) crowd(ctx context.Context) error {
 	if err := makeModel(dir, size); err != nil {
 		return err
 	}
-	_, err := b.output(ctx, "aegis-oci", b.pushSigned(b.distribution+"/bench/crowd:v1", dir)...)
-	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
-		return err
-	}
-	m, err := newMeter(b.distribution)
+	m, err := b.metered(ctx, "/bench/crowd:v1", dir)
 	if err != nil {
 		return err
 	}
