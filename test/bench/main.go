@@ -123,6 +123,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer b.printVerdicts()
+	var failed error
 	for name := range strings.SplitSeq(*only, ",") {
 		i := slices.IndexFunc(cases, func(c aCase) bool { return c.name == name })
 		if i < 0 {
@@ -130,10 +131,15 @@ func run(ctx context.Context) error {
 		}
 		heading(cases[i].about)
 		if err := cases[i].run(b, ctx); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			if ctx.Err() != nil {
+				return err
+			}
+			// The others are worth measuring all the same.
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", name, err), b.emptyRegistry())
+			b.judge(verdict{what: cases[i].about, figure: "-", met: "not measured: an error, see below"})
 		}
 	}
-	return nil
+	return failed
 }
 
 // setSizes sets how much and how often is measured.
