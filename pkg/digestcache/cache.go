@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 const (
@@ -195,7 +197,7 @@ func (c *Cache) read(name string) ([]byte, error) {
 	if err := ours(path, info); err != nil {
 		return nil, err
 	}
-	if links := linksOf(info); links > 1 { // none: replaced since it was opened
+	if links := rootfile.LinkCount(info); links > 1 { // none: replaced since it was opened
 		return nil, &RefusedError{Path: path, Reason: fmt.Sprintf("it has %d names", links)}
 	}
 	return io.ReadAll(io.LimitReader(f, maxEntry))
@@ -266,6 +268,18 @@ func (c *Cache) trim(most int) error {
 	if err != nil {
 		return fmt.Errorf("digest cache: %w", err)
 	}
+	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
+		if !strings.HasPrefix(e.Name(), tempPrefix) {
+			return false
+		}
+		if info, err := e.Info(); err == nil && c.now().Sub(info.ModTime()) > staleTemp {
+			_ = c.root.Remove(e.Name())
+		}
+		return true
+	})
+	if len(entries) <= most {
+		return nil
+	}
 	type aged struct {
 		name string
 		at   time.Time
@@ -276,17 +290,10 @@ func (c *Cache) trim(most int) error {
 		if err != nil {
 			continue // gone meanwhile
 		}
-		if !strings.HasPrefix(e.Name(), tempPrefix) {
-			kept = append(kept, aged{e.Name(), info.ModTime()})
-		} else if c.now().Sub(info.ModTime()) > staleTemp {
-			_ = c.root.Remove(e.Name())
-		}
-	}
-	if len(kept) <= most {
-		return nil
+		kept = append(kept, aged{e.Name(), info.ModTime()})
 	}
 	slices.SortFunc(kept, func(a, b aged) int { return a.at.Compare(b.at) })
-	for _, e := range kept[:len(kept)-most*9/10] {
+	for _, e := range kept[:max(0, len(kept)-most*9/10)] {
 		if err := c.root.Remove(e.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("digest cache: %w", err)
 		}

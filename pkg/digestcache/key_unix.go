@@ -35,10 +35,3 @@ func ownerOf(info fs.FileInfo) int {
 	}
 	return -1
 }
-
-func linksOf(info fs.FileInfo) uint64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(st.Nlink) //nolint:unconvert
-	}
-	return 0
-}
