@@ -114,14 +114,6 @@ func byDigest(ref registry.Reference, d digest.Digest) registry.Reference {
 	return ref
 }
 
-// weights are bytes that do not compress and differ with seed.
-func weights(seed uint64, size int) []byte {
-	src := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
-	b := make([]byte, size)
-	_, _ = src.Read(b)
-	return b
-}
-
 // modelDir writes a model of three files that differs with seed.
 func modelDir(t testing.TB, seed uint64) string {
 	t.Helper()
@@ -160,9 +152,9 @@ func sameModel(t testing.TB, want, dir string) {
 				}
 				return err
 			}
-			content, err := os.ReadFile(path)
 			rel, _ := filepath.Rel(root, path)
-			files[rel] = string(digest.FromBytes(content))
+			content, err := fileDigest(path)
+			files[rel] = string(content)
 			return err
 		})
 		if err != nil {
@@ -319,11 +311,11 @@ func (s *sequence) count(part string) int {
 // blobOf is the digest of one file of a pushed model.
 func blobOf(t testing.TB, dir, path string) digest.Digest {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(dir, path))
+	d, err := fileDigest(filepath.Join(dir, path))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return digest.FromBytes(content)
+	return d
 }
 
 // pushReferrer attaches a manifest of artifactType with one layer, without the

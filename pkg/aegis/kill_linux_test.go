@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/aegis-oci/aegis-oci/internal/servertest"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/transfer"
@@ -130,14 +132,14 @@ func kept(t *testing.T, parent string) int64 {
 
 func TestKilledPullsLeaveNothingWrongAndFetchLittleAgain(t *testing.T) {
 	const files, size, kills, mostAgain = 3, 48 << 20, 20, 64 << 20
-	content := map[string]string{}
+	dir := t.TempDir()
 	for i := range uint64(files) {
-		content[fmt.Sprintf("%d.bin", i)] = string(weights(i, size))
+		writeWeights(t, filepath.Join(dir, fmt.Sprintf("%d.bin", i)), i, size)
 	}
-	dir := writeModel(t, content)
 	host, _ := servertest.Distribution(t)
 	ref, key := refTo(t, host, "v1"), ecdsaKey(t)
 	mustPush(t, newClient(t), ref, dir, key)
+	whole := digests(t, dir)
 	pem := filepath.Join(writeModel(t, map[string]string{"key.pub": string(key.PEM())}), "key.pub")
 	slow := newSlowRegistry(t, host, 12<<20)
 	bin, random := program(t), rand.New(rand.NewPCG(1, 2))
@@ -172,7 +174,7 @@ func TestKilledPullsLeaveNothingWrongAndFetchLittleAgain(t *testing.T) {
 		if most = max(most, again); again > mostAgain {
 			t.Errorf("kill %d: %d MiB are fetched again", killed, again>>20)
 		}
-		wholeOrAbsent(t, dir, dst)
+		wholeOrAbsent(t, whole, dst)
 	}
 	if parent != "" {
 		cmd, said := pulling(t, bin, pem, via(slow.proxy, ref), dst)
@@ -184,21 +186,30 @@ func TestKilledPullsLeaveNothingWrongAndFetchLittleAgain(t *testing.T) {
 	t.Logf("at most %d MiB were fetched again after a kill", most>>20)
 }
 
-// wholeOrAbsent fails when a file of the model is at dst with other content.
-func wholeOrAbsent(t *testing.T, dir, dst string) {
+// digests are those of a model's files, by name.
+func digests(t *testing.T, dir string) map[string]digest.Digest {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	all := map[string]digest.Digest{}
 	for _, e := range entries {
-		got, err := os.ReadFile(filepath.Join(dst, e.Name()))
+		all[e.Name()] = blobOf(t, dir, e.Name())
+	}
+	return all
+}
+
+// wholeOrAbsent fails when a file of the model is at dst with other content.
+func wholeOrAbsent(t *testing.T, whole map[string]digest.Digest, dst string) {
+	t.Helper()
+	for name, want := range whole {
+		got, err := fileDigest(filepath.Join(dst, name))
 		if os.IsNotExist(err) {
 			continue
 		}
-		want, werr := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil || werr != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s is there and wrong (%d bytes, %v)", e.Name(), len(got), err)
+		if err != nil || got != want {
+			t.Errorf("%s is there and wrong (%s, %v)", name, got, err)
 		}
 	}
 }
@@ -214,11 +225,10 @@ func TestPeakMemoryOfAPullIsBounded(t *testing.T) {
 	for i := range 2000 {
 		many[fmt.Sprintf("%d/%d.bin", i/100, i)] = string(weights(uint64(i), 8<<10))
 	}
-	for tag, model := range map[string]map[string]string{
-		"one":  {"a.bin": string(weights(1, 192<<20))},
-		"many": many,
-	} {
-		dir, ref := writeModel(t, model), refTo(t, host, tag)
+	one := t.TempDir()
+	writeWeights(t, filepath.Join(one, "a.bin"), 1, 192<<20)
+	for tag, dir := range map[string]string{"one": one, "many": writeModel(t, many)} {
+		ref := refTo(t, host, tag)
 		mustPush(t, newClient(t), ref, dir, key)
 		slow := newSlowRegistry(t, host, 16<<20)
 		dst := filepath.Join(memoryDir(t), "m")

@@ -28,7 +28,9 @@ const largeFile = 20 << 20
 // largeModel has one file that is hashed while it is sent, and a small one.
 func largeModel(t testing.TB, seed uint64) string {
 	t.Helper()
-	return writeModel(t, map[string]string{"model.bin": string(weights(seed, largeFile)), "config.json": `{"model_type": "test"}`})
+	dir := writeModel(t, map[string]string{"config.json": `{"model_type": "test"}`})
+	writeWeights(t, filepath.Join(dir, "model.bin"), seed, largeFile)
+	return dir
 }
 
 // uploads lists what is left of sessions in a storage of distribution. A state of
@@ -231,7 +233,8 @@ func TestInterruptedPushCancelsItsSession(t *testing.T) {
 	t.Parallel()
 	host, storage := servertest.Distribution(t)
 	ref, proxy := refTo(t, host, "v1"), servertest.FaultProxy(t, host)
-	dir := writeModel(t, map[string]string{"model.bin": string(weights(9, largeFile))})
+	dir := t.TempDir()
+	writeWeights(t, filepath.Join(dir, "model.bin"), 9, largeFile)
 	ctx, interrupt := context.WithCancel(t.Context())
 	proxy.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPatch {
