@@ -196,6 +196,8 @@ func TestTheLoginPageRuns(t *testing.T) {
 	cmd.Dir, cmd.Stdin = dir, strings.NewReader(text)
 	cmd.Env = []string{
 		"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + dir, "ADMIN_TOKEN=" + srv.RootToken,
+		// The race detector lets each vault, which is this binary, linger for a second.
+		"GORACE=atexit_sleep_ms=0",
 		"VAULT_ADDR=" + srv.VaultAddr, "VAULT_CACERT=" + srv.CAFile, "AEGIS_CA_FILE=" + srv.CAFile,
 		"ACTIONS_ID_TOKEN_REQUEST_URL=" + issuer.RequestURL(), "ACTIONS_ID_TOKEN_REQUEST_TOKEN=" + issuer.RequestToken,
 		"VAULT_ID_TOKEN=" + issuer.Token(t, map[string]any{"project_path": "acme/models", "ref": "main", "ref_protected": "true"}),
