@@ -6,11 +6,10 @@ package vault
 import (
 	"context"
 	"encoding/json"
-	"regexp"
 	"strings"
 )
 
-var hashForm = regexp.MustCompile(`^hmac-[a-z0-9]{1,20}:[0-9a-f]{1,256}$`)
+var hashForm = whenUsed(`^hmac-[a-z0-9]{1,20}:[0-9a-f]{1,256}$`)
 
 // AuditHash returns what the audit device called device writes in place of value.
 // It needs "update" on sys/audit-hash/DEVICE. Errors are *Error.
@@ -28,7 +27,7 @@ func (s *Session) AuditHash(ctx context.Context, device, value string) (string, 
 	var d struct {
 		Hash string `json:"hash"`
 	}
-	if json.Unmarshal(a.Data, &d) != nil || !hashForm.MatchString(d.Hash) {
+	if json.Unmarshal(a.Data, &d) != nil || !hashForm().MatchString(d.Hash) {
 		return "", &Error{Op: op, Path: path, Kind: Malformed, Detail: "it holds no hash", RequestID: a.RequestID}
 	}
 	return d.Hash, nil

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"regexp"
 	"slices"
 	"time"
 
@@ -67,7 +66,7 @@ func CheckHealth(ctx context.Context, cfg Config) (Health, error) {
 	return decodeHealth(cl, resp, c.endpoint.url.Scheme == "https")
 }
 
-var versionForm = regexp.MustCompile(`^[0-9A-Za-z.+-]{1,60}$`)
+var versionForm = whenUsed(`^[0-9A-Za-z.+-]{1,60}$`)
 
 func decodeHealth(cl call, resp *api.Response, tls bool) (Health, error) {
 	var h struct {
@@ -77,7 +76,7 @@ func decodeHealth(cl call, resp *api.Response, tls bool) (Health, error) {
 		Standby     bool    `json:"standby"`
 		Time        float64 `json:"server_time_utc"`
 	}
-	if json.NewDecoder(resp.Body).Decode(&h) != nil || h.Initialized == nil || !versionForm.MatchString(h.Version) {
+	if json.NewDecoder(resp.Body).Decode(&h) != nil || h.Initialized == nil || !versionForm().MatchString(h.Version) {
 		return Health{}, &Error{Op: cl.op, Path: cl.path, Kind: Malformed, Status: resp.StatusCode,
 			Detail: "it is not of the API's form; is this address a Vault server?"}
 	}

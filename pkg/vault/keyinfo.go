@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -118,7 +117,7 @@ func decodeInfo(data json.RawMessage) (*keyInfo, error) {
 		MinSign   int                        `json:"min_encryption_version"`
 		Keys      map[string]json.RawMessage `json:"keys"`
 	}
-	if err := json.Unmarshal(data, &d); err != nil || !typeName.MatchString(d.Type) || d.Latest < 1 || d.Latest > maxKeyVersion {
+	if err := json.Unmarshal(data, &d); err != nil || !typeName().MatchString(d.Type) || d.Latest < 1 || d.Latest > maxKeyVersion {
 		return nil, errors.New("the key's description is not of the API's form")
 	}
 	info := &keyInfo{typ: d.Type, derived: d.Derived, deleted: d.Deleted, latest: d.Latest,
@@ -239,8 +238,8 @@ func unsuitable(op string, ref KeyRef, typ string) *Error {
 }
 
 var (
-	typeName   = regexp.MustCompile(`^[a-z0-9_-]{1,40}$`)
-	typeInText = regexp.MustCompile(`key type ([a-z0-9_-]{1,40}) does not support`)
+	typeName   = whenUsed(`^[a-z0-9_-]{1,40}$`)
+	typeInText = whenUsed(`key type ([a-z0-9_-]{1,40}) does not support`)
 )
 
 // suitable says why the key cannot be used here at all, nil if it can.
@@ -267,7 +266,7 @@ func explainKey(ref KeyRef, err error) error {
 	switch e.Kind {
 	case KeyUnsuitable:
 		var typ string
-		if m := typeInText.FindStringSubmatch(e.Detail); m != nil {
+		if m := typeInText().FindStringSubmatch(e.Detail); m != nil {
 			typ = m[1]
 		}
 		u := unsuitable(e.Op, ref, typ)

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -139,28 +140,34 @@ func (o Options) withDefaults(m Method) Options {
 }
 
 var (
-	mountName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,100}(/[A-Za-z0-9][A-Za-z0-9._-]{0,100}){0,8}$`)
-	plainName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$`)
-	repository = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$`)
-	number     = regexp.MustCompile(`^[1-9][0-9]{0,18}$`)
+	mountName  = whenUsed(`^[A-Za-z0-9][A-Za-z0-9._-]{0,100}(/[A-Za-z0-9][A-Za-z0-9._-]{0,100}){0,8}$`)
+	plainName  = whenUsed(`^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$`)
+	repository = whenUsed(`^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$`)
+	number     = whenUsed(`^[1-9][0-9]{0,18}$`)
 	// A slash in front would make it a JSON pointer.
-	claimName = regexp.MustCompile(`^[A-Za-z0-9_.:-][A-Za-z0-9_/.:-]{0,99}$`)
+	claimName = whenUsed(`^[A-Za-z0-9_.:-][A-Za-z0-9_/.:-]{0,99}$`)
 	// plainURL keeps what a shell or a reader could misread out of URLs.
-	plainURL = regexp.MustCompile(`^https?://[A-Za-z0-9._~:/\[\]-]{1,300}$`)
-	dnsLabel = regexp.MustCompile(`^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$`)
+	plainURL = whenUsed(`^https?://[A-Za-z0-9._~:/\[\]-]{1,300}$`)
+	dnsLabel = whenUsed(`^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$`)
 )
+
+// whenUsed compiles a pattern once it is asked for: with their counted repetitions
+// these take milliseconds, and every command of aegis-oci would wait for them.
+func whenUsed(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 // SigningKeyTypes are the Transit key types that can sign models.
 var SigningKeyTypes = []string{"ecdsa-p256", "ecdsa-p384", "ecdsa-p521", "rsa-2048", "rsa-3072", "rsa-4096", "ed25519"}
 
 func (o Options) check(m Method) error {
 	for option, value := range map[string]string{"transit-mount": o.TransitMount, "auth-mount": o.AuthMount} {
-		if !mountName.MatchString(value) {
+		if !mountName().MatchString(value) {
 			return refuse(option, "%q is no name of a mount", value)
 		}
 	}
 	for option, value := range map[string]string{"key-name": o.Key, "policy-name": o.Policy, "role": o.Role} {
-		if !plainName.MatchString(value) {
+		if !plainName().MatchString(value) {
 			return refuse(option, "%q is no name: letters, digits, dot, dash, underscore", value)
 		}
 	}
@@ -204,7 +211,7 @@ func literal(option, value string) error {
 }
 
 func (o Options) checkGitHub() error {
-	if !repository.MatchString(o.Repository) {
+	if !repository().MatchString(o.Repository) {
 		return refuse("repository", "%q is not OWNER/REPOSITORY", o.Repository)
 	}
 	given := 0
@@ -224,7 +231,7 @@ func (o Options) checkGitHub() error {
 		return refuse("git-ref", "%q is no full ref, such as refs/heads/main or refs/tags/v1", o.Ref)
 	}
 	for option, value := range map[string]string{"repository-id": o.RepositoryID, "repository-owner-id": o.RepositoryOwnerID} {
-		if value != "" && !number.MatchString(value) {
+		if value != "" && !number().MatchString(value) {
 			return refuse(option, "%q is no number", value)
 		}
 	}
@@ -233,7 +240,7 @@ func (o Options) checkGitHub() error {
 
 func (o Options) checkIssuer() error {
 	u, err := url.Parse(o.Issuer)
-	if err != nil || u.Host == "" || !plainURL.MatchString(o.Issuer) {
+	if err != nil || u.Host == "" || !plainURL().MatchString(o.Issuer) {
 		return refuse("issuer", "%q is no URL such as https://gitlab.example.com", o.Issuer)
 	}
 	if h := u.Hostname(); u.Scheme == "http" && h != "127.0.0.1" && h != "localhost" && h != "::1" {
@@ -247,14 +254,14 @@ func (o Options) checkJWT() error {
 		return refuse("bound-claim", "give at least one: without it every token of the issuer could sign")
 	}
 	for name, value := range o.BoundClaims {
-		if !claimName.MatchString(name) {
+		if !claimName().MatchString(name) {
 			return refuse("bound-claim", "%q is no name of a claim", name)
 		}
 		if err := literal("bound-claim", value); err != nil {
 			return err
 		}
 	}
-	if !claimName.MatchString(o.UserClaim) {
+	if !claimName().MatchString(o.UserClaim) {
 		return refuse("user-claim", "%q is no name of a claim", o.UserClaim)
 	}
 	return o.checkIssuer()
@@ -263,11 +270,11 @@ func (o Options) checkJWT() error {
 func (o Options) checkKubernetes() error {
 	for option, value := range map[string]string{"service-account": o.ServiceAccount, "service-account-namespace": o.ServiceAccountNamespace} {
 		// A star would bind every one.
-		if !dnsLabel.MatchString(value) {
+		if !dnsLabel().MatchString(value) {
 			return refuse(option, "%q is no name in Kubernetes", value)
 		}
 	}
-	if u, err := url.Parse(o.KubernetesHost); err != nil || u.Scheme != "https" || u.Host == "" || !plainURL.MatchString(o.KubernetesHost) {
+	if u, err := url.Parse(o.KubernetesHost); err != nil || u.Scheme != "https" || u.Host == "" || !plainURL().MatchString(o.KubernetesHost) {
 		return refuse("kubernetes-host", "%q is no https URL", o.KubernetesHost)
 	}
 	return literal("service-account-audience", o.ServiceAccountAudience)
