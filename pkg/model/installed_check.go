@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -20,9 +21,13 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/hashing"
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
+
+// checkBuffer is the size of a read, in bytes.
+const checkBuffer = 128 << 10
 
 // checker compares a directory with a manifest.
 type checker struct {
@@ -30,7 +35,7 @@ type checker struct {
 	m        Manifest
 	config   []byte
 	progress Progress
-	buffers  sync.Pool
+	hashing  *hashing.Group
 
 	mu    sync.Mutex
 	diff  DirError
@@ -44,14 +49,16 @@ func (i *Installed) check(ctx context.Context, root *os.Root, v verify.Verified,
 	if v.IsZero() || m.subject != v.Subject() {
 		return 0, 0, &ContentError{Path: "manifest", Want: v.Subject().Digest(), Got: m.subject.Digest(), Reason: "another manifest was verified"}
 	}
-	c := &checker{root: root, m: m, config: i.config, progress: orNoProgress(o.Progress), expected: make(map[string]tarKind)}
+	c := &checker{root: root, m: m, config: i.config, progress: orNoProgress(o.Progress), expected: make(map[string]tarKind),
+		hashing: hashing.NewGroup(checkBuffer, buffers, o.Concurrency)}
 	c.diff.Dir = i.dir
 	if blind := c.blind(); len(blind) > 0 {
 		return 0, 0, &UncheckableError{Dir: i.dir, Layers: blind}
 	}
-	workers := o.Concurrency
-	if workers <= 0 {
-		workers = runtime.GOMAXPROCS(0)
+	readers := o.Concurrency
+	if readers <= 0 {
+		// Two files are hashed at once on one core.
+		readers = 2 * runtime.GOMAXPROCS(0)
 	}
 	var total int64
 	for _, l := range m.layers {
@@ -59,7 +66,7 @@ func (i *Installed) check(ctx context.Context, root *os.Root, v verify.Verified,
 	}
 	Plan(c.progress, total)
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(workers)
+	g.SetLimit(readers)
 	for _, task := range c.tasks() {
 		g.Go(func() error { return task.run(ctx) })
 	}
@@ -209,22 +216,17 @@ func (c *checker) checkFile(ctx context.Context, l Layer) error {
 	return nil
 }
 
-func (c *checker) hash(ctx context.Context, name string, r io.Reader, sum io.Writer) (int64, error) {
-	// As many as there are workers, whatever the number of files.
-	pooled, ok := c.buffers.Get().(*[]byte)
-	if !ok {
-		b := make([]byte, bufferSize)
-		pooled = &b
-	}
-	defer c.buffers.Put(pooled)
-	buf := *pooled
+func (c *checker) hash(ctx context.Context, name string, r io.Reader, sum hash.Hash) (int64, error) {
+	stream := c.hashing.Stream(sum)
+	defer stream.Close()
 	var total int64
 	for {
 		if ctx.Err() != nil {
 			return total, context.Cause(ctx)
 		}
-		n, err := r.Read(buf)
-		sum.Write(buf[:n]) //nolint:errcheck // a hash never fails
+		buffer := stream.Buffer()
+		n, err := r.Read(*buffer)
+		stream.Write(buffer, n, nil)
 		total += int64(n)
 		c.progress.Add(name, int64(n))
 		if errors.Is(err, io.EOF) {

@@ -10,19 +10,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// preallocate reserves the blocks of f up to size, so that a full disk is found
-// before the download and the file is laid out in one piece. The file's length
-// stays what was written: it tells the next run how much there is. File systems
-// that cannot are let be.
-func preallocate(f *os.File, size int64) error {
+// preallocate reserves size bytes of f from offset on. The file's length stays what
+// was written: it tells the next run how much there is. File systems that cannot are
+// let be.
+func preallocate(f *os.File, offset, size int64) error {
 	if size <= 0 {
 		return nil
 	}
-	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, offset, size)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return &os.PathError{Op: "allocate", Path: f.Name(), Err: err}
 	}
 	return nil
+}
+
+// memoryFor reports whether f is on a tmpfs, whose blocks are pages of memory, and
+// fails when size bytes more do not fit there.
+func memoryFor(f *os.File, size int64) (bool, error) {
+	var s unix.Statfs_t
+	if unix.Fstatfs(int(f.Fd()), &s) != nil || s.Type != unix.TMPFS_MAGIC {
+		return false, nil
+	}
+	// Without a limit of its own a tmpfs has no number of blocks.
+	if s.Blocks > 0 && uint64(size)/uint64(s.Bsize) > s.Bfree {
+		return true, &os.PathError{Op: "allocate", Path: f.Name(), Err: unix.ENOSPC}
+	}
+	return true, nil
 }
 
 // dropCache takes size bytes of a file that were flushed out of the page cache:

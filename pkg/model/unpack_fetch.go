@@ -13,12 +13,12 @@ import (
 	"io"
 	"os"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/hashing"
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 )
@@ -38,8 +38,7 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 		total += b.desc.Size
 	}
 	Plan(u.progress, total)
-	// A model of many small layers allocates no more than one of a few.
-	buffers := &sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+	hashes := hashing.NewGroup(bufferSize, buffers, 0)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(u.o.Concurrency)
 	// The largest first: the end of a pull is not one stream on one core.
@@ -50,7 +49,7 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 				return err
 			}
 			t := &transfer{blob: b, fetch: u.fetch, progress: u.progress, drop: u.o.DropPageCache,
-				old: old[b.desc.Digest], hardLink: u.o.Link, buffers: buffers, cache: u.o.Cache, fullCache: u.fullCache, warn: u.o.Warn}
+				old: old[b.desc.Digest], hardLink: u.o.Link, hashing: hashes, cache: u.o.Cache, fullCache: u.fullCache, warn: u.o.Warn}
 			err := t.run(ctx, s)
 			fetched.Add(t.fetched)
 			reused.Add(t.reused)
@@ -71,7 +70,7 @@ type transfer struct {
 	drop            bool   // from the page cache
 	old             string // a file of the replaced model, at the destination
 	hardLink        bool
-	buffers         *sync.Pool
+	hashing         *hashing.Group
 	cache           *nodecache.Cache // nil for none
 	fullCache       bool             // only what is there comes out of it
 	warn            func(string)
@@ -173,9 +172,6 @@ func (t *transfer) fill(ctx context.Context, f *os.File, kept int64) (digest.Dig
 		t.reused = kept
 	}
 	if kept < t.desc.Size {
-		if err := preallocate(f, t.desc.Size); err != nil {
-			return "", err
-		}
 		if err := t.download(ctx, f, kept, sum); err != nil {
 			return "", err
 		}
@@ -190,6 +186,10 @@ func (t *transfer) fill(ctx context.Context, f *os.File, kept int64) (digest.Dig
 // download appends the bytes from offset on. It never writes more than the
 // descriptor says, and asks for one byte more to see that there is none.
 func (t *transfer) download(ctx context.Context, f *os.File, offset int64, sum hash.Hash) error {
+	w, err := newStagedWriter(f, offset, t.desc.Size, t.drop)
+	if err != nil {
+		return err
+	}
 	rc, err := t.fetch.Fetch(ctx, t.desc, offset)
 	if err != nil {
 		return fmt.Errorf("fetch %s: %w", t.name, err)
@@ -199,7 +199,7 @@ func (t *transfer) download(ctx context.Context, f *os.File, offset int64, sum h
 	stop := context.AfterFunc(ctx, func() { rc.Close() })
 	defer stop()
 	rest := t.desc.Size - offset
-	n, err := t.pump(ctx, io.LimitReader(rc, rest), newStagedWriter(f, offset, t.drop), sum)
+	n, err := t.pump(ctx, io.LimitReader(rc, rest), w, sum)
 	t.fetched += n
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -220,36 +220,19 @@ func (t *transfer) download(ctx context.Context, f *os.File, offset int64, sum h
 // pump reads r to its end, writing to w (unless nil) and hashing at the same
 // time, in memory that does not grow. What was read before an error is written.
 func (t *transfer) pump(ctx context.Context, r io.Reader, w io.Writer, sum hash.Hash) (int64, error) {
-	free := make(chan []byte, buffers)
-	for range buffers {
-		free <- *t.buffers.Get().(*[]byte)
-	}
-	full := make(chan []byte, buffers)
-	hashed := make(chan struct{})
-	go func() {
-		defer close(hashed)
-		for b := range full {
-			sum.Write(b)
-			free <- b[:cap(b)]
-		}
-	}()
-	defer func() {
-		close(full)
-		<-hashed
-		for len(free) > 0 {
-			b := <-free
-			t.buffers.Put(&b)
-		}
-	}()
+	stream := t.hashing.Stream(sum)
+	defer stream.Close()
 	var total int64
 	for {
 		if ctx.Err() != nil {
 			return total, context.Cause(ctx)
 		}
-		b := <-free
+		buffer := stream.Buffer()
+		b := *buffer
 		n, err := fillBuffer(r, b)
+		// What has n of zero gives the buffer back.
+		stream.Write(buffer, n, nil)
 		if n > 0 {
-			full <- b[:n]
 			if w != nil {
 				if _, err := w.Write(b[:n]); err != nil {
 					return total, err

@@ -94,10 +94,13 @@ func (t *transfer) takeOver(ctx context.Context, src, f *os.File) (same bool, er
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
 			return false, err
 		}
-		if err := preallocate(f, t.desc.Size); err != nil {
+		w, err := newStagedWriter(f, 0, t.desc.Size, t.drop)
+		if err != nil {
 			return false, err
 		}
-		_, err = t.pump(ctx, io.LimitReader(src, t.desc.Size), newStagedWriter(f, 0, t.drop), sum)
+		if _, err := t.pump(ctx, io.LimitReader(src, t.desc.Size), w, sum); err != nil {
+			return false, err
+		}
 	}
 	return err == nil && digest.NewDigest(digest.SHA256, sum) == t.desc.Digest, err
 }
