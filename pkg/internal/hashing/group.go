@@ -60,8 +60,8 @@ type chunk struct {
 }
 
 // urgent reports whether s does not wait for another stream: its writer waits, or has
-// its last buffer. The caller holds g.mu.
-func (s *Stream) urgent() bool { return s.waited || s.closed }
+// its last buffer and soon would. The caller holds g.mu.
+func (s *Stream) urgent() bool { return s.waited || s.closed || len(s.queue) >= s.g.buffers-1 }
 
 // Stream returns a stream that is hashed into sum. It has to be closed.
 func (g *Group) Stream(sum hash.Hash) *Stream {
