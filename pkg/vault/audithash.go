@@ -7,9 +7,11 @@ import (
 	"context"
 	"encoding/json"
 	"strings"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/lazyregexp"
 )
 
-var hashForm = whenUsed(`^hmac-[a-z0-9]{1,20}:[0-9a-f]{1,256}$`)
+var hashForm = lazyregexp.New(`^hmac-[a-z0-9]{1,20}:[0-9a-f]{1,256}$`)
 
 // AuditHash returns what the audit device called device writes in place of value.
 // It needs "update" on sys/audit-hash/DEVICE. Errors are *Error.

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/lazyregexp"
 )
 
 // refused classifies an answer with an error status.
@@ -147,7 +149,7 @@ func public(text, token string, secrets ...string) string {
 	return clip(text, 300)
 }
 
-var uuid = whenUsed(`^[0-9a-fA-F-]{1,64}$`)
+var uuid = lazyregexp.New(`^[0-9a-fA-F-]{1,64}$`)
 
 // requestID is id if it has the form of one, which no token has. A secret_id has
 // it, and must not come back as one.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/lazyregexp"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
@@ -66,7 +67,7 @@ func CheckHealth(ctx context.Context, cfg Config) (Health, error) {
 	return decodeHealth(cl, resp, c.endpoint.url.Scheme == "https")
 }
 
-var versionForm = whenUsed(`^[0-9A-Za-z.+-]{1,60}$`)
+var versionForm = lazyregexp.New(`^[0-9A-Za-z.+-]{1,60}$`)
 
 func decodeHealth(cl call, resp *api.Response, tls bool) (Health, error) {
 	var h struct {

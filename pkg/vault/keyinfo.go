@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/lazyregexp"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
@@ -238,8 +239,8 @@ func unsuitable(op string, ref KeyRef, typ string) *Error {
 }
 
 var (
-	typeName   = whenUsed(`^[a-z0-9_-]{1,40}$`)
-	typeInText = whenUsed(`key type ([a-z0-9_-]{1,40}) does not support`)
+	typeName   = lazyregexp.New(`^[a-z0-9_-]{1,40}$`)
+	typeInText = lazyregexp.New(`key type ([a-z0-9_-]{1,40}) does not support`)
 )
 
 // suitable says why the key cannot be used here at all, nil if it can.

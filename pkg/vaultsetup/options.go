@@ -6,11 +6,11 @@ package vaultsetup
 import (
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/lazyregexp"
 )
 
 // Method is how a client proves who it is.
@@ -140,22 +140,17 @@ func (o Options) withDefaults(m Method) Options {
 }
 
 var (
-	mountName  = whenUsed(`^[A-Za-z0-9][A-Za-z0-9._-]{0,100}(/[A-Za-z0-9][A-Za-z0-9._-]{0,100}){0,8}$`)
-	plainName  = whenUsed(`^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$`)
-	repository = whenUsed(`^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$`)
-	number     = whenUsed(`^[1-9][0-9]{0,18}$`)
+	mountName  = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._-]{0,100}(/[A-Za-z0-9][A-Za-z0-9._-]{0,100}){0,8}$`)
+	plainName  = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$`)
+	repository = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$`)
+	number     = lazyregexp.New(`^[1-9][0-9]{0,18}$`)
 	// A slash in front would make it a JSON pointer.
-	claimName = whenUsed(`^[A-Za-z0-9_.:-][A-Za-z0-9_/.:-]{0,99}$`)
+	claimName = lazyregexp.New(`^[A-Za-z0-9_.:-][A-Za-z0-9_/.:-]{0,99}$`)
 	// plainURL keeps what a shell or a reader could misread out of URLs.
-	plainURL = whenUsed(`^https?://[A-Za-z0-9._~:/\[\]-]{1,300}$`)
-	dnsLabel = whenUsed(`^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$`)
+	plainURL     = lazyregexp.New(`^https?://[A-Za-z0-9._~:/\[\]-]{1,300}$`)
+	dnsLabel     = lazyregexp.New(`^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$`)
+	addressRange = lazyregexp.New(`^[0-9A-Fa-f.:]+/[0-9]{1,3}$`)
 )
-
-// whenUsed compiles a pattern once it is asked for: with their counted repetitions
-// these take milliseconds, and every command of aegis-oci would wait for them.
-func whenUsed(pattern string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
-}
 
 // SigningKeyTypes are the Transit key types that can sign models.
 var SigningKeyTypes = []string{"ecdsa-p256", "ecdsa-p384", "ecdsa-p521", "rsa-2048", "rsa-3072", "rsa-4096", "ed25519"}
@@ -288,7 +283,7 @@ func (o Options) checkAppRole() error {
 		return refuse("secret-id-uses", "%d: a secret_id must run out", o.SecretIDUses)
 	}
 	for _, c := range o.BoundCIDRs {
-		if !regexp.MustCompile(`^[0-9A-Fa-f.:]+/[0-9]{1,3}$`).MatchString(c) {
+		if !addressRange().MatchString(c) {
 			return refuse("bound-cidr", "%q is no range such as 10.0.0.0/24", c)
 		}
 	}
