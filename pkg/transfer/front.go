@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/hashing"
 )
 
 const (
@@ -23,22 +25,33 @@ const (
 	markEvery = 4 << 20
 	marksKept = 64
 	rereadBuf = 256 << 10
+	// hashBuffer and hashBuffers bound what is sent of a file and not hashed yet. A
+	// mark falls on the end of a buffer.
+	hashBuffer  = 256 << 10
+	hashBuffers = 4
 )
 
-// front is how far a file was sent and hashed. Of the bodies that it opened only
-// the latest moves it: a transport may still read from one that it has failed to
-// send.
+// front is how far a file was sent, and its hash, which follows a few buffers behind.
+// Of the bodies that it opened only the latest moves it: a transport may still read
+// from one that it has failed to send.
 type front struct {
-	file File
+	file   File
+	hashes *hashing.Group
 
 	mu      sync.Mutex
 	offset  int64
-	high    int64 // the furthest offset that was ever sent
-	hash    hash.Cloner
-	marks   []mark
+	high    int64       // the furthest offset that was ever sent
+	hash    hash.Cloner // of stream; of all before offset once that is settled
+	stream  *hashing.Stream
+	buffer  *[]byte // the next of stream, nil for none
+	filled  int     // bytes of it
 	latest  *body
+	closed  bool
 	err     error // the file's own
 	reading time.Duration
+
+	marksMu sync.Mutex // taken by those who hash, under no other lock
+	marks   []mark
 }
 
 // mark is the hash of all before an offset.
@@ -59,7 +72,39 @@ func clone(h hash.Cloner) hash.Cloner {
 	return c
 }
 
-func newFront(f File) *front { return &front{file: f, hash: newHash()} }
+// newFront has to be closed.
+func newFront(f File, hashes *hashing.Group) *front {
+	h := newHash()
+	return &front{file: f, hashes: hashes, hash: h, stream: hashes.Stream(h)}
+}
+
+// close ends the hash.
+func (f *front) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.latest, f.closed = nil, true
+	f.settle()
+	f.stream.Close()
+}
+
+// pass has the buffer hashed. The caller holds f.mu.
+func (f *front) pass() {
+	if f.buffer == nil {
+		return
+	}
+	var then func()
+	if offset, h := f.offset, f.hash; offset%markEvery == 0 {
+		then = func() { f.mark(offset, h) }
+	}
+	f.stream.Write(f.buffer, f.filled, then)
+	f.buffer, f.filled = nil, 0
+}
+
+// settle waits until all before the offset is hashed. The caller holds f.mu.
+func (f *front) settle() {
+	f.pass()
+	f.stream.Flush()
+}
 
 func (f *front) at() int64 {
 	f.mu.Lock()
@@ -99,6 +144,7 @@ func (f *front) fail(err error) error {
 func (f *front) digest() digest.Digest {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.settle()
 	return digest.NewDigest(digest.SHA256, f.hash)
 }
 
@@ -106,6 +152,7 @@ func (f *front) digest() digest.Digest {
 func (f *front) state() mark {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.settle()
 	return mark{f.offset, clone(f.hash)}
 }
 
@@ -114,17 +161,16 @@ func (f *front) state() mark {
 func (f *front) rewind(offset int64) error {
 	f.mu.Lock()
 	f.latest = nil
+	if f.closed {
+		f.mu.Unlock()
+		return errSuperseded
+	}
 	if offset == f.offset {
 		f.mu.Unlock()
 		return nil
 	}
-	for len(f.marks) > 0 && f.marks[len(f.marks)-1].offset > offset {
-		f.marks = f.marks[:len(f.marks)-1]
-	}
-	from := mark{0, newHash()}
-	if n := len(f.marks); n > 0 {
-		from = mark{f.marks[n-1].offset, clone(f.marks[n-1].hash)}
-	}
+	f.settle()
+	from := f.markBefore(offset)
 	f.mu.Unlock()
 	if from.offset < offset {
 		if err := f.reread(from, offset); err != nil {
@@ -133,8 +179,25 @@ func (f *front) rewind(offset int64) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.offset, f.hash = offset, from.hash
+	if f.closed {
+		return errSuperseded
+	}
+	f.stream.Close()
+	f.offset, f.hash, f.stream = offset, from.hash, f.hashes.Stream(from.hash)
 	return nil
+}
+
+// markBefore forgets the marks behind an offset and returns a copy of the last one.
+func (f *front) markBefore(offset int64) mark {
+	f.marksMu.Lock()
+	defer f.marksMu.Unlock()
+	for len(f.marks) > 0 && f.marks[len(f.marks)-1].offset > offset {
+		f.marks = f.marks[:len(f.marks)-1]
+	}
+	if n := len(f.marks); n > 0 {
+		return mark{f.marks[n-1].offset, clone(f.marks[n-1].hash)}
+	}
+	return mark{0, newHash()}
 }
 
 func (f *front) reread(from mark, end int64) error {
@@ -168,11 +231,15 @@ func (f *front) open(offset, n int64, p *push) (io.ReadCloser, error) {
 	b := &body{front: f, file: rc, left: n, push: p}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.closed {
+		rc.Close()
+		return nil, errSuperseded
+	}
 	f.latest = b
 	return b, nil
 }
 
-// body reads one request's bytes and hashes them as they go by.
+// body reads one request's bytes, which are hashed as they go by.
 type body struct {
 	front *front
 	push  *push
@@ -231,23 +298,29 @@ func (f *front) advance(b *body, p []byte, took time.Duration, err error) error 
 	}
 	f.reading += took
 	for len(p) > 0 {
-		n := min(int64(len(p)), markEvery-f.offset%markEvery)
-		f.hash.Write(p[:n])
+		if f.buffer == nil {
+			f.buffer = f.stream.Buffer()
+		}
+		n := copy((*f.buffer)[f.filled:], p[:min(int64(len(p)), markEvery-f.offset%markEvery)])
 		p = p[n:]
-		if f.offset += n; f.offset%markEvery == 0 {
-			f.mark()
+		f.filled += n
+		if f.offset += int64(n); f.filled == len(*f.buffer) || f.offset%markEvery == 0 {
+			f.pass()
 		}
 	}
 	f.high = max(f.high, f.offset)
 	return nil
 }
 
-func (f *front) mark() {
-	if n := len(f.marks); n > 0 && f.marks[n-1].offset >= f.offset {
+// mark keeps a state of the hash to go back to.
+func (f *front) mark(offset int64, h hash.Cloner) {
+	f.marksMu.Lock()
+	defer f.marksMu.Unlock()
+	if n := len(f.marks); n > 0 && f.marks[n-1].offset >= offset {
 		return
 	}
 	if len(f.marks) == marksKept {
 		f.marks = append(f.marks[:0], f.marks[1:]...)
 	}
-	f.marks = append(f.marks, mark{f.offset, clone(f.hash)})
+	f.marks = append(f.marks, mark{offset, clone(h)})
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -59,9 +60,11 @@ func (c *counted) Read(p []byte) (int, error) {
 
 func newPush(t *testing.T, f File) *push {
 	t.Helper()
-	p := &push{file: f, front: newFront(f)}
+	p := &push{file: f}
 	p.o.Options = p.o.withDefaults()
 	p.o.Pool = NewPool(Limits{})
+	p.front = newFront(f, p.o.Pool.hashes)
+	t.Cleanup(p.front.close)
 	p.since0 = p.o.Now()
 	p.ahead = newAhead(t.Context(), func(error) {}, p)
 	return p
@@ -128,6 +131,76 @@ func TestTheHashGoesOnFromAnywhere(t *testing.T) {
 	}
 }
 
+// Files that are sent at the same time are hashed together, and each goes back on its
+// own; somebody who hashes ahead takes copies meanwhile.
+func TestFilesThatAreHashedTogetherGoBackOnTheirOwn(t *testing.T) {
+	pool := NewPool(Limits{})
+	var all sync.WaitGroup
+	for i := range 4 {
+		content := randomBytes(9<<20 + 1000*i)
+		f := newDiskFile(t, content)
+		p := newPush(t, f)
+		p.front.close()
+		p.front = newFront(f, pool.hashes)
+		t.Cleanup(p.front.close)
+		random := rand.New(rand.NewPCG(3, uint64(i)))
+		ended := make(chan struct{})
+		all.Go(func() {
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+				}
+				s := p.front.state()
+				if got := digest.NewDigest(digest.SHA256, s.hash); got != digest.FromBytes(content[:s.offset]) {
+					t.Errorf("file %d: the state at %d is wrong", i, s.offset)
+					return
+				}
+			}
+		})
+		all.Go(func() {
+			defer close(ended)
+			for range 10 {
+				at := p.front.at()
+				to := at + 1 + random.Int64N(f.size-at)
+				advanceTo(t, p, to)
+				if err := p.moveTo(random.Int64N(to + 1)); err != nil {
+					t.Error(err)
+				}
+			}
+			advanceTo(t, p, f.size)
+			if d := p.front.digest(); d != digest.FromBytes(content) {
+				t.Errorf("file %d: digest %s", i, d)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// A transport may ask for a body once more when the push has been given up.
+func TestAFrontThatIsClosedOpensNothing(t *testing.T) {
+	f := newDiskFile(t, randomBytes(1<<20))
+	p := newPush(t, f)
+	rc, err := p.front.open(0, f.size, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	if _, err := io.CopyN(io.Discard, rc, 1000); err != nil {
+		t.Fatal(err)
+	}
+	p.front.close()
+	if _, err := rc.Read(make([]byte, 1)); !errors.Is(err, errSuperseded) {
+		t.Errorf("read: %v", err)
+	}
+	for _, offset := range []int64{0, 1000} {
+		if _, err := p.front.open(offset, 1, p); !errors.Is(err, errSuperseded) {
+			t.Errorf("open at %d: %v", offset, err)
+		}
+	}
+}
+
 // Further back than the states that are kept, the file is hashed from its start.
 func TestTheHashGoesBackFurtherThanItRemembers(t *testing.T) {
 	f := newDiskFile(t, nil)
@@ -137,6 +210,7 @@ func TestTheHashGoesBackFurtherThanItRemembers(t *testing.T) {
 	}
 	p := newPush(t, f)
 	advanceTo(t, p, f.size)
+	p.front.digest()
 	if len(p.front.marks) != marksKept {
 		t.Fatalf("%d states are kept", len(p.front.marks))
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/hashing"
 )
 
 const (
@@ -41,6 +43,7 @@ type Pool struct {
 	memory      *semaphore.Weighted
 	total       int64
 	pieces      sync.Pool
+	hashes      *hashing.Group // of what is pushed
 	// moved counts the bytes of all streams. quiet is until when, in Unix
 	// nanoseconds, no blob tries further connections: they did not help another.
 	moved, quiet atomic.Int64
@@ -79,6 +82,7 @@ func NewPool(l Limits) *Pool {
 		max: l.Connections, total: l.Memory,
 		connections: semaphore.NewWeighted(int64(l.Connections)),
 		memory:      semaphore.NewWeighted(l.Memory),
+		hashes:      hashing.NewGroup(hashBuffer, hashBuffers, 0),
 		pieces:      sync.Pool{New: func() any { b := make([]byte, pieceSize); return &b }},
 	}
 }

@@ -82,7 +82,7 @@ type PushOptions struct {
 	// Pool counts what all blobs move together. Nil is a pool of this blob alone.
 	Pool *Pool
 	// Moved hears of every byte sent, and negatively of those that have to be sent
-	// again. Nil is nobody.
+	// again. The next byte is sent when it returns. Nil is nobody.
 	Moved func(n int64)
 }
 
@@ -104,13 +104,14 @@ func Push(ctx context.Context, dst Destination, f File, o PushOptions) (Pushed, 
 	if o.Pool == nil {
 		o.Pool = NewPool(Limits{})
 	}
-	p := &push{dst: dst, file: f, o: o, front: newFront(f), since: o.Now(), piece: o.Piece}
+	p := &push{dst: dst, file: f, o: o, front: newFront(f, o.Pool.hashes), since: o.Now(), piece: o.Piece}
 	p.since0, p.moved0 = p.since, o.Pool.moved.Load()
 	inner, cancel := context.WithCancelCause(ctx)
 	p.ahead = newAhead(inner, cancel, p)
 	done, err := p.run(inner)
 	cancel(context.Canceled)
 	p.ahead.wait()
+	p.front.close()
 	if p.session != nil {
 		p.session.Cancel(ctx)
 	}

@@ -10,10 +10,10 @@ import (
 	"sync"
 )
 
-// Group hashes streams on as many cores as there are, two at a time where it can. What
-// a stream has to hash waits for another stream as long as its writer has room: the
-// order and the number of its buffers are what its memory is bounded by. It is safe for
-// concurrent use; the zero value is not usable.
+// Group hashes streams on as many cores as there are, two at a time where it can. Each
+// stream has a fixed number of buffers, which bound its memory. What was written waits
+// for another stream to be hashed with, as long as its writer has a buffer to go on
+// with. It is safe for concurrent use; the zero value is not usable.
 type Group struct {
 	buffers, limit int
 	pool           sync.Pool
