@@ -27,7 +27,7 @@ const (
 	rereadBuf = 256 << 10
 	// hashBuffer and hashBuffers bound what is sent of a file and not hashed yet. A
 	// mark falls on the end of a buffer.
-	hashBuffer  = 256 << 10
+	hashBuffer  = 1 << 20
 	hashBuffers = 4
 )
 
