@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Group hashes streams on as many cores as there are, two at a time where it can. Each
@@ -56,6 +57,7 @@ type Stream struct {
 type chunk struct {
 	rest   []byte
 	buffer *[]byte
+	users  atomic.Int32 // of buffer
 	then   func()
 }
 
@@ -95,14 +97,34 @@ func (s *Stream) Write(buffer *[]byte, n int, then func()) {
 		s.free <- buffer
 		return
 	}
+	s.enqueue(&chunk{rest: (*buffer)[:n], buffer: buffer, then: then}, 1)
+}
+
+// Share is Write of a buffer that somebody else reads as well: it is taken back when
+// that one has called done, too, which has to be before Close.
+func (s *Stream) Share(buffer *[]byte, n int) (done func()) {
+	c := &chunk{rest: (*buffer)[:n], buffer: buffer}
+	s.enqueue(c, 2)
+	return func() { s.release(c) }
+}
+
+func (s *Stream) enqueue(c *chunk, users int32) {
+	c.users.Store(users)
 	g := s.g
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s.queue = append(s.queue, &chunk{(*buffer)[:n], buffer, then})
+	s.queue = append(s.queue, c)
 	if len(s.queue) == 1 {
 		g.ready = append(g.ready, s)
 	}
 	g.employ()
+}
+
+// release takes a buffer back after its last user. It never blocks.
+func (s *Stream) release(c *chunk) {
+	if c.users.Add(-1) == 0 {
+		s.free <- c.buffer
+	}
 }
 
 // Flush waits until everything is in the hash.
@@ -137,11 +159,11 @@ func (s *Stream) Close() {
 	}
 }
 
-// hurry says that s has no buffer left.
+// hurry says that s has no buffer left, and those it had are not all somebody else's.
 func (g *Group) hurry(s *Stream) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(s.free) == 0 {
+	if len(s.free) == 0 && len(s.queue) > 0 {
 		s.waited = true
 		g.employ()
 	}
@@ -231,7 +253,7 @@ func (s *Stream) advance() {
 	if len(s.now.rest) == 0 {
 		s.queue = slices.Delete(s.queue, 0, 1)
 		s.waited = s.waited && len(s.queue) > 0
-		s.free <- s.now.buffer
+		s.release(s.now)
 	}
 	s.now = nil
 	if len(s.queue) > 0 {

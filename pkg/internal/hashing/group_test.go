@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // send writes all of p to a stream, in pieces of any size, and returns its sum.
@@ -138,4 +139,70 @@ func TestAStreamKeepsToItsBuffers(t *testing.T) {
 	if made > 3 {
 		t.Errorf("%d buffers, want 3 at most", made)
 	}
+}
+
+// A buffer that somebody else reads is nobody's to fill before both have done.
+func TestASharedBufferIsKeptForBoth(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGroup(1<<10, 2, 1)
+		sum := sha256.New()
+		s := g.Stream(sum)
+		first := s.Buffer()
+		done := s.Share(first, copy(*first, "shared"))
+		second := s.Buffer()
+		s.Write(second, copy(*second, " and not"), nil)
+		if third := s.Buffer(); third != second {
+			t.Fatal("the buffer that is still being read was given out")
+		}
+		s.Flush()
+		time.AfterFunc(time.Second, done)
+		began := time.Now()
+		if fourth := s.Buffer(); fourth != first || time.Since(began) != time.Second {
+			t.Errorf("the shared buffer came back: %v, after %v of the reader's second", fourth == first, time.Since(began))
+		}
+		s.Close()
+		if want := sha256.Sum256([]byte("shared and not")); [32]byte(sum.Sum(nil)) != want {
+			t.Error("wrong sum")
+		}
+	})
+}
+
+// Whoever reads what is hashed finds it as it was, whichever of the two is faster.
+func TestSharedBuffersHoldWhatWasWritten(t *testing.T) {
+	t.Parallel()
+	g := NewGroup(4<<10, 4, 0)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			p := text(uint64(i), 300<<10+i)
+			sum, read := sha256.New(), sha256.New()
+			s := g.Stream(sum)
+			type piece struct {
+				b    []byte
+				done func()
+			}
+			pieces, end := make(chan piece, 4), make(chan struct{})
+			go func() {
+				defer close(end)
+				for q := range pieces {
+					read.Write(q.b)
+					q.done()
+				}
+			}()
+			for rest := p; len(rest) > 0; {
+				b := s.Buffer()
+				n := copy(*b, rest)
+				pieces <- piece{(*b)[:n], s.Share(b, n)}
+				rest = rest[n:]
+			}
+			close(pieces)
+			<-end
+			s.Close()
+			if want := sha256.Sum256(p); [32]byte(sum.Sum(nil)) != want || [32]byte(read.Sum(nil)) != want {
+				t.Errorf("stream %d: the sum is right: %v, and so is what was read: %v", i, [32]byte(sum.Sum(nil)) == want, [32]byte(read.Sum(nil)) == want)
+			}
+		})
+	}
+	wg.Wait()
 }
