@@ -19,15 +19,16 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/aegis-oci/aegis-oci/pkg/internal/hashing"
+	"github.com/aegis-oci/aegis-oci/pkg/internal/pacing"
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 )
 
 const (
-	// bufferSize and buffers bound the memory of one transfer: one buffer is
-	// filled while another is hashed.
-	bufferSize = 1 << 20
-	buffers    = 3
+	// bufferSize and buffers bound the memory of one transfer: buffers are filled,
+	// hashed and written at the same time.
+	bufferSize = 512 << 10
+	buffers    = 6
 )
 
 // fetchAll brings every blob into staging and checks it.
@@ -39,6 +40,7 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 	}
 	Plan(u.progress, total)
 	hashes := hashing.NewGroup(bufferSize, buffers, 0)
+	pace := pacing.New(total)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(u.o.Concurrency)
 	// The largest first: the end of a pull is not one stream on one core.
@@ -49,7 +51,9 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 				return err
 			}
 			t := &transfer{blob: b, fetch: u.fetch, progress: u.progress, drop: u.o.DropPageCache,
-				old: old[b.desc.Digest], hardLink: u.o.Link, hashing: hashes, cache: u.o.Cache, fullCache: u.fullCache, warn: u.o.Warn}
+				old: old[b.desc.Digest], hardLink: u.o.Link, hashing: hashes, pace: pace.Begin(b.desc.Size),
+				cache: u.o.Cache, fullCache: u.fullCache, warn: u.o.Warn}
+			defer t.pace.End()
 			err := t.run(ctx, s)
 			fetched.Add(t.fetched)
 			reused.Add(t.reused)
@@ -71,6 +75,7 @@ type transfer struct {
 	old             string // a file of the replaced model, at the destination
 	hardLink        bool
 	hashing         *hashing.Group
+	pace            *pacing.Runner
 	cache           *nodecache.Cache // nil for none
 	fullCache       bool             // only what is there comes out of it
 	warn            func(string)
@@ -132,7 +137,7 @@ func (t *transfer) fetchRest(ctx context.Context, f *os.File, size int64) error 
 			break
 		}
 		again, size, t.reused = false, 0, 0
-		t.show(0)
+		t.show(ctx, 0)
 		got, err = t.fill(ctx, f, 0)
 	}
 	if errors.Is(err, errMismatch) {
@@ -195,11 +200,13 @@ func (t *transfer) download(ctx context.Context, f *os.File, offset int64, sum h
 		return fmt.Errorf("fetch %s: %w", t.name, err)
 	}
 	defer rc.Close()
-	// A reader that is blocked in the network does not see ctx by itself.
-	stop := context.AfterFunc(ctx, func() { rc.Close() })
+	reading, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// A reader that is blocked in the network does not see the end of it by itself.
+	stop := context.AfterFunc(reading, func() { rc.Close() })
 	defer stop()
 	rest := t.desc.Size - offset
-	n, err := t.pump(ctx, io.LimitReader(rc, rest), w, sum)
+	n, err := t.pump(reading, io.LimitReader(rc, rest), newBehind(w, cancel), sum)
 	t.fetched += n
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -217,29 +224,31 @@ func (t *transfer) download(ctx context.Context, f *os.File, offset int64, sum h
 	return nil
 }
 
-// pump reads r to its end, writing to w (unless nil) and hashing at the same
-// time, in memory that does not grow. What was read before an error is written.
-func (t *transfer) pump(ctx context.Context, r io.Reader, w io.Writer, sum hash.Hash) (int64, error) {
+// pump reads r to its end, writing to w (unless nil) and hashing at the same time, in
+// memory that does not grow. What was read before an error is written.
+func (t *transfer) pump(ctx context.Context, r io.Reader, w *behind, sum hash.Hash) (int64, error) {
 	stream := t.hashing.Stream(sum)
 	defer stream.Close()
-	var total int64
+	total, err := t.pass(ctx, r, w, stream)
+	return total, cmp.Or(w.end(), err)
+}
+
+func (t *transfer) pass(ctx context.Context, r io.Reader, w *behind, stream *hashing.Stream) (total int64, err error) {
 	for {
 		if ctx.Err() != nil {
 			return total, context.Cause(ctx)
 		}
 		buffer := stream.Buffer()
-		b := *buffer
-		n, err := fillBuffer(r, b)
-		// What has n of zero gives the buffer back.
-		stream.Write(buffer, n, nil)
+		n, err := fillBuffer(r, *buffer)
+		if n > 0 && w != nil {
+			w.write((*buffer)[:n], stream.Share(buffer, n))
+		} else {
+			// What has n of zero gives the buffer back.
+			stream.Write(buffer, n, nil)
+		}
 		if n > 0 {
-			if w != nil {
-				if _, err := w.Write(b[:n]); err != nil {
-					return total, err
-				}
-			}
 			total += int64(n)
-			t.show(t.shown + int64(n))
+			t.show(ctx, t.shown+int64(n))
 		}
 		// Not errors.Is: a connection that was closed before the answer came wraps
 		// io.EOF, and is no end of the layer.
@@ -250,6 +259,52 @@ func (t *transfer) pump(ctx context.Context, r io.Reader, w io.Writer, sum hash.
 			return total, err
 		}
 	}
+}
+
+// behind writes while the next bytes are being read. Nil writes nothing.
+type behind struct {
+	w      io.Writer
+	cancel context.CancelCauseFunc
+	pieces chan piece
+	ended  chan struct{}
+	err    error // of the first write that failed, once ended is closed
+}
+
+type piece struct {
+	b    []byte
+	done func()
+}
+
+// newBehind writes to w, and calls cancel when that fails. It has to be ended.
+func newBehind(w io.Writer, cancel context.CancelCauseFunc) *behind {
+	d := &behind{w: w, cancel: cancel, pieces: make(chan piece, buffers), ended: make(chan struct{})}
+	go d.run()
+	return d
+}
+
+func (d *behind) run() {
+	defer close(d.ended)
+	for p := range d.pieces {
+		if d.err == nil {
+			if _, d.err = d.w.Write(p.b); d.err != nil {
+				d.cancel(d.err)
+			}
+		}
+		p.done()
+	}
+}
+
+// write has b written, and done called after that.
+func (d *behind) write(b []byte, done func()) { d.pieces <- piece{b, done} }
+
+// end waits for everything to be written.
+func (d *behind) end() error {
+	if d == nil {
+		return nil
+	}
+	close(d.pieces)
+	<-d.ended
+	return d.err
 }
 
 // fillBuffer is io.ReadFull that hands the reader's own error on: a connection
@@ -263,10 +318,12 @@ func fillBuffer(r io.Reader, b []byte) (n int, err error) {
 	return n, err
 }
 
-// show tells progress that n bytes of the blob are there.
-func (t *transfer) show(n int64) {
+// show tells progress that n bytes of the blob are there, and waits while that is more
+// than the pace of all.
+func (t *transfer) show(ctx context.Context, n int64) {
 	if n != t.shown && !t.silent {
 		t.progress.Add(t.name, n-t.shown)
+		t.pace.Step(ctx, n-t.shown)
 		t.shown = n
 	}
 }
