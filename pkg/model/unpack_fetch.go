@@ -40,7 +40,8 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 	}
 	Plan(u.progress, total)
 	hashes := hashing.NewGroup(bufferSize, buffers, 0)
-	pace := pacing.New(total)
+	pace := new(pacing.Pace)
+	pace.Expect(total)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(u.o.Concurrency)
 	// The largest first: the end of a pull is not one stream on one core.
@@ -50,6 +51,7 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 			if err := ctx.Err(); err != nil {
 				return err
 			}
+			pace.Expect(-b.desc.Size)
 			t := &transfer{blob: b, fetch: u.fetch, progress: u.progress, drop: u.o.DropPageCache,
 				old: old[b.desc.Digest], hardLink: u.o.Link, hashing: hashes, pace: pace.Begin(b.desc.Size),
 				cache: u.o.Cache, fullCache: u.fullCache, warn: u.o.Warn}
@@ -241,7 +243,7 @@ func (t *transfer) pass(ctx context.Context, r io.Reader, w *behind, stream *has
 		buffer := stream.Buffer()
 		n, err := fillBuffer(r, *buffer)
 		if n > 0 && w != nil {
-			w.write((*buffer)[:n], stream.Share(buffer, n))
+			w.write((*buffer)[:n], stream.Share(buffer, n, nil))
 		} else {
 			// What has n of zero gives the buffer back.
 			stream.Write(buffer, n, nil)

@@ -17,7 +17,7 @@ import (
 )
 
 func pumping() *transfer {
-	return &transfer{progress: orNoProgress(nil), hashing: hashing.NewGroup(1<<10, buffers, 0), pace: pacing.New(0).Begin(0)}
+	return &transfer{progress: orNoProgress(nil), hashing: hashing.NewGroup(1<<10, buffers, 0), pace: new(pacing.Pace).Begin(0)}
 }
 
 // fullDisk takes room bytes and no more.

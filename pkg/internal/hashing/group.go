@@ -101,9 +101,9 @@ func (s *Stream) Write(buffer *[]byte, n int, then func()) {
 }
 
 // Share is Write of a buffer that somebody else reads as well: it is taken back when
-// that one has called done, too, which has to be before Close.
-func (s *Stream) Share(buffer *[]byte, n int) (done func()) {
-	c := &chunk{rest: (*buffer)[:n], buffer: buffer}
+// that one has called done, too.
+func (s *Stream) Share(buffer *[]byte, n int, then func()) (done func()) {
+	c := &chunk{rest: (*buffer)[:n], buffer: buffer, then: then}
 	s.enqueue(c, 2)
 	return func() { s.release(c) }
 }

@@ -149,7 +149,7 @@ func TestASharedBufferIsKeptForBoth(t *testing.T) {
 		sum := sha256.New()
 		s := g.Stream(sum)
 		first := s.Buffer()
-		done := s.Share(first, copy(*first, "shared"))
+		done := s.Share(first, copy(*first, "shared"), nil)
 		second := s.Buffer()
 		s.Write(second, copy(*second, " and not"), nil)
 		if third := s.Buffer(); third != second {
@@ -193,7 +193,7 @@ func TestSharedBuffersHoldWhatWasWritten(t *testing.T) {
 			for rest := p; len(rest) > 0; {
 				b := s.Buffer()
 				n := copy(*b, rest)
-				pieces <- piece{(*b)[:n], s.Share(b, n)}
+				pieces <- piece{(*b)[:n], s.Share(b, n, nil)}
 				rest = rest[n:]
 			}
 			close(pieces)

@@ -16,7 +16,7 @@ import (
 
 const (
 	// slack is how far, in bytes, a transfer gets ahead of its pace before it waits.
-	slack = 8 << 20
+	slack = 32 << 20
 	// floor is the rate, in bytes a second, below which nobody is held. A server that
 	// is kept waiting may take its connection for dead, and where this is the network's
 	// rate, the processor is not what is shared.
@@ -25,24 +25,29 @@ const (
 
 // Pace holds every transfer but the one that has most before it, the lead, to the
 // lead's pace: the same part of what each has before it, in the same time. It holds none
-// that would not end before the lead anyway. It is safe for concurrent use.
+// that would not end before the lead anyway. It is safe for concurrent use, and the zero
+// value is usable.
 type Pace struct {
 	mu      sync.Mutex
-	waiting int64 // bytes of transfers that have not begun
+	waiting int64 // bytes of transfers that cannot begin yet
 	runners []*Runner
 	lead    *Runner       // of runners
 	moved   chan struct{} // closed when the lead moves or changes; nil when nobody waits
 }
 
-// New returns a Pace for transfers of total bytes.
-func New(total int64) *Pace { return &Pace{waiting: total} }
+// Expect says that n bytes are going to be moved by transfers that cannot begin yet, or,
+// when n is negative, that one of them can.
+func (p *Pace) Expect(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting += n
+}
 
 // Runner is one transfer, for one goroutine at a time.
 type Runner struct {
 	p *Pace
 	// before is what it had before it, in bytes, when a transfer last began or ended,
-	// with its part of what has not begun. done is what it has moved since, left what it
-	// has not.
+	// with its part of what waits. done is what it has moved since, left what it has not.
 	before, done, left int64
 }
 
@@ -51,7 +56,6 @@ func (p *Pace) Begin(n int64) *Runner {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := &Runner{p: p, left: n}
-	p.waiting = max(0, p.waiting-n)
 	p.runners = append(p.runners, r)
 	p.restart()
 	return r

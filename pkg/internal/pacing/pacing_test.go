@@ -32,12 +32,12 @@ func TestAllEndTogether(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		// The lead takes 4 s, the others alone 1 s and half a second.
-		sizes := []int64{4 << 30, 1 << 30, 512 << 20}
-		p := New(sizes[0] + sizes[1] + sizes[2])
+		sizes := []int64{16 << 30, 4 << 30, 2 << 30}
+		var p Pace
 		var wg sync.WaitGroup
 		for i, n := range sizes {
 			wg.Go(func() {
-				if took := run(p, n, 1<<30); !near(took, 4*time.Second) {
+				if took := run(&p, n, 4<<30); !near(took, 4*time.Second) {
 					t.Errorf("transfer %d of %d MiB took %v beside a lead of 4s", i, n>>20, took)
 				}
 			})
@@ -49,10 +49,10 @@ func TestAllEndTogether(t *testing.T) {
 func TestTheLeadIsNeverHeld(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := New(3 << 30)
+		var p Pace
 		var wg sync.WaitGroup
-		wg.Go(func() { run(p, 1<<30, 64<<20) })
-		if took := run(p, 2<<30, 1<<30); !near(took, 2*time.Second) {
+		wg.Go(func() { run(&p, 1<<30, 64<<20) })
+		if took := run(&p, 2<<30, 1<<30); !near(took, 2*time.Second) {
 			t.Errorf("took %v, want 2s", took)
 		}
 		wg.Wait()
@@ -64,17 +64,16 @@ func TestTheLeadIsNeverHeld(t *testing.T) {
 func TestNobodyIsHeldBelowTheFloor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := New(2 << 40)
+		var p Pace
 		lead := p.Begin(1 << 40)
 		defer lead.End()
 		n := int64(256 << 20)
 		// Its own second, and another one for each 64 MiB beyond the slack.
 		want := time.Second + time.Duration(float64(n-slack)/floor*float64(time.Second))
-		if took := run(New(n), n, n); took != time.Second {
+		if took := run(new(Pace), n, n); !near(took, time.Second) {
 			t.Errorf("alone it took %v", took)
 		}
-		p.waiting = 0
-		if took := run(p, n, n); !near(took, want) {
+		if took := run(&p, n, n); !near(took, want) {
 			t.Errorf("took %v, want %v", took, want)
 		}
 	})
@@ -84,7 +83,8 @@ func TestNobodyIsHeldBelowTheFloor(t *testing.T) {
 func TestWhatHasNotBegunCounts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := New(1<<30 + 20*512<<20)
+		var p Pace
+		p.Expect(20 * 512 << 20)
 		lead := p.Begin(1 << 30)
 		defer lead.End()
 		var wg sync.WaitGroup
@@ -98,7 +98,8 @@ func TestWhatHasNotBegunCounts(t *testing.T) {
 		for i := range 19 {
 			// The lead moves a sixth of what it has in a second, this one a tenth to begin
 			// with of what it and those after it have.
-			if took := run(p, 512<<20, 1<<30); i < 8 && !near(took, time.Second/2) {
+			p.Expect(-512 << 20)
+			if took := run(&p, 512<<20, 1<<30); i < 8 && !near(took, time.Second/2) {
 				t.Errorf("transfer %d took %v, want 500ms", i, took)
 			}
 		}
@@ -108,7 +109,7 @@ func TestWhatHasNotBegunCounts(t *testing.T) {
 func TestTheEndOfTheContextEndsAWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := New(2 << 30)
+		var p Pace
 		lead := p.Begin(2 << 30)
 		defer lead.End()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -129,13 +130,13 @@ func TestTheLeadWakesTheOthers(t *testing.T) {
 	for name, wake := range map[string]func(p *Pace, lead *Runner){
 		"moves":    func(_ *Pace, lead *Runner) { lead.Step(context.Background(), 1<<30) },
 		"ends":     func(_ *Pace, lead *Runner) { lead.End() },
-		"replaced": func(p *Pace, _ *Runner) { p.Begin(1 << 40).Step(context.Background(), 1<<39) },
+		"replaced": func(p *Pace, _ *Runner) { p.Begin(1<<40).Step(context.Background(), 1<<39) },
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			p := New(0)
+			var p Pace
 			lead := p.Begin(2 << 30)
 			r := p.Begin(1 << 30)
-			time.AfterFunc(time.Second, func() { wake(p, lead) })
+			time.AfterFunc(time.Second, func() { wake(&p, lead) })
 			began := time.Now()
 			r.Step(t.Context(), 512<<20)
 			if took := time.Since(began); took != time.Second {
@@ -149,7 +150,7 @@ func TestTheLeadWakesTheOthers(t *testing.T) {
 func TestGoingBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := New(0)
+		var p Pace
 		lead := p.Begin(1 << 30)
 		r := p.Begin(512 << 20)
 		lead.Step(t.Context(), 768<<20)
