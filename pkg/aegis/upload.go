@@ -87,7 +87,9 @@ func (u *uploading) all(ctx context.Context) error {
 			continue
 		}
 		first[name] = i
+		u.c.pool.Expect(u.files[i].Size)
 		g.Go(func() error {
+			u.c.pool.Expect(-u.files[i].Size)
 			if err := gctx.Err(); err != nil {
 				return err
 			}

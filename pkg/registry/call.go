@@ -192,7 +192,11 @@ func (r *Repository) setBody(req *http.Request, dog *watchdog, c call) error {
 		if err != nil {
 			return nil, err
 		}
-		return &flowing{ReadCloser: body, dog: dog, each: timeout, last: 10 * timeout, left: c.size}, nil
+		f := &flowing{ReadCloser: body, dog: dog, each: timeout, last: 10 * timeout, left: c.size}
+		if b, ok := body.(piecer); ok {
+			return &flowingPieces{f, b}, nil
+		}
+		return f, nil
 	}
 	req.ContentLength = c.size
 	if c.size == 0 {
@@ -217,12 +221,28 @@ type flowing struct {
 
 func (f *flowing) Read(p []byte) (int, error) {
 	n, err := f.ReadCloser.Read(p)
+	f.flowed(n)
+	return n, err
+}
+
+func (f *flowing) flowed(n int) {
 	if f.left -= int64(n); f.left > 0 {
 		f.dog.allow(f.each)
 	} else {
 		f.dog.allow(f.last)
 	}
-	return n, err
+}
+
+// flowingPieces is flowing for a body that shows its bytes.
+type flowingPieces struct {
+	*flowing
+	pieces piecer
+}
+
+func (f *flowingPieces) Piece(n int64) ([]byte, func(), error) {
+	p, done, err := f.pieces.Piece(n)
+	f.flowed(len(p))
+	return p, done, err
 }
 
 // stream is an open answer. Its read errors are *Error, its Close ends the attempt.

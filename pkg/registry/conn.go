@@ -27,10 +27,42 @@ type (
 	onlyWriter struct{ io.Writer }
 )
 
+// piecer is a body that can show its bytes where they are, at most n at a time and
+// until done is called. Its end is io.EOF.
+type piecer interface {
+	Piece(n int64) (p []byte, done func(), err error)
+}
+
+// ReadFrom is what net/http sends a body with whose size is known.
 func (s sender) ReadFrom(r io.Reader) (int64, error) {
+	if l, ok := r.(*io.LimitedReader); ok {
+		if b, ok := l.R.(piecer); ok {
+			return s.sendPieces(b, l)
+		}
+	}
 	buf := sendBuffers.Get().(*[]byte)
 	defer sendBuffers.Put(buf)
 	return io.CopyBuffer(onlyWriter{s.TCPConn}, onlyReader{r}, *buf)
+}
+
+// sendPieces sends what l lets through of b, without a copy of it.
+func (s sender) sendPieces(b piecer, l *io.LimitedReader) (total int64, err error) {
+	for l.N > 0 && err == nil {
+		var p []byte
+		var done func()
+		if p, done, err = b.Piece(l.N); err != nil {
+			break
+		}
+		var n int
+		n, err = s.TCPConn.Write(p)
+		done()
+		total += int64(n)
+		l.N -= int64(n)
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return total, err
 }
 
 // sending makes connections senders.

@@ -107,6 +107,53 @@ func TestUploadSession(t *testing.T) {
 	wantKind(t, err, registry.NotFound)
 }
 
+// showing is a body that shows its bytes, and counts those that were copied.
+type showing struct {
+	io.ReadCloser
+	copied, shown int
+}
+
+func (s *showing) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	s.copied += n
+	return n, err
+}
+
+func (s *showing) Piece(n int64) ([]byte, func(), error) {
+	p := make([]byte, min(n, 100_000))
+	k, err := s.ReadCloser.Read(p)
+	s.shown += k
+	return p[:k], func() {}, err
+}
+
+// Past net/http's own buffer, which also holds the header, a body goes from where it is
+// to the connection. With TLS it is copied as any other.
+func TestAnUploadIsSentFromWhereItIs(t *testing.T) {
+	host, _ := servertest.Distribution(t, "")
+	r := newRepo(t, host+"/m", registry.Options{})
+	content := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	u, err := r.BeginUpload(t.Context(), "a file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var body *showing
+	if err := u.Send(t.Context(), 0, int64(len(content)), func() (io.ReadCloser, error) {
+		body = &showing{ReadCloser: io.NopCloser(bytes.NewReader(content))}
+		return body, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if body.copied > 4<<10 || body.copied+body.shown != len(content) {
+		t.Errorf("%d bytes were copied and %d shown of %d", body.copied, body.shown, len(content))
+	}
+	if err := u.Commit(t.Context(), descOf(content).Digest); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.FetchBlob(t.Context(), descOf(content), 2<<20); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
 // A registry that keeps less than it was sent says so in its answer.
 func TestUploadNoticesWhatWasNotKept(t *testing.T) {
 	r, proxy, _ := behind(t, registry.Options{})

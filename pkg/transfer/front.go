@@ -27,8 +27,8 @@ const (
 	rereadBuf = 256 << 10
 	// hashBuffer and hashBuffers bound what is sent of a file and not hashed yet. A
 	// mark falls on the end of a buffer.
-	hashBuffer  = 1 << 20
-	hashBuffers = 4
+	hashBuffer  = 512 << 10
+	hashBuffers = 8
 )
 
 // front is how far a file was sent, and its hash, which follows a few buffers behind.
@@ -92,11 +92,7 @@ func (f *front) pass() {
 	if f.buffer == nil {
 		return
 	}
-	var then func()
-	if offset, h := f.offset, f.hash; offset%markEvery == 0 {
-		then = func() { f.mark(offset, h) }
-	}
-	f.stream.Write(f.buffer, f.filled, then)
+	f.stream.Write(f.buffer, f.filled, f.marking())
 	f.buffer, f.filled = nil, 0
 }
 
@@ -255,26 +251,57 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.left == 0 {
 		return 0, io.EOF
 	}
-	began := b.push.o.Now()
-	n, err := b.file.Read(p[:min(int64(len(p)), b.left)])
-	took := b.push.o.Now().Sub(began)
-	if b.closed.Load() {
-		return 0, errSuperseded
-	}
-	if n == 0 && err == io.EOF {
-		err = fmt.Errorf("the file ends %d bytes early", b.left)
-	}
-	if n > 0 && err == io.EOF {
-		err = nil
-	}
+	n, took, err := b.read(p[:min(int64(len(p)), b.left)])
 	if err := b.front.advance(b, p[:n], took, err); err != nil {
 		return 0, err
 	}
+	b.sent(n)
+	return n, nil
+}
+
+// Piece is Read without a copy: it returns at most n of the next bytes where they are
+// hashed. They stay there until done is called. There is none at the end, which is
+// io.EOF.
+func (b *body) Piece(n int64) (p []byte, done func(), err error) {
+	if b.left == 0 {
+		return nil, nil, io.EOF
+	}
+	buffer, stream, size, err := b.front.room(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	k, took, err := b.read((*buffer)[:min(size, b.left, n)])
+	if done, err = b.front.share(b, stream, buffer, k, took, err); err != nil {
+		return nil, nil, err
+	}
+	b.sent(k)
+	return (*buffer)[:k], done, nil
+}
+
+// read reads the file, and says how long that took. An early end is an error.
+func (b *body) read(p []byte) (int, time.Duration, error) {
+	began := b.push.o.Now()
+	n, err := b.file.Read(p)
+	took := b.push.o.Now().Sub(began)
+	switch {
+	case b.closed.Load():
+		return 0, took, errSuperseded
+	case n > 0 && err == io.EOF:
+		err = nil
+	case err == io.EOF:
+		err = fmt.Errorf("the file ends %d bytes early", b.left)
+	}
+	return n, took, err
+}
+
+// sent takes note of n bytes that are on their way, and waits while they are more than
+// the pace of all.
+func (b *body) sent(n int) {
 	b.left -= int64(n)
 	b.push.moved(int64(n))
 	b.push.o.Pool.moved.Add(int64(n))
 	b.push.ahead.consider()
-	return n, nil
+	b.push.pace.Step(b.push.ahead.ctx, int64(n))
 }
 
 // Close may come in the middle of a Read, when the registry answers early.
@@ -287,16 +314,9 @@ func (b *body) Close() error {
 func (f *front) advance(b *body, p []byte, took time.Duration, err error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.latest != b {
-		return errSuperseded
-	}
-	if err != nil {
-		if f.err == nil {
-			f.err = err
-		}
+	if err := f.mayAdvance(b, took, err); err != nil {
 		return err
 	}
-	f.reading += took
 	for len(p) > 0 {
 		if f.buffer == nil {
 			f.buffer = f.stream.Buffer()
@@ -310,6 +330,58 @@ func (f *front) advance(b *body, p []byte, took time.Duration, err error) error 
 	}
 	f.high = max(f.high, f.offset)
 	return nil
+}
+
+// mayAdvance takes note of how reading for b went. The caller holds f.mu.
+func (f *front) mayAdvance(b *body, took time.Duration, err error) error {
+	if f.latest != b || errors.Is(err, errSuperseded) {
+		return errSuperseded
+	}
+	if err != nil {
+		if f.err == nil {
+			f.err = err
+		}
+		return err
+	}
+	f.reading += took
+	return nil
+}
+
+// room returns a buffer of stream for b to read into, and how much of it, up to the next
+// mark. It goes to share.
+func (f *front) room(b *body) (buffer *[]byte, stream *hashing.Stream, size int64, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.latest != b {
+		return nil, nil, 0, errSuperseded
+	}
+	f.pass()
+	buffer = f.stream.Buffer()
+	return buffer, f.stream, min(int64(len(*buffer)), markEvery-f.offset%markEvery), nil
+}
+
+// share hashes the first n bytes of a buffer of stream, which are sent next, unless b's
+// request is over. done takes the buffer back.
+func (f *front) share(b *body, stream *hashing.Stream, buffer *[]byte, n int, took time.Duration, err error) (done func(), _ error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.mayAdvance(b, took, err); err != nil {
+		stream.Write(buffer, 0, nil)
+		return nil, err
+	}
+	f.offset += int64(n)
+	f.high = max(f.high, f.offset)
+	return stream.Share(buffer, n, f.marking()), nil
+}
+
+// marking returns what keeps a mark at the offset once all before it is hashed, nil
+// where none is due. The caller holds f.mu.
+func (f *front) marking() func() {
+	offset, h := f.offset, f.hash
+	if offset%markEvery != 0 {
+		return nil
+	}
+	return func() { f.mark(offset, h) }
 }
 
 // mark keeps a state of the hash to go back to.

@@ -4,6 +4,7 @@
 package transfer
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -67,35 +68,165 @@ func newPush(t *testing.T, f File) *push {
 	t.Cleanup(p.front.close)
 	p.since0 = p.o.Now()
 	p.ahead = newAhead(t.Context(), func(error) {}, p)
+	p.pace = p.o.Pool.pace.Begin(f.Size())
+	t.Cleanup(p.pace.End)
 	return p
 }
 
+// inPieces reads a body as a connection does that sends it without a copy: a piece is
+// done with when the next is asked for.
+type inPieces struct {
+	io.ReadCloser
+	rest []byte
+	done func()
+}
+
+func (r *inPieces) Read(p []byte) (n int, err error) {
+	if len(r.rest) == 0 {
+		if r.done != nil {
+			r.done()
+			r.done = nil
+		}
+		if r.rest, r.done, err = r.ReadCloser.(*body).Piece(1 << 30); err != nil {
+			return 0, err
+		}
+	}
+	n = copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// byTurns asks for a piece after every few reads, of any size.
+type byTurns struct {
+	io.ReadCloser
+	random *rand.Rand
+}
+
+func (r *byTurns) Read(p []byte) (int, error) {
+	if r.random.IntN(3) > 0 {
+		return r.ReadCloser.Read(p)
+	}
+	piece, done, err := r.ReadCloser.(*body).Piece(min(int64(len(p)), 1+r.random.Int64N(600<<10)))
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	return copy(p, piece), nil
+}
+
+// ways are those in which a body is read.
+var ways = map[string]func(io.ReadCloser) io.Reader{
+	"copied":    func(rc io.ReadCloser) io.Reader { return rc },
+	"in pieces": func(rc io.ReadCloser) io.Reader { return &inPieces{ReadCloser: rc} },
+	"by turns":  func(rc io.ReadCloser) io.Reader { return &byTurns{rc, rand.New(rand.NewPCG(5, 6))} },
+}
+
+func eachWay(t *testing.T, test func(t *testing.T, way func(io.ReadCloser) io.Reader)) {
+	for name, way := range ways {
+		t.Run(name, func(t *testing.T) { test(t, way) })
+	}
+}
+
 // advanceTo sends the bytes up to an offset to nowhere.
-func advanceTo(t *testing.T, p *push, offset int64) {
+func advanceTo(t *testing.T, p *push, offset int64, way func(io.ReadCloser) io.Reader) {
 	t.Helper()
 	from := p.front.at()
-	rc, err := p.front.open(from, p.file.Size()-from, p)
+	rc, err := p.front.open(from, offset-from, p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer rc.Close()
-	if n, err := io.CopyN(io.Discard, rc, offset-from); err != nil {
+	if n, err := io.CopyN(io.Discard, way(rc), offset-from); err != nil {
 		t.Fatalf("%d bytes, %v", n, err)
 	}
 }
 
 func TestAFileIsReadOnce(t *testing.T) {
-	content := randomBytes(9<<20 + 17)
+	eachWay(t, func(t *testing.T, way func(io.ReadCloser) io.Reader) {
+		content := randomBytes(9<<20 + 17)
+		f := newDiskFile(t, content)
+		p := newPush(t, f)
+		rc, err := p.front.open(0, f.size, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rc.Close()
+		sent, err := io.ReadAll(way(rc))
+		if err != nil || !bytes.Equal(sent, content) {
+			t.Errorf("%d of %d bytes were sent, or others: %v", len(sent), f.size, err)
+		}
+		if d := p.front.digest(); d != digest.FromBytes(content) || f.read.Load() != f.size {
+			t.Errorf("digest %s, %d of %d bytes read", d, f.read.Load(), f.size)
+		}
+	})
+}
+
+// A piece stays as it is until it is done with, although it was hashed long before and
+// the push goes on elsewhere.
+func TestAPieceStaysWhileItIsSent(t *testing.T) {
+	content := randomBytes(20 << 20)
 	f := newDiskFile(t, content)
 	p := newPush(t, f)
-	advanceTo(t, p, f.size)
-	if d := p.front.digest(); d != digest.FromBytes(content) || f.read.Load() != f.size {
-		t.Errorf("digest %s, %d of %d bytes read", d, f.read.Load(), f.size)
+	rc, err := p.front.open(0, f.size, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	piece, done, err := rc.(*body).Piece(f.size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.moveTo(0); err != nil {
+		t.Fatal(err)
+	}
+	other := newPush(t, f)
+	other.front.close()
+	other.front = newFront(f, p.o.Pool.hashes)
+	t.Cleanup(other.front.close)
+	advanceTo(t, p, f.size, ways["in pieces"])
+	advanceTo(t, other, f.size, ways["in pieces"])
+	if d := p.front.digest(); d != digest.FromBytes(content) {
+		t.Errorf("digest %s", d)
+	}
+	if !bytes.Equal(piece, content[:len(piece)]) {
+		t.Error("the piece was written over")
+	}
+	done()
+}
+
+// A request that ends while its file is being read gives its buffer back: the push has
+// to go on with all of them.
+func TestABodyThatIsOvertakenKeepsNoBuffer(t *testing.T) {
+	content := randomBytes(8 << 20)
+	f := newDiskFile(t, content)
+	p := newPush(t, f)
+	for range 3 * hashBuffers {
+		rc, err := p.front.open(0, f.size, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		buffer, stream, size, err := p.front.room(rc.(*body))
+		if err != nil || size != hashBuffer {
+			t.Fatalf("%d bytes of room, %v", size, err)
+		}
+		rc.Close()
+		if err := p.moveTo(0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.front.share(rc.(*body), stream, buffer, len(*buffer), 0, nil); !errors.Is(err, errSuperseded) {
+			t.Fatalf("share: %v", err)
+		}
+	}
+	advanceTo(t, p, f.size, ways["in pieces"])
+	if d := p.front.digest(); d != digest.FromBytes(content) {
+		t.Errorf("digest %s", d)
 	}
 }
 
 // Wherever a server stands, the hash goes on from there, and little is read again.
-func TestTheHashGoesOnFromAnywhere(t *testing.T) {
+func TestTheHashGoesOnFromAnywhere(t *testing.T) { eachWay(t, testTheHashGoesOnFromAnywhere) }
+
+func testTheHashGoesOnFromAnywhere(t *testing.T, way func(io.ReadCloser) io.Reader) {
 	content := randomBytes(30<<20 + 5)
 	f := newDiskFile(t, content)
 	p := newPush(t, f)
@@ -106,7 +237,7 @@ func TestTheHashGoesOnFromAnywhere(t *testing.T) {
 	for range 20 {
 		at := p.front.at()
 		to := at + 1 + random.Int64N(f.size-at)
-		advanceTo(t, p, to)
+		advanceTo(t, p, to, way)
 		held := random.Int64N(to + 1)
 		if err := p.moveTo(held); err != nil {
 			t.Fatal(err)
@@ -119,7 +250,7 @@ func TestTheHashGoesOnFromAnywhere(t *testing.T) {
 			t.Fatalf("the digest at %d is wrong", held)
 		}
 	}
-	advanceTo(t, p, f.size)
+	advanceTo(t, p, f.size, way)
 	if d := p.front.digest(); d != digest.FromBytes(content) {
 		t.Error("the digest is wrong")
 	}
@@ -164,12 +295,12 @@ func TestFilesThatAreHashedTogetherGoBackOnTheirOwn(t *testing.T) {
 			for range 10 {
 				at := p.front.at()
 				to := at + 1 + random.Int64N(f.size-at)
-				advanceTo(t, p, to)
+				advanceTo(t, p, to, ways[[]string{"copied", "in pieces", "by turns"}[i%3]])
 				if err := p.moveTo(random.Int64N(to + 1)); err != nil {
 					t.Error(err)
 				}
 			}
-			advanceTo(t, p, f.size)
+			advanceTo(t, p, f.size, ways["by turns"])
 			if d := p.front.digest(); d != digest.FromBytes(content) {
 				t.Errorf("file %d: digest %s", i, d)
 			}
@@ -191,8 +322,10 @@ func TestAFrontThatIsClosedOpensNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.front.close()
-	if _, err := rc.Read(make([]byte, 1)); !errors.Is(err, errSuperseded) {
-		t.Errorf("read: %v", err)
+	for name, way := range ways {
+		if _, err := way(rc).Read(make([]byte, 1)); !errors.Is(err, errSuperseded) {
+			t.Errorf("read %s: %v", name, err)
+		}
 	}
 	for _, offset := range []int64{0, 1000} {
 		if _, err := p.front.open(offset, 1, p); !errors.Is(err, errSuperseded) {
@@ -209,7 +342,7 @@ func TestTheHashGoesBackFurtherThanItRemembers(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := newPush(t, f)
-	advanceTo(t, p, f.size)
+	advanceTo(t, p, f.size, ways["in pieces"])
 	p.front.digest()
 	if len(p.front.marks) != marksKept {
 		t.Fatalf("%d states are kept", len(p.front.marks))
@@ -224,7 +357,9 @@ func TestTheHashGoesBackFurtherThanItRemembers(t *testing.T) {
 }
 
 // A transport may still read a body whose request has failed.
-func TestAFormerBodyMovesNothing(t *testing.T) {
+func TestAFormerBodyMovesNothing(t *testing.T) { eachWay(t, testAFormerBodyMovesNothing) }
+
+func testAFormerBodyMovesNothing(t *testing.T, way func(io.ReadCloser) io.Reader) {
 	content := randomBytes(1 << 20)
 	f := newDiskFile(t, content)
 	p := newPush(t, f)
@@ -233,7 +368,7 @@ func TestAFormerBodyMovesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer former.Close()
-	if _, err := io.CopyN(io.Discard, former, 1000); err != nil {
+	if _, err := io.CopyN(io.Discard, way(former), 1000); err != nil {
 		t.Fatal(err)
 	}
 	latest, err := p.front.open(0, f.size, p)
@@ -241,10 +376,10 @@ func TestAFormerBodyMovesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer latest.Close()
-	if _, err := io.Copy(io.Discard, former); !errors.Is(err, errSuperseded) {
+	if _, err := io.Copy(io.Discard, way(former)); !errors.Is(err, errSuperseded) {
 		t.Errorf("error %v", err)
 	}
-	if _, err := io.Copy(io.Discard, latest); err != nil {
+	if _, err := io.Copy(io.Discard, way(latest)); err != nil {
 		t.Fatal(err)
 	}
 	if d := p.front.digest(); d != digest.FromBytes(content) || p.front.failure() != nil {
@@ -254,7 +389,9 @@ func TestAFormerBodyMovesNothing(t *testing.T) {
 
 // A registry that answers early has a body closed while it is read: no fault of
 // the file.
-func TestAClosedBodyIsNoFaultOfTheFile(t *testing.T) {
+func TestAClosedBodyIsNoFaultOfTheFile(t *testing.T) { eachWay(t, testAClosedBodyIsNoFaultOfTheFile) }
+
+func testAClosedBodyIsNoFaultOfTheFile(t *testing.T, way func(io.ReadCloser) io.Reader) {
 	f := newDiskFile(t, randomBytes(1<<20))
 	p := newPush(t, f)
 	rc, err := p.front.open(0, f.size, p)
@@ -262,13 +399,15 @@ func TestAClosedBodyIsNoFaultOfTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	rc.Close()
-	if _, err := io.Copy(io.Discard, rc); !errors.Is(err, errSuperseded) || p.front.failure() != nil {
+	if _, err := io.Copy(io.Discard, way(rc)); !errors.Is(err, errSuperseded) || p.front.failure() != nil {
 		t.Errorf("%v, %v", err, p.front.failure())
 	}
 }
 
 // A file that ends early is the file's fault, and stays so.
-func TestAShortFileFailsTheFront(t *testing.T) {
+func TestAShortFileFailsTheFront(t *testing.T) { eachWay(t, testAShortFileFailsTheFront) }
+
+func testAShortFileFailsTheFront(t *testing.T, way func(io.ReadCloser) io.Reader) {
 	f := newDiskFile(t, randomBytes(1000))
 	f.size = 2000
 	p := newPush(t, f)
@@ -277,7 +416,7 @@ func TestAShortFileFailsTheFront(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rc.Close()
-	if _, err := io.Copy(io.Discard, rc); err == nil || p.front.failure() == nil {
+	if _, err := io.Copy(io.Discard, way(rc)); err == nil || p.front.failure() == nil {
 		t.Errorf("%v, %v", err, p.front.failure())
 	}
 	if err := os.Remove(f.name); err != nil {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/pacing"
 )
 
 // Destination is where a blob of unknown digest is sent.
@@ -105,6 +107,8 @@ func Push(ctx context.Context, dst Destination, f File, o PushOptions) (Pushed, 
 		o.Pool = NewPool(Limits{})
 	}
 	p := &push{dst: dst, file: f, o: o, front: newFront(f, o.Pool.hashes), since: o.Now(), piece: o.Piece}
+	p.pace = o.Pool.pace.Begin(f.Size())
+	defer p.pace.End()
 	p.since0, p.moved0 = p.since, o.Pool.moved.Load()
 	inner, cancel := context.WithCancelCause(ctx)
 	p.ahead = newAhead(inner, cancel, p)
@@ -124,6 +128,7 @@ type push struct {
 	o       PushOptions
 	front   *front
 	session Session
+	pace    *pacing.Runner
 	piece   int64 // the most bytes of one request, zero for no bound
 	ahead   *ahead
 
@@ -294,6 +299,7 @@ func (p *push) moveTo(offset int64) error {
 		return err
 	}
 	p.moved(-back)
+	p.pace.Step(p.ahead.ctx, -back)
 	return nil
 }
 

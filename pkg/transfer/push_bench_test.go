@@ -86,6 +86,18 @@ func (s sink) Send(_ context.Context, _, _ int64, open func() (io.ReadCloser, er
 		return err
 	}
 	defer c.Close()
-	_, err = io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{rc}, make([]byte, 256<<10))
-	return err
+	for {
+		p, done, err := rc.(*body).Piece(1 << 40)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		_, err = c.Write(p)
+		done()
+		if err != nil {
+			return err
+		}
+	}
 }

@@ -1,0 +1,118 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+)
+
+// shown is a body that shows its bytes, at most five at a time, and must not be copied.
+type shown struct {
+	t    *testing.T
+	rest string
+	err  error // at the end
+	held int   // pieces that were not done with
+}
+
+func (s *shown) Read([]byte) (int, error) {
+	s.t.Error("the body was copied")
+	return 0, io.ErrClosedPipe
+}
+
+func (s *shown) Piece(n int64) ([]byte, func(), error) {
+	if s.held > 0 {
+		s.t.Errorf("%d pieces are not done with", s.held)
+	}
+	if s.rest == "" {
+		return nil, nil, s.err
+	}
+	n = min(n, 5, int64(len(s.rest)))
+	p := []byte(s.rest[:n])
+	s.rest = s.rest[n:]
+	s.held++
+	return p, func() { s.held-- }, nil
+}
+
+// pair is a connection on loopback and what arrives at its other end.
+func pair(t *testing.T) (sender, *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	here, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	there, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { here.Close(); there.Close() })
+	return sender{here.(*net.TCPConn)}, there.(*net.TCPConn)
+}
+
+func TestABodyThatShowsItsBytesIsNotCopied(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken")
+	for name, c := range map[string]struct {
+		limit int64
+		end   error // of the body
+		want  string
+		err   error
+	}{
+		"whole":            {21, io.EOF, "twenty-one bytes here", nil},
+		"up to the limit":  {7, io.EOF, "twenty-", nil},
+		"more is expected": {30, io.EOF, "twenty-one bytes here", nil},
+		"a body that ends": {30, broken, "twenty-one bytes here", broken},
+		"nothing":          {0, io.EOF, "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			here, there := pair(t)
+			b := &shown{t: t, rest: "twenty-one bytes here", err: c.end}
+			l := &io.LimitedReader{R: b, N: c.limit}
+			n, err := here.ReadFrom(l)
+			if n != int64(len(c.want)) || !errors.Is(err, c.err) || err != nil && c.err == nil || l.N != c.limit-n {
+				t.Errorf("%d bytes, %d left, %v; want %d and %v", n, l.N, err, len(c.want), c.err)
+			}
+			here.Close()
+			got, err := io.ReadAll(there)
+			if err != nil || string(got) != c.want || b.held != 0 {
+				t.Errorf("%q arrived, want %q; %d pieces are held; %v", got, c.want, b.held, err)
+			}
+		})
+	}
+}
+
+func TestAConnectionThatBreaksHoldsNoPiece(t *testing.T) {
+	t.Parallel()
+	here, _ := pair(t)
+	here.Close()
+	b := &shown{t: t, rest: "some bytes", err: io.EOF}
+	if n, err := here.ReadFrom(&io.LimitedReader{R: b, N: 10}); n != 0 || !errors.Is(err, net.ErrClosed) || b.held != 0 {
+		t.Errorf("%d bytes, %v, %d pieces are held", n, err, b.held)
+	}
+}
+
+func TestOtherBodiesAreCopied(t *testing.T) {
+	t.Parallel()
+	here, there := pair(t)
+	text := strings.Repeat("any reader ", 1000)
+	for _, r := range []io.Reader{strings.NewReader(text), io.LimitReader(strings.NewReader(text), int64(len(text)))} {
+		if n, err := here.ReadFrom(r); n != int64(len(text)) || err != nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	}
+	here.Close()
+	if got, err := io.ReadAll(there); err != nil || !bytes.Equal(got, []byte(text+text)) {
+		t.Errorf("%d bytes arrived, %v", len(got), err)
+	}
+}
