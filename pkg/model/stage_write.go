@@ -8,11 +8,12 @@ import "os"
 const (
 	// writeWindow is how much is written between two words to the kernel.
 	writeWindow = 16 << 20
-	// writeStep is how much is handed to the kernel at a time. With more, file systems
-	// take large folios for the page cache, and memory that was free in pieces of that
-	// size is memory that a virtual machine has given back to its host: 1 MiB at a time
-	// took four times the kernel's time of 64 KiB.
-	writeStep = 64 << 10
+	// writeStep is how much is handed to the kernel at a time. File systems take a folio
+	// of that size for the page cache, and 32 KiB is the largest that Linux keeps ready
+	// for each core (PAGE_ALLOC_COSTLY_ORDER). Larger ones have to be found and are often
+	// memory that a virtual machine has given back to its host: with 64 KiB the kernel
+	// took between as long and four times as long, depending on who wrote before.
+	writeStep = 32 << 10
 )
 
 // stagedWriter appends to a staged file so that the disk works while the network
