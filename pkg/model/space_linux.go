@@ -10,14 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// preallocate reserves size bytes of f from offset on. The file's length stays what
-// was written: it tells the next run how much there is. File systems that cannot are
-// let be.
-func preallocate(f *os.File, offset, size int64) error {
+// preallocate reserves size bytes of f. The file's length stays what was written: it
+// tells the next run how much there is. File systems that cannot are let be.
+func preallocate(f *os.File, size int64) error {
 	if size <= 0 {
 		return nil
 	}
-	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, offset, size)
+	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return &os.PathError{Op: "allocate", Path: f.Name(), Err: err}
 	}

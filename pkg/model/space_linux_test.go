@@ -18,6 +18,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -212,6 +213,10 @@ func unpackUntilKilled(dst string) {
 			return io.NopCloser(bytes.NewReader(content[offset:])), nil
 		}
 		stop := reader(func([]byte) (int, error) {
+			// What came is written meanwhile.
+			for stagedBytes(dst) < (9+3)<<20 {
+				time.Sleep(time.Millisecond)
+			}
 			fmt.Println("stopped")
 			select {}
 		})
@@ -220,6 +225,22 @@ func unpackUntilKilled(dst string) {
 	_, err = UnpackUnverified(context.Background(), f, m, dst, UnpackOptions{Concurrency: 1})
 	fmt.Println(err)
 	os.Exit(1)
+}
+
+// stagedBytes is how much is staged for dst, inside of it or beside it.
+func stagedBytes(dst string) (n int64) {
+	for _, dir := range []string{dst, filepath.Dir(dst)} {
+		staged, err := filepath.Glob(filepath.Join(dir, stagingName+"*", blobsDir, "*"))
+		if err != nil {
+			panic(err)
+		}
+		for _, name := range staged {
+			if info, err := os.Stat(name); err == nil {
+				n += info.Size()
+			}
+		}
+	}
+	return n
 }
 
 type reader func([]byte) (int, error)

@@ -11,7 +11,7 @@ import (
 )
 
 // preallocate is a hint that this system does not take.
-func preallocate(*os.File, int64, int64) error { return nil }
+func preallocate(*os.File, int64) error { return nil }
 
 // memoryFor is only of use before preallocate.
 func memoryFor(*os.File, int64) (bool, error) { return false, nil }

@@ -22,46 +22,27 @@ const (
 type stagedWriter struct {
 	f    *os.File
 	drop bool
-	// end is where the next byte goes, begun up to where the disk was told, reserved up
-	// to where there are blocks and size where the file will end.
-	end, begun, reserved, size int64
+	// end is where the next byte goes, begun up to where the disk was told.
+	end, begun int64
 }
 
 // newStagedWriter writes f from offset on, where its position is, up to size. The blocks
 // are reserved, so that a full disk is found before the download and the file is laid
-// out in one piece. A file in memory gets its pages window by window, if there are
-// enough now: all of them at once are half a second of a core for a file of 2 GiB, which
-// begins that much later than the others, to be hashed alone at the end.
+// out in one piece. Those of a file in memory are pages, which have no layout: there has
+// to be room for them, and a write takes them in less time than it takes to reserve them
+// and find them again.
 func newStagedWriter(f *os.File, offset, size int64, drop bool) (*stagedWriter, error) {
-	w := &stagedWriter{f: f, drop: drop, end: offset, begun: offset, reserved: offset, size: size}
 	inMemory, err := memoryFor(f, size-offset)
+	if err == nil && !inMemory {
+		err = preallocate(f, size)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if inMemory {
-		return w, w.reserve(0)
-	}
-	w.reserved = size
-	return w, preallocate(f, 0, size)
-}
-
-// reserve sees to the blocks of n bytes to come.
-func (w *stagedWriter) reserve(n int) error {
-	if w.end+int64(n) < w.reserved || w.reserved >= w.size {
-		return nil
-	}
-	next := min(w.size, max(w.end+int64(n), w.reserved)+writeWindow)
-	if err := preallocate(w.f, w.reserved, next-w.reserved); err != nil {
-		return err
-	}
-	w.reserved = next
-	return nil
+	return &stagedWriter{f: f, drop: drop, end: offset, begun: offset}, nil
 }
 
 func (w *stagedWriter) Write(p []byte) (int, error) {
-	if err := w.reserve(len(p)); err != nil {
-		return 0, err
-	}
 	n, err := w.write(p)
 	w.end += int64(n)
 	if err != nil || w.end-w.begun < writeWindow {
