@@ -144,10 +144,10 @@ func run(ctx context.Context) error {
 
 // setSizes sets how much and how often is measured.
 func (b *bench) setSizes() {
-	b.verifies, b.transfers, b.onDisk, b.farRuns = 20, 5, 3, 5
+	b.verifies, b.transfers, b.onDisk, b.farRuns = 20, 5, 5, 5
 	b.throttledSize, b.throttledRuns, b.sparseSize = 768<<20, 1, 8e9
 	if b.full {
-		b.verifies, b.transfers, b.onDisk, b.farRuns = 50, 9, 5, 15
+		b.verifies, b.transfers, b.onDisk, b.farRuns = 50, 9, 9, 15
 		b.throttledSize, b.throttledRuns, b.sparseSize = 2<<30, 5, 40e9
 	}
 }
