@@ -26,8 +26,12 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
-// checkBuffer is the size of a read, in bytes.
-const checkBuffer = 128 << 10
+// checkBuffer is the size of a read, in bytes, and checkBuffers how many of them a file
+// has: one is filled while another is hashed.
+const (
+	checkBuffer  = 128 << 10
+	checkBuffers = 3
+)
 
 // checker compares a directory with a manifest.
 type checker struct {
@@ -50,7 +54,7 @@ func (i *Installed) check(ctx context.Context, root *os.Root, v verify.Verified,
 		return 0, 0, &ContentError{Path: "manifest", Want: v.Subject().Digest(), Got: m.subject.Digest(), Reason: "another manifest was verified"}
 	}
 	c := &checker{root: root, m: m, config: i.config, progress: orNoProgress(o.Progress), expected: make(map[string]tarKind),
-		hashing: hashing.NewGroup(checkBuffer, buffers, o.Concurrency)}
+		hashing: hashing.NewGroup(checkBuffer, checkBuffers, o.Concurrency)}
 	c.diff.Dir = i.dir
 	if blind := c.blind(); len(blind) > 0 {
 		return 0, 0, &UncheckableError{Dir: i.dir, Layers: blind}
