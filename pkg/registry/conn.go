@@ -47,22 +47,23 @@ func (s sender) ReadFrom(r io.Reader) (int64, error) {
 
 // sendPieces sends what l lets through of b, without a copy of it.
 func (s sender) sendPieces(b piecer, l *io.LimitedReader) (total int64, err error) {
-	for l.N > 0 && err == nil {
-		var p []byte
-		var done func()
-		if p, done, err = b.Piece(l.N); err != nil {
-			break
+	for l.N > 0 {
+		p, done, err := b.Piece(l.N)
+		if err == io.EOF {
+			return total, nil
 		}
-		var n int
-		n, err = s.TCPConn.Write(p)
+		if err != nil {
+			return total, err
+		}
+		n, err := s.TCPConn.Write(p)
 		done()
 		total += int64(n)
 		l.N -= int64(n)
+		if err != nil {
+			return total, err
+		}
 	}
-	if err == io.EOF {
-		err = nil
-	}
-	return total, err
+	return total, nil
 }
 
 // sending makes connections senders.

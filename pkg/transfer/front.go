@@ -298,10 +298,9 @@ func (b *body) read(p []byte) (int, time.Duration, error) {
 // the pace of all.
 func (b *body) sent(n int) {
 	b.left -= int64(n)
-	b.push.moved(int64(n))
 	b.push.o.Pool.moved.Add(int64(n))
 	b.push.ahead.consider()
-	b.push.pace.Step(b.push.ahead.ctx, int64(n))
+	b.push.moved(int64(n))
 }
 
 // Close may come in the middle of a Read, when the registry answers early.

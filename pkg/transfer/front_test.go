@@ -61,9 +61,14 @@ func (c *counted) Read(p []byte) (int, error) {
 
 func newPush(t *testing.T, f File) *push {
 	t.Helper()
+	return newPushIn(t, NewPool(Limits{}), f)
+}
+
+func newPushIn(t *testing.T, pool *Pool, f File) *push {
+	t.Helper()
 	p := &push{file: f}
 	p.o.Options = p.o.withDefaults()
-	p.o.Pool = NewPool(Limits{})
+	p.o.Pool = pool
 	p.front = newFront(f, p.o.Pool.hashes)
 	t.Cleanup(p.front.close)
 	p.since0 = p.o.Now()
@@ -71,6 +76,17 @@ func newPush(t *testing.T, f File) *push {
 	p.pace = p.o.Pool.pace.Begin(f.Size())
 	t.Cleanup(p.pace.End)
 	return p
+}
+
+// openBody is a body of all of the file.
+func openBody(t *testing.T, p *push) *body {
+	t.Helper()
+	rc, err := p.front.open(0, p.file.Size(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { rc.Close() })
+	return rc.(*body)
 }
 
 // inPieces reads a body as a connection does that sends it without a copy: a piece is
@@ -146,11 +162,7 @@ func TestAFileIsReadOnce(t *testing.T) {
 		content := randomBytes(9<<20 + 17)
 		f := newDiskFile(t, content)
 		p := newPush(t, f)
-		rc, err := p.front.open(0, f.size, p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer rc.Close()
+		rc := openBody(t, p)
 		sent, err := io.ReadAll(way(rc))
 		if err != nil || !bytes.Equal(sent, content) {
 			t.Errorf("%d of %d bytes were sent, or others: %v", len(sent), f.size, err)
@@ -167,22 +179,15 @@ func TestAPieceStaysWhileItIsSent(t *testing.T) {
 	content := randomBytes(20 << 20)
 	f := newDiskFile(t, content)
 	p := newPush(t, f)
-	rc, err := p.front.open(0, f.size, p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rc.Close()
-	piece, done, err := rc.(*body).Piece(f.size)
+	rc := openBody(t, p)
+	piece, done, err := rc.Piece(f.size)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := p.moveTo(0); err != nil {
 		t.Fatal(err)
 	}
-	other := newPush(t, f)
-	other.front.close()
-	other.front = newFront(f, p.o.Pool.hashes)
-	t.Cleanup(other.front.close)
+	other := newPushIn(t, p.o.Pool, f)
 	advanceTo(t, p, f.size, ways["in pieces"])
 	advanceTo(t, other, f.size, ways["in pieces"])
 	if d := p.front.digest(); d != digest.FromBytes(content) {
@@ -201,11 +206,8 @@ func TestABodyThatIsOvertakenKeepsNoBuffer(t *testing.T) {
 	f := newDiskFile(t, content)
 	p := newPush(t, f)
 	for range 3 * hashBuffers {
-		rc, err := p.front.open(0, f.size, p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		buffer, stream, size, err := p.front.room(rc.(*body))
+		rc := openBody(t, p)
+		buffer, stream, size, err := p.front.room(rc)
 		if err != nil || size != hashBuffer {
 			t.Fatalf("%d bytes of room, %v", size, err)
 		}
@@ -213,7 +215,7 @@ func TestABodyThatIsOvertakenKeepsNoBuffer(t *testing.T) {
 		if err := p.moveTo(0); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.front.share(rc.(*body), stream, buffer, len(*buffer), 0, nil); !errors.Is(err, errSuperseded) {
+		if _, err := p.front.share(rc, stream, buffer, len(*buffer), 0, nil); !errors.Is(err, errSuperseded) {
 			t.Fatalf("share: %v", err)
 		}
 	}
@@ -270,10 +272,7 @@ func TestFilesThatAreHashedTogetherGoBackOnTheirOwn(t *testing.T) {
 	for i := range 4 {
 		content := randomBytes(9<<20 + 1000*i)
 		f := newDiskFile(t, content)
-		p := newPush(t, f)
-		p.front.close()
-		p.front = newFront(f, pool.hashes)
-		t.Cleanup(p.front.close)
+		p := newPushIn(t, pool, f)
 		random := rand.New(rand.NewPCG(3, uint64(i)))
 		ended := make(chan struct{})
 		all.Go(func() {
@@ -313,11 +312,7 @@ func TestFilesThatAreHashedTogetherGoBackOnTheirOwn(t *testing.T) {
 func TestAFrontThatIsClosedOpensNothing(t *testing.T) {
 	f := newDiskFile(t, randomBytes(1<<20))
 	p := newPush(t, f)
-	rc, err := p.front.open(0, f.size, p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rc.Close()
+	rc := openBody(t, p)
 	if _, err := io.CopyN(io.Discard, rc, 1000); err != nil {
 		t.Fatal(err)
 	}
@@ -363,19 +358,11 @@ func testAFormerBodyMovesNothing(t *testing.T, way func(io.ReadCloser) io.Reader
 	content := randomBytes(1 << 20)
 	f := newDiskFile(t, content)
 	p := newPush(t, f)
-	former, err := p.front.open(0, f.size, p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer former.Close()
+	former := openBody(t, p)
 	if _, err := io.CopyN(io.Discard, way(former), 1000); err != nil {
 		t.Fatal(err)
 	}
-	latest, err := p.front.open(0, f.size, p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer latest.Close()
+	latest := openBody(t, p)
 	if _, err := io.Copy(io.Discard, way(former)); !errors.Is(err, errSuperseded) {
 		t.Errorf("error %v", err)
 	}
@@ -394,10 +381,7 @@ func TestAClosedBodyIsNoFaultOfTheFile(t *testing.T) { eachWay(t, testAClosedBod
 func testAClosedBodyIsNoFaultOfTheFile(t *testing.T, way func(io.ReadCloser) io.Reader) {
 	f := newDiskFile(t, randomBytes(1<<20))
 	p := newPush(t, f)
-	rc, err := p.front.open(0, f.size, p)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rc := openBody(t, p)
 	rc.Close()
 	if _, err := io.Copy(io.Discard, way(rc)); !errors.Is(err, errSuperseded) || p.front.failure() != nil {
 		t.Errorf("%v, %v", err, p.front.failure())
@@ -411,11 +395,7 @@ func testAShortFileFailsTheFront(t *testing.T, way func(io.ReadCloser) io.Reader
 	f := newDiskFile(t, randomBytes(1000))
 	f.size = 2000
 	p := newPush(t, f)
-	rc, err := p.front.open(0, f.size, p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rc.Close()
+	rc := openBody(t, p)
 	if _, err := io.Copy(io.Discard, way(rc)); err == nil || p.front.failure() == nil {
 		t.Errorf("%v, %v", err, p.front.failure())
 	}

@@ -299,14 +299,16 @@ func (p *push) moveTo(offset int64) error {
 		return err
 	}
 	p.moved(-back)
-	p.pace.Step(p.ahead.ctx, -back)
 	return nil
 }
 
+// moved tells that n bytes were sent, or have to be again when n is negative, and waits
+// while that is more than the pace of all.
 func (p *push) moved(n int64) {
 	if p.o.Moved != nil && n != 0 {
 		p.o.Moved(n)
 	}
+	p.pace.Step(p.ahead.ctx, n)
 }
 
 func (p *push) progress(held int64) {

@@ -17,9 +17,9 @@ import (
 const (
 	// slack is how far, in bytes, a transfer gets ahead of its pace before it waits.
 	slack = 32 << 20
-	// floor is the rate, in bytes a second, below which nobody is held. A server that
-	// is kept waiting may take its connection for dead, and where this is the network's
-	// rate, the processor is not what is shared.
+	// floor bounds a wait: after n bytes it is no longer than they take at this rate, in
+	// bytes a second, beside the time in which they moved. A server that is kept waiting
+	// may take its connection for dead.
 	floor = 64 << 20
 )
 
@@ -97,7 +97,7 @@ func (p *Pace) wake() {
 }
 
 // Step takes note of n bytes that r has moved, or of as many to move again when n is
-// negative. While r is ahead it waits, until n bytes took what they take at the floor. It
+// negative. While r is ahead it waits, as long as n bytes take at the floor at most. It
 // does not fail: whoever calls it sees the end of ctx by itself.
 func (r *Runner) Step(ctx context.Context, n int64) {
 	p := r.p
@@ -112,24 +112,26 @@ func (r *Runner) Step(ctx context.Context, n int64) {
 	}
 	timer := time.NewTimer(time.Duration(float64(n) / floor * float64(time.Second)))
 	defer timer.Stop()
-	for r.ahead() {
-		if p.moved == nil {
-			p.moved = make(chan struct{})
-		}
-		moved := p.moved
-		p.mu.Unlock()
-		over := false
-		select {
-		case <-moved:
-		case <-timer.C:
-			over = true
-		case <-ctx.Done():
-			over = true
-		}
-		p.mu.Lock()
-		if over {
-			return
-		}
+	for r.ahead() && p.wait(ctx, timer.C) {
+	}
+}
+
+// wait reports whether the lead moved or changed before the end. The caller holds p.mu,
+// which is free meanwhile.
+func (p *Pace) wait(ctx context.Context, end <-chan time.Time) bool {
+	if p.moved == nil {
+		p.moved = make(chan struct{})
+	}
+	moved := p.moved
+	p.mu.Unlock()
+	defer p.mu.Lock()
+	select {
+	case <-moved:
+		return true
+	case <-end:
+		return false
+	case <-ctx.Done():
+		return false
 	}
 }
 

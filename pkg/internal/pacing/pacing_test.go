@@ -61,7 +61,7 @@ func TestTheLeadIsNeverHeld(t *testing.T) {
 
 // A lead that stands still, or a network that is slow, must not keep the others'
 // servers waiting.
-func TestNobodyIsHeldBelowTheFloor(t *testing.T) {
+func TestTheFloorBoundsWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var p Pace
