@@ -11,7 +11,7 @@ import (
 )
 
 // allocated is what a file takes on the disk, in bytes: one that is being fetched
-// has all its blocks from the beginning.
+// has all its blocks from the beginning, but on a tmpfs.
 func allocated(info fs.FileInfo) int64 {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
