@@ -40,6 +40,7 @@ type uploading struct {
 
 	digests []digest.Digest // each written once, by the goroutine of its file
 	sent    atomic.Int64
+	pace    transfer.Pace
 	// whole is set once the registry needs digests beforehand.
 	whole atomic.Bool
 
@@ -87,9 +88,9 @@ func (u *uploading) all(ctx context.Context) error {
 			continue
 		}
 		first[name] = i
-		u.c.pool.Expect(u.files[i].Size)
+		u.pace.Expect(u.files[i].Size)
 		g.Go(func() error {
-			u.c.pool.Expect(-u.files[i].Size)
+			u.pace.Expect(-u.files[i].Size)
 			if err := gctx.Err(); err != nil {
 				return err
 			}
@@ -236,7 +237,7 @@ func (u *uploading) stream(ctx context.Context, i int, src *model.Source, begun 
 			Budget: u.c.opts.RetryBudget, Retryable: registry.Retryable, Logger: u.c.opts.Logger, Now: u.c.opts.Now,
 			OnRetry: func(error) { u.repo.CountRetry() },
 		},
-		Piece: u.repo.UploadRules().Piece, Throttle: u.c.throttle, Pool: u.c.pool,
+		Piece: u.repo.UploadRules().Piece, Throttle: u.c.throttle, Pool: u.c.pool, Pace: &u.pace,
 	}
 	if p := u.c.opts.Progress; p != nil {
 		o.Moved = func(n int64) { p.Add(u.files[i].Path, n) }

@@ -75,7 +75,7 @@ func (t *transfer) throughCache(ctx context.Context, s *site, f *os.File) (bool,
 			return done, errors.Join(err, e.Close())
 		}
 		t.warn("the cache holds wrong bytes for " + t.desc.Digest.String() + ": they are fetched anew")
-		t.show(ctx, 0)
+		t.show(0)
 		if !t.cache.Drop(e) {
 			return false, nil
 		}
@@ -154,7 +154,7 @@ func (t *transfer) linkEntry(ctx context.Context, s *site, e *nodecache.Entry) (
 		return false, errors.Join(fmt.Errorf("hash %s in the cache: %w", t.name, err), s.root.Remove(link))
 	}
 	if !os.SameFile(info, linked) || digest.NewDigest(digest.SHA256, sum) != t.desc.Digest {
-		t.show(ctx, 0)
+		t.show(0)
 		_, err := e.File().Seek(0, io.SeekStart)
 		return false, errors.Join(err, s.root.Remove(link))
 	}

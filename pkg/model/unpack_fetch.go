@@ -139,7 +139,7 @@ func (t *transfer) fetchRest(ctx context.Context, f *os.File, size int64) error 
 			break
 		}
 		again, size, t.reused = false, 0, 0
-		t.show(ctx, 0)
+		t.show(0)
 		got, err = t.fill(ctx, f, 0)
 	}
 	if errors.Is(err, errMismatch) {
@@ -208,7 +208,8 @@ func (t *transfer) download(ctx context.Context, f *os.File, offset int64, sum h
 	stop := context.AfterFunc(reading, func() { rc.Close() })
 	defer stop()
 	rest := t.desc.Size - offset
-	n, err := t.pump(reading, io.LimitReader(rc, rest), newBehind(w, cancel), sum)
+	t.pace.Left(rest)
+	n, err := t.pump(reading, io.LimitReader(rc, rest), newBehind(w, cancel, t.pace), sum)
 	t.fetched += n
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -250,7 +251,8 @@ func (t *transfer) pass(ctx context.Context, r io.Reader, w *behind, stream *has
 		}
 		if n > 0 {
 			total += int64(n)
-			t.show(ctx, t.shown+int64(n))
+			t.show(t.shown + int64(n))
+			w.keepPace(ctx, n)
 		}
 		// Not errors.Is: a connection that was closed before the answer came wraps
 		// io.EOF, and is no end of the layer.
@@ -267,6 +269,7 @@ func (t *transfer) pass(ctx context.Context, r io.Reader, w *behind, stream *has
 type behind struct {
 	w      io.Writer
 	cancel context.CancelCauseFunc
+	pace   *pacing.Runner // of the reader; nil where bytes cost no connection
 	pieces chan piece
 	ended  chan struct{}
 	err    error // of the first write that failed, once ended is closed
@@ -278,8 +281,8 @@ type piece struct {
 }
 
 // newBehind writes to w, and calls cancel when that fails. It has to be ended.
-func newBehind(w io.Writer, cancel context.CancelCauseFunc) *behind {
-	d := &behind{w: w, cancel: cancel, pieces: make(chan piece, buffers), ended: make(chan struct{})}
+func newBehind(w io.Writer, cancel context.CancelCauseFunc, pace *pacing.Runner) *behind {
+	d := &behind{w: w, cancel: cancel, pace: pace, pieces: make(chan piece, buffers), ended: make(chan struct{})}
 	go d.run()
 	return d
 }
@@ -298,6 +301,13 @@ func (d *behind) run() {
 
 // write has b written, and done called after that.
 func (d *behind) write(b []byte, done func()) { d.pieces <- piece{b, done} }
+
+// keepPace waits while the n bytes that were read last are more than the pace of all.
+func (d *behind) keepPace(ctx context.Context, n int) {
+	if d != nil && d.pace != nil {
+		d.pace.Step(ctx, int64(n))
+	}
+}
 
 // end waits for everything to be written.
 func (d *behind) end() error {
@@ -320,12 +330,10 @@ func fillBuffer(r io.Reader, b []byte) (n int, err error) {
 	return n, err
 }
 
-// show tells progress that n bytes of the blob are there, and waits while that is more
-// than the pace of all.
-func (t *transfer) show(ctx context.Context, n int64) {
+// show tells progress that n bytes of the blob are there.
+func (t *transfer) show(n int64) {
 	if n != t.shown && !t.silent {
 		t.progress.Add(t.name, n-t.shown)
-		t.pace.Step(ctx, n-t.shown)
 		t.shown = n
 	}
 }

@@ -13,11 +13,10 @@ import (
 	"testing/iotest"
 
 	"github.com/aegis-oci/aegis-oci/pkg/internal/hashing"
-	"github.com/aegis-oci/aegis-oci/pkg/internal/pacing"
 )
 
 func pumping() *transfer {
-	return &transfer{progress: orNoProgress(nil), hashing: hashing.NewGroup(1<<10, buffers, 0), pace: new(pacing.Pace).Begin(0)}
+	return &transfer{progress: orNoProgress(nil), hashing: hashing.NewGroup(1<<10, buffers, 0)}
 }
 
 // fullDisk takes room bytes and no more.
@@ -44,7 +43,7 @@ func TestAFullDiskEndsABlockedRead(t *testing.T) {
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	sent := bytes.Repeat([]byte{7}, 4<<10)
 	go client.Write(sent)
-	_, err := pumping().pump(ctx, server, newBehind(disk, cancel), sha256.New())
+	_, err := pumping().pump(ctx, server, newBehind(disk, cancel, nil), sha256.New())
 	if !errors.Is(err, errFull) {
 		t.Errorf("%v, want the disk's error", err)
 	}
@@ -60,7 +59,7 @@ func TestWhatCameBeforeACutIsWritten(t *testing.T) {
 		sent := bytes.Repeat([]byte{byte(n)}, n)
 		disk, sum := &fullDisk{room: n}, sha256.New()
 		r := io.MultiReader(bytes.NewReader(sent), iotest.ErrReader(io.ErrUnexpectedEOF))
-		total, err := pumping().pump(t.Context(), r, newBehind(disk, nil), sum)
+		total, err := pumping().pump(t.Context(), r, newBehind(disk, nil, nil), sum)
 		if total != int64(n) || !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("%d bytes and %v, want %d and the cut", total, err, n)
 		}

@@ -69,7 +69,7 @@ func (t *transfer) reuse(ctx context.Context, s *site, f *os.File) (bool, error)
 		return false, fmt.Errorf("copy %s: %w", filepath.Join(s.dst, t.old), err)
 	}
 	if !same {
-		t.show(ctx, 0)
+		t.show(0)
 		return false, f.Truncate(0)
 	}
 	t.reused = t.desc.Size
@@ -100,7 +100,7 @@ func (t *transfer) takeOver(ctx context.Context, src, f *os.File) (same bool, er
 		}
 		reading, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
-		if _, err := t.pump(reading, io.LimitReader(src, t.desc.Size), newBehind(w, cancel), sum); err != nil {
+		if _, err := t.pump(reading, io.LimitReader(src, t.desc.Size), newBehind(w, cancel, nil), sum); err != nil {
 			return false, err
 		}
 	}
@@ -141,7 +141,7 @@ func (t *transfer) link(ctx context.Context, s *site) (bool, error) {
 			}
 		}
 	}
-	t.show(ctx, 0)
+	t.show(0)
 	return false, nil
 }
 

@@ -301,6 +301,7 @@ func (b *body) sent(n int) {
 	b.push.o.Pool.moved.Add(int64(n))
 	b.push.ahead.consider()
 	b.push.moved(int64(n))
+	b.push.pace.Step(b.push.ahead.ctx, int64(n))
 }
 
 // Close may come in the middle of a Read, when the registry answers early.

@@ -73,7 +73,7 @@ func newPushIn(t *testing.T, pool *Pool, f File) *push {
 	t.Cleanup(p.front.close)
 	p.since0 = p.o.Now()
 	p.ahead = newAhead(t.Context(), func(error) {}, p)
-	p.pace = p.o.Pool.pace.Begin(f.Size())
+	p.pace = new(Pace).Begin(f.Size())
 	t.Cleanup(p.pace.End)
 	return p
 }

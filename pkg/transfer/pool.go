@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/aegis-oci/aegis-oci/pkg/internal/hashing"
-	"github.com/aegis-oci/aegis-oci/pkg/internal/pacing"
 )
 
 const (
@@ -45,7 +44,6 @@ type Pool struct {
 	total       int64
 	pieces      sync.Pool
 	hashes      *hashing.Group // of what is pushed
-	pace        pacing.Pace    // of pushes
 	// moved counts the bytes of all streams. quiet is until when, in Unix
 	// nanoseconds, no blob tries further connections: they did not help another.
 	moved, quiet atomic.Int64
@@ -88,11 +86,6 @@ func NewPool(l Limits) *Pool {
 		pieces:      sync.Pool{New: func() any { b := make([]byte, pieceSize); return &b }},
 	}
 }
-
-// Expect says that n bytes are going to be pushed of files that have to wait for others,
-// or, when n is negative, that one of them has not to any more. It is for the pace of
-// those under way, and need not be exact.
-func (p *Pool) Expect(n int64) { p.pace.Expect(n) }
 
 // reserve waits for the memory of a whole segment. Segments are reserved in the
 // order in which they are read, each whole, so that the one in front can always

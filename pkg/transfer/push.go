@@ -83,10 +83,16 @@ type PushOptions struct {
 	Throttle *Throttle
 	// Pool counts what all blobs move together. Nil is a pool of this blob alone.
 	Pool *Pool
+	// Pace is shared by files that are to end at the same time. Nil is nobody's.
+	Pace *Pace
 	// Moved hears of every byte sent, and negatively of those that have to be sent
 	// again. The next byte is sent when it returns. Nil is nobody.
 	Moved func(n int64)
 }
+
+// Pace lets files that are pushed at the same time end at the same time. Its zero value
+// is usable.
+type Pace = pacing.Pace
 
 // Pushed is a blob that is in its place.
 type Pushed struct {
@@ -107,7 +113,10 @@ func Push(ctx context.Context, dst Destination, f File, o PushOptions) (Pushed, 
 		o.Pool = NewPool(Limits{})
 	}
 	p := &push{dst: dst, file: f, o: o, front: newFront(f, o.Pool.hashes), since: o.Now(), piece: o.Piece}
-	p.pace = o.Pool.pace.Begin(f.Size())
+	if o.Pace == nil {
+		o.Pace = new(Pace)
+	}
+	p.pace = o.Pace.Begin(f.Size())
 	defer p.pace.End()
 	p.since0, p.moved0 = p.since, o.Pool.moved.Load()
 	inner, cancel := context.WithCancelCause(ctx)
@@ -299,16 +308,15 @@ func (p *push) moveTo(offset int64) error {
 		return err
 	}
 	p.moved(-back)
+	p.pace.Left(p.file.Size() - offset)
 	return nil
 }
 
-// moved tells that n bytes were sent, or have to be again when n is negative, and waits
-// while that is more than the pace of all.
+// moved tells that n bytes were sent, or have to be again when n is negative.
 func (p *push) moved(n int64) {
 	if p.o.Moved != nil && n != 0 {
 		p.o.Moved(n)
 	}
-	p.pace.Step(p.ahead.ctx, n)
 }
 
 func (p *push) progress(held int64) {

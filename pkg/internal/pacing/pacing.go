@@ -17,10 +17,12 @@ import (
 const (
 	// slack is how far, in bytes, a transfer gets ahead of its pace before it waits.
 	slack = 32 << 20
-	// floor bounds a wait: after n bytes it is no longer than they take at this rate, in
-	// bytes a second, beside the time in which they moved. A server that is kept waiting
-	// may take its connection for dead.
+	// floor is the rate, in bytes a second, to which a transfer is held at most. A server
+	// that is kept waiting may take its connection for dead.
 	floor = 64 << 20
+	// patience is how long after its last step the lead still holds others. One that
+	// waits, for its server or for its turn, has no pace.
+	patience = 100 * time.Millisecond
 )
 
 // Pace holds every transfer but the one that has most before it, the lead, to the
@@ -32,7 +34,8 @@ type Pace struct {
 	waiting int64 // bytes of transfers that cannot begin yet
 	runners []*Runner
 	lead    *Runner       // of runners
-	moved   chan struct{} // closed when the lead moves or changes; nil when nobody waits
+	movedAt time.Time     // when the lead last moved or changed
+	moved   chan struct{} // closed when it does so again; nil when nobody waits
 }
 
 // Expect says that n bytes are going to be moved by transfers that cannot begin yet, or,
@@ -49,13 +52,14 @@ type Runner struct {
 	// before is what it had before it, in bytes, when a transfer last began or ended,
 	// with its part of what waits. done is what it has moved since, left what it has not.
 	before, done, left int64
+	stepped            time.Time // when its last step ended
 }
 
 // Begin adds a transfer of n bytes. It has to end.
 func (p *Pace) Begin(n int64) *Runner {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := &Runner{p: p, left: n}
+	r := &Runner{p: p, left: n, stepped: time.Now()}
 	p.runners = append(p.runners, r)
 	p.restart()
 	return r
@@ -68,6 +72,18 @@ func (r *Runner) End() {
 	defer p.mu.Unlock()
 	if i := slices.Index(p.runners, r); i >= 0 {
 		p.runners = slices.Delete(p.runners, i, i+1)
+		p.restart()
+	}
+}
+
+// Left says that r has n bytes before it, whatever it has moved: some were there
+// already, or have to be moved again.
+func (r *Runner) Left(n int64) {
+	p := r.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n != r.left {
+		r.left = n
 		p.restart()
 	}
 }
@@ -90,15 +106,16 @@ func (p *Pace) restart() {
 }
 
 func (p *Pace) wake() {
+	p.movedAt = time.Now()
 	if p.moved != nil {
 		close(p.moved)
 		p.moved = nil
 	}
 }
 
-// Step takes note of n bytes that r has moved, or of as many to move again when n is
-// negative. While r is ahead it waits, as long as n bytes take at the floor at most. It
-// does not fail: whoever calls it sees the end of ctx by itself.
+// Step takes note of n bytes that r has moved. While r is ahead it waits, until it has
+// taken as long for them as they take at the floor, at most. It does not fail: whoever
+// calls it sees the end of ctx by itself.
 func (r *Runner) Step(ctx context.Context, n int64) {
 	p := r.p
 	p.mu.Lock()
@@ -107,28 +124,34 @@ func (r *Runner) Step(ctx context.Context, n int64) {
 	if r == p.lead {
 		p.wake()
 	}
-	if !r.ahead() || n <= 0 {
-		return
+	end := r.stepped.Add(time.Duration(float64(n) / floor * float64(time.Second)))
+	for r.ahead() && p.wait(ctx, end) {
 	}
-	timer := time.NewTimer(time.Duration(float64(n) / floor * float64(time.Second)))
-	defer timer.Stop()
-	for r.ahead() && p.wait(ctx, timer.C) {
-	}
+	r.stepped = time.Now()
 }
 
-// wait reports whether the lead moved or changed before the end. The caller holds p.mu,
-// which is free meanwhile.
-func (p *Pace) wait(ctx context.Context, end <-chan time.Time) bool {
+// wait returns when the lead moves or changes, and reports false when it is not to be
+// waited for any more. The caller holds p.mu, which is free meanwhile.
+func (p *Pace) wait(ctx context.Context, end time.Time) bool {
+	if given := p.movedAt.Add(patience); given.Before(end) {
+		end = given
+	}
+	left := time.Until(end)
+	if left <= 0 {
+		return false
+	}
 	if p.moved == nil {
 		p.moved = make(chan struct{})
 	}
 	moved := p.moved
 	p.mu.Unlock()
 	defer p.mu.Lock()
+	timer := time.NewTimer(left)
+	defer timer.Stop()
 	select {
 	case <-moved:
 		return true
-	case <-end:
+	case <-timer.C:
 		return false
 	case <-ctx.Done():
 		return false

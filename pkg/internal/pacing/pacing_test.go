@@ -59,22 +59,53 @@ func TestTheLeadIsNeverHeld(t *testing.T) {
 	})
 }
 
-// A lead that stands still, or a network that is slow, must not keep the others'
-// servers waiting.
+// slowly moves a runner of a size without end by next to nothing, until ctx is over.
+func slowly(ctx context.Context, r *Runner) {
+	for ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+		r.Step(ctx, 1)
+	}
+}
+
+// Beside a lead that is next to nothing the others are held to the floor, and no further:
+// what a transfer has taken itself counts.
 func TestTheFloorBoundsWaits(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		rate int64
+		want time.Duration
+	}{
+		// The slack at its own rate, the rest at the floor.
+		"four times as fast": {4 * floor, time.Second/8 + 2*time.Second},
+		"as fast":            {floor, 2500 * time.Millisecond},
+		"half as fast":       {floor / 2, 5 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var p Pace
+			lead := p.Begin(1 << 40)
+			ctx, cancel := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() { slowly(ctx, lead) })
+			defer wg.Wait()
+			defer cancel()
+			if took := run(&p, 160<<20, c.rate); !near(took, c.want) {
+				t.Errorf("%s: took %v, want %v", name, took, c.want)
+			}
+		})
+	}
+}
+
+// A lead that waits for its server, or for its turn, holds nobody.
+func TestALeadThatStandsStillHoldsNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var p Pace
 		lead := p.Begin(1 << 40)
-		defer lead.End()
-		n := int64(256 << 20)
-		// Its own second, and another one for each 64 MiB beyond the slack.
-		want := time.Second + time.Duration(float64(n-slack)/floor*float64(time.Second))
-		if took := run(new(Pace), n, n); !near(took, time.Second) {
-			t.Errorf("alone it took %v", took)
-		}
-		if took := run(&p, n, n); !near(took, want) {
-			t.Errorf("took %v, want %v", took, want)
+		lead.Step(t.Context(), 1)
+		time.Sleep(patience)
+		if took := run(&p, 1<<30, 1<<30); !near(took, time.Second+patience) {
+			// Begin measures anew and gives the lead its patience again.
+			t.Errorf("took %v, want a second and the lead's patience", took)
 		}
 	})
 }
@@ -115,11 +146,11 @@ func TestTheEndOfTheContextEndsAWait(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := p.Begin(1 << 30)
 		defer r.End()
-		time.AfterFunc(time.Second, cancel)
+		time.AfterFunc(50*time.Millisecond, cancel)
 		began := time.Now()
 		r.Step(ctx, 1<<30)
-		if took := time.Since(began); took != time.Second {
-			t.Errorf("waited %v, want 1s", took)
+		if took := time.Since(began); took != 50*time.Millisecond {
+			t.Errorf("waited %v, want 50ms", took)
 		}
 	})
 }
@@ -136,35 +167,49 @@ func TestTheLeadWakesTheOthers(t *testing.T) {
 			var p Pace
 			lead := p.Begin(2 << 30)
 			r := p.Begin(1 << 30)
-			time.AfterFunc(time.Second, func() { wake(&p, lead) })
+			time.AfterFunc(50*time.Millisecond, func() { wake(&p, lead) })
 			began := time.Now()
 			r.Step(t.Context(), 512<<20)
-			if took := time.Since(began); took != time.Second {
-				t.Errorf("%s: waited %v, want 1s", name, took)
+			if took := time.Since(began); took != 50*time.Millisecond {
+				t.Errorf("%s: waited %v, want 50ms", name, took)
 			}
 		})
 	}
 }
 
-// What has to be moved again is before its transfer again.
-func TestGoingBack(t *testing.T) {
+// What has to be moved again is before its transfer again, and what was there already is
+// not: both begin at the pace that this leaves.
+func TestWhatIsLeftChanges(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		held := func(r *Runner, n int64) bool {
+			began := time.Now()
+			r.Step(t.Context(), n)
+			return time.Since(began) > 0
+		}
 		var p Pace
 		lead := p.Begin(1 << 30)
 		r := p.Begin(512 << 20)
 		lead.Step(t.Context(), 768<<20)
-		r.Step(t.Context(), 256<<20)
-		lead.Step(t.Context(), -768<<20)
-		began := time.Now()
-		r.Step(t.Context(), 64<<20)
-		if took := time.Since(began); took != time.Second {
-			t.Errorf("ahead of a lead that began anew it waited %v, want the second of the floor", took)
+		if held(r, 256<<20) {
+			t.Error("held, behind the lead")
 		}
-		r.Step(t.Context(), -320<<20)
-		began = time.Now()
-		if r.Step(t.Context(), 4<<20); time.Since(began) != 0 {
-			t.Error("it waited although it began anew itself")
+		// The lead begins anew: neither has moved since.
+		lead.Left(1 << 30)
+		if held(r, slack) || !held(r, 1<<20) {
+			t.Error("beside a lead that began anew it is held when it is ahead by more than the slack, and not before")
+		}
+		r.Left(512 << 20)
+		if held(r, slack) || !held(r, 1<<20) {
+			t.Error("it began anew itself and is held when it is ahead by more than the slack, and not before")
+		}
+		// Most of the lead was there: it leads no more, and is held itself.
+		lead.Left(256 << 20)
+		if held(r, 64<<20) {
+			t.Error("held, with most left")
+		}
+		if held(lead, 32<<20) || !held(lead, 64<<20) {
+			t.Error("held at another place than the pace of what is left")
 		}
 	})
 }
