@@ -233,16 +233,11 @@ func (f *flowing) flowed(n int) {
 	}
 }
 
-// flowingPieces is flowing for a body that shows its bytes.
+// flowingPieces is flowing for a body that shows its bytes. Who sends a piece calls
+// flowed as it goes out.
 type flowingPieces struct {
 	*flowing
-	pieces piecer
-}
-
-func (f *flowingPieces) Piece(n int64) ([]byte, func(), error) {
-	p, done, err := f.pieces.Piece(n)
-	f.flowed(len(p))
-	return p, done, err
+	piecer
 }
 
 // stream is an open answer. Its read errors are *Error, its Close ends the attempt.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -36,7 +37,7 @@ type piecer interface {
 // ReadFrom is what net/http sends a body with whose size is known.
 func (s sender) ReadFrom(r io.Reader) (int64, error) {
 	if l, ok := r.(*io.LimitedReader); ok {
-		if b, ok := l.R.(piecer); ok {
+		if b, ok := l.R.(*flowingPieces); ok {
 			return s.sendPieces(b, l)
 		}
 	}
@@ -45,8 +46,9 @@ func (s sender) ReadFrom(r io.Reader) (int64, error) {
 	return io.CopyBuffer(onlyWriter{s.TCPConn}, onlyReader{r}, *buf)
 }
 
-// sendPieces sends what l lets through of b, without a copy of it.
-func (s sender) sendPieces(b piecer, l *io.LimitedReader) (total int64, err error) {
+// sendPieces sends what l lets through of b, without a copy of it. The watchdog hears of
+// every write, as it does of every Read of another body.
+func (s sender) sendPieces(b *flowingPieces, l *io.LimitedReader) (total int64, err error) {
 	for l.N > 0 {
 		p, done, err := b.Piece(l.N)
 		if err == io.EOF {
@@ -55,11 +57,22 @@ func (s sender) sendPieces(b piecer, l *io.LimitedReader) (total int64, err erro
 		if err != nil {
 			return total, err
 		}
-		n, err := s.TCPConn.Write(p)
+		n, err := s.sendPiece(b, p)
 		done()
 		total += int64(n)
 		l.N -= int64(n)
 		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+func (s sender) sendPiece(b *flowingPieces, p []byte) (total int, err error) {
+	for part := range slices.Chunk(p, sendBuffer) {
+		b.flowed(len(part))
+		n, err := s.TCPConn.Write(part)
+		if total += n; err != nil {
 			return total, err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 )
 
 // shown is a body that shows its bytes, at most five at a time, and must not be copied.
@@ -37,6 +38,13 @@ func (s *shown) Piece(n int64) ([]byte, func(), error) {
 	s.rest = s.rest[n:]
 	s.held++
 	return p, func() { s.held-- }, nil
+}
+
+// sent is b as the body of a request of n bytes.
+func (s *shown) sent(t *testing.T, n int64) *flowingPieces {
+	_, dog := watch(t.Context(), time.Hour)
+	t.Cleanup(dog.end)
+	return &flowingPieces{&flowing{ReadCloser: io.NopCloser(s), dog: dog, each: time.Hour, last: time.Hour, left: n}, s}
 }
 
 // pair is a connection on loopback and what arrives at its other end.
@@ -78,10 +86,14 @@ func TestABodyThatShowsItsBytesIsNotCopied(t *testing.T) {
 			t.Parallel()
 			here, there := pair(t)
 			b := &shown{t: t, rest: "twenty-one bytes here", err: c.end}
-			l := &io.LimitedReader{R: b, N: c.limit}
+			body := b.sent(t, c.limit)
+			l := &io.LimitedReader{R: body, N: c.limit}
 			n, err := here.ReadFrom(l)
 			if n != int64(len(c.want)) || !errors.Is(err, c.err) || err != nil && c.err == nil || l.N != c.limit-n {
 				t.Errorf("%d bytes, %d left, %v; want %d and %v", n, l.N, err, len(c.want), c.err)
+			}
+			if body.left != l.N {
+				t.Errorf("the watchdog heard of all but %d bytes, %d are left", body.left, l.N)
 			}
 			here.Close()
 			got, err := io.ReadAll(there)
@@ -97,8 +109,38 @@ func TestAConnectionThatBreaksHoldsNoPiece(t *testing.T) {
 	here, _ := pair(t)
 	here.Close()
 	b := &shown{t: t, rest: "some bytes", err: io.EOF}
-	if n, err := here.ReadFrom(&io.LimitedReader{R: b, N: 10}); n != 0 || !errors.Is(err, net.ErrClosed) || b.held != 0 {
+	if n, err := here.ReadFrom(&io.LimitedReader{R: b.sent(t, 10), N: 10}); n != 0 || !errors.Is(err, net.ErrClosed) || b.held != 0 {
 		t.Errorf("%d bytes, %v, %d pieces are held", n, err, b.held)
+	}
+}
+
+// whole is a body that shows all of its bytes at once.
+type whole struct{ rest []byte }
+
+func (w *whole) Read([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+func (w *whole) Piece(n int64) ([]byte, func(), error) {
+	p := w.rest[:min(n, int64(len(w.rest)))]
+	w.rest = w.rest[len(p):]
+	return p, func() {}, nil
+}
+
+// However large a piece, a connection has to take no more of it in the watchdog's time
+// than of any other body.
+func TestTheWatchdogHearsOfEveryWrite(t *testing.T) {
+	t.Parallel()
+	here, _ := pair(t)
+	here.Close()
+	const size = 4*sendBuffer + 1
+	_, dog := watch(t.Context(), time.Hour)
+	defer dog.end()
+	w := &whole{make([]byte, size)}
+	body := &flowingPieces{&flowing{ReadCloser: io.NopCloser(w), dog: dog, each: time.Hour, last: time.Hour, left: size}, w}
+	if n, err := here.ReadFrom(&io.LimitedReader{R: body, N: size}); n != 0 || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if told := size - body.left; told != sendBuffer {
+		t.Errorf("before its first write returned the watchdog heard of %d bytes, want %d", told, sendBuffer)
 	}
 }
 
