@@ -69,7 +69,7 @@ type aCase struct {
 var cases = []aCase{
 	{"pull", "pull 3 GiB, tmpfs and disk, beside oras and modctl", (*bench).pull},
 	{"push", "push 3 GiB, signed too, and push it again", (*bench).push},
-	{"throttled", "pull one file, each connection held to 64 MiB/s", (*bench).throttled},
+	{"throttled", "pull, each connection held to 64 MiB/s", (*bench).throttled},
 	{"faults", "pull with cut and refused answers", (*bench).faults},
 	{"killed", "kill pulls and run them again", (*bench).killed},
 	{"verifydir", "verify --dir beside sha256sum and openssl", (*bench).verifyDir},
