@@ -200,5 +200,8 @@ func (c *Client) unpackOptions(u model.UnpackOptions) model.UnpackOptions {
 	if u.Logger == nil {
 		u.Logger = c.opts.Logger
 	}
+	if u.Spread == nil {
+		u.Spread = c.pool.Spread
+	}
 	return u
 }

@@ -70,7 +70,10 @@ type UnpackOptions struct {
 	MaxExpansion int64
 	// Concurrency is how many layers are fetched at once. Zero means 3.
 	Concurrency int
-	Progress    Progress
+	// Spread reports whether layers come over several connections each at present, as
+	// one of them is slow. They wait for each other then no more. Nil means never.
+	Spread   func() bool
+	Progress Progress
 	// Logger hears details. Nil discards them.
 	Logger *slog.Logger
 	// Now dates the receipt. Nil means time.Now.

@@ -40,7 +40,7 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 	}
 	Plan(u.progress, total)
 	hashes := hashing.NewGroup(bufferSize, buffers, 0)
-	pace := new(pacing.Pace)
+	pace := &pacing.Pace{Free: u.o.Spread}
 	pace.Expect(total)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(u.o.Concurrency)

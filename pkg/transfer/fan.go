@@ -51,7 +51,7 @@ type piece struct {
 }
 
 // newFan begins at offset. alone is the best rate that one stream had, in bytes a
-// second.
+// second. It is nil when all connections of the pool are in use.
 func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descriptor, offset int64, alone float64, o Options) *fan {
 	ctx, cancel := context.WithCancelCause(ctx)
 	f := &fan{ctx: ctx, cancel: cancel, pool: pool, src: src, desc: desc, o: o,
@@ -61,9 +61,13 @@ func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descr
 		enough: make(chan struct{}),
 		pace:   pace{since: o.Now(), best: alone},
 	}
-	// The first slot is the stream's own connection, which was given up for this.
+	if f.grow(3) == 0 {
+		cancel(nil)
+		return nil
+	}
+	pool.fans.Add(1)
+	// That of the stream, which is given up for this.
 	f.slots <- struct{}{}
-	f.grow(3)
 	f.wg.Go(func() { f.dispatch(offset) })
 	return f
 }
@@ -207,6 +211,8 @@ func (f *fan) close() {
 	f.front, f.rest = nil, piece{}
 	f.pool.connections.Release(int64(f.took))
 	f.took = 0
+	f.pool.fans.Add(-1)
+	f.pool.freed.Add(1)
 }
 
 // pace decides how many connections there are: as many as still make it faster.
@@ -214,42 +220,61 @@ type pace struct {
 	since   time.Time
 	counted int64
 	// best is the highest rate so far, in bytes a second; to begin with, the one of
-	// a single stream.
-	best    float64
-	periods int
-	settled bool
+	// a single stream. The next one has to be worth times that, 0 when nothing was
+	// changed.
+	best, worth float64
+	periods     int
+	// settled means that more do not help, and gaveUp that several do not; freed is
+	// that of the pool then.
+	settled, gaveUp bool
+	freed           int64
 }
 
 const (
 	// worthSpreading is how much faster several connections have to be than one.
 	// On a busy processor one stream is slow too, and more of them make it slower.
 	worthSpreading = 1.3
-	// worthGrowing is how much faster doubling has to have made it.
-	worthGrowing = 1.15
+	// worthGrowing is how much of the connections that came must show in the rate.
+	worthGrowing = 0.15
 )
 
 // tune looks at the rate from time to time. The first period holds the set-up of
 // the connections and is not judged. When they did not help, no further segments
-// are begun, so that the stream goes on alone after those under way.
+// are begun, so that the stream goes on alone after those under way. Those that
+// another blob gives back are tried too.
 func (f *fan) tune() {
-	now := f.o.Now()
-	elapsed := now.Sub(f.pace.since)
-	if f.pace.settled || elapsed < watchFor {
+	now, p := f.o.Now(), &f.pace
+	if p.settled && (p.gaveUp || p.freed == f.pool.freed.Load()) {
+		return
+	}
+	elapsed := now.Sub(p.since)
+	if elapsed < watchFor {
 		return
 	}
 	received := f.received.Load()
-	rate := float64(received-f.pace.counted) / elapsed.Seconds()
-	f.pace.since, f.pace.counted = now, received
-	f.pace.periods++
-	switch {
-	case f.pace.periods == 1:
+	rate := float64(received-p.counted) / elapsed.Seconds()
+	p.since, p.counted = now, received
+	if p.settled {
+		// How fast it was meanwhile is not known.
+		p.settled, p.worth = false, 0
 		return
-	case f.pace.periods == 2 && rate < worthSpreading*f.pace.best:
-		f.pace.settled = true
+	}
+	p.periods++
+	switch {
+	case p.periods == 1:
+		return
+	case p.periods == 2 && rate < worthSpreading*p.best:
+		p.settled, p.gaveUp = true, true
 		f.pool.quiet.Store(now.Add(quietFor).UnixNano())
 		close(f.enough)
-	case f.pace.periods > 2 && rate < worthGrowing*f.pace.best, f.grow(f.took) == 0:
-		f.pace.settled = true
+	case rate < p.worth*p.best:
+		p.settled, p.freed = true, f.pool.freed.Load()
+	default:
+		p.worth = 0
+		before := f.took + 1
+		if got := f.grow(before); got > 0 {
+			p.worth = 1 + worthGrowing*float64(got)/float64(before)
+		}
 	}
-	f.pace.best = max(rate, f.pace.best)
+	p.best = max(rate, p.best)
 }

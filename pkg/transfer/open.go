@@ -27,10 +27,10 @@ var ErrNoRanges = errors.New("the server does not send ranges")
 const (
 	// watchFor is how long a stream is measured before it is judged.
 	watchFor = 300 * time.Millisecond
-	// fastEnough is the rate, in bytes a second, of all blobs of a pool together
-	// above which more connections are not tried: then the processor is the limit,
-	// and it is better spent on hashing.
-	fastEnough = 256 << 20
+	// fastEnough is the rate, in bytes a second for each processor, of all blobs of a
+	// pool together above which more connections are not tried: then the processors may
+	// be the limit, and are better spent on hashing. One alone counts as two.
+	fastEnough = 128 << 20
 	// quietFor is how long nobody tries more connections after they did not help.
 	quietFor = 10 * time.Second
 	// worthwhile is how much must be left for more connections to pay.
@@ -62,7 +62,7 @@ type stream struct {
 	offset int64
 	single io.ReadCloser // nil while there is a fan
 	fan    *fan
-	alone  bool // more connections were tried and do not work here
+	alone  bool // there are no ranges, or no more connections
 	gauge  gauge
 }
 
@@ -77,7 +77,8 @@ func (s *stream) Read(p []byte) (int, error) {
 			return n, err
 		}
 		s.fan.close()
-		s.fan, s.alone = nil, true
+		s.fan, s.alone = nil, errors.Is(err, ErrNoRanges)
+		s.gauge = gauge{}
 		s.single = NewReader(s.ctx, s.src, s.desc, s.offset, s.o)
 	}
 	before := s.o.Now()
@@ -88,7 +89,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 	all := s.pool.moved.Add(int64(n))
 	now := s.o.Now()
-	ended, slow := s.gauge.slow(int64(n), all, before, now)
+	ended, slow := s.gauge.slow(int64(n), all, s.pool.fast, before, now)
 	if !ended {
 		return n, err
 	}
@@ -102,10 +103,12 @@ func (s *stream) Read(p []byte) (int, error) {
 // spread gives the one stream up for several connections, which have to be better
 // than the best rate of one.
 func (s *stream) spread(best float64) {
+	if s.fan = newFan(s.ctx, s.pool, s.src, s.desc, s.offset, best, s.o); s.fan == nil {
+		return
+	}
 	s.single.Close()
 	s.single = nil
 	s.o.Logger.Debug("transfer in parallel", "digest", s.desc.Digest.String(), "offset", s.offset)
-	s.fan = newFan(s.ctx, s.pool, s.src, s.desc, s.offset, best, s.o)
 }
 
 // Close ends the transfer.
@@ -132,10 +135,11 @@ type gauge struct {
 	rate    float64 // of the last period, in bytes a second
 }
 
-// slow takes note of one read and reports the end of a period, and then whether the
-// stream was slow and most of the time was spent waiting for it. The first read
-// holds the connection's set-up and is not counted.
-func (g *gauge) slow(n, all int64, before, after time.Time) (ended, slow bool) {
+// slow takes note of one read and reports the end of a period, and then whether all of
+// the pool was slower than fast, in bytes a second, and most of the time was spent
+// waiting for this stream. The first read holds the connection's set-up and is not
+// counted.
+func (g *gauge) slow(n, all int64, fast float64, before, after time.Time) (ended, slow bool) {
 	if g.start.IsZero() {
 		g.start, g.others = after, all
 		return false, false
@@ -147,7 +151,7 @@ func (g *gauge) slow(n, all int64, before, after time.Time) (ended, slow bool) {
 		return false, false
 	}
 	rate := float64(g.bytes) / elapsed.Seconds()
-	slow = float64(all-g.others) < fastEnough*elapsed.Seconds() && g.waiting > elapsed/2
+	slow = float64(all-g.others) < fast*elapsed.Seconds() && g.waiting > elapsed/2
 	*g = gauge{start: after, others: all, rate: rate}
 	return true, slow
 }

@@ -5,6 +5,7 @@ package transfer
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,11 +43,14 @@ type Pool struct {
 	connections *semaphore.Weighted
 	memory      *semaphore.Weighted
 	total       int64
+	fast        float64 // bytes a second of all that are enough
 	pieces      sync.Pool
 	hashes      *hashing.Group // of what is pushed
 	// moved counts the bytes of all streams. quiet is until when, in Unix
 	// nanoseconds, no blob tries further connections: they did not help another.
 	moved, quiet atomic.Int64
+	// fans counts the blobs that have several connections, freed those that had.
+	fans, freed atomic.Int64
 	// swift is the best rate that one stream alone had, in bytes a second, and until
 	// when that counts, for as long as quiet lasts.
 	swift struct {
@@ -80,12 +84,17 @@ func NewPool(l Limits) *Pool {
 	l.Connections, l.Memory = max(0, l.Connections), max(segmentSize, l.Memory)
 	return &Pool{
 		max: l.Connections, total: l.Memory,
+		fast:        fastEnough * float64(max(2, runtime.GOMAXPROCS(0))),
 		connections: semaphore.NewWeighted(int64(l.Connections)),
 		memory:      semaphore.NewWeighted(l.Memory),
 		hashes:      hashing.NewGroup(hashBuffer, hashBuffers, 0),
 		pieces:      sync.Pool{New: func() any { b := make([]byte, pieceSize); return &b }},
 	}
 }
+
+// Spread reports whether a blob of the pool has several connections, because those are
+// what limits the speed.
+func (p *Pool) Spread() bool { return p.fans.Load() > 0 }
 
 // reserve waits for the memory of a whole segment. Segments are reserved in the
 // order in which they are read, each whole, so that the one in front can always

@@ -30,6 +30,10 @@ const (
 // that would not end before the lead anyway. It is safe for concurrent use, and the zero
 // value is usable.
 type Pace struct {
+	// Free, when it is not nil, reports that nobody is to be held at present: what
+	// limits the transfers is nothing that they share.
+	Free func() bool
+
 	mu      sync.Mutex
 	waiting int64 // bytes of transfers that cannot begin yet
 	runners []*Runner
@@ -162,7 +166,7 @@ func (p *Pace) wait(ctx context.Context, end time.Time) bool {
 // The caller holds p.mu.
 func (r *Runner) ahead() bool {
 	l := r.p.lead
-	if l == nil || r.before <= 0 {
+	if l == nil || r.before <= 0 || r.p.Free != nil && r.p.Free() {
 		return false
 	}
 	// In floating point: the products do not fit into 64 bits.

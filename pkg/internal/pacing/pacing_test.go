@@ -155,6 +155,24 @@ func TestTheEndOfTheContextEndsAWait(t *testing.T) {
 	})
 }
 
+func TestNobodyIsHeldWhereNothingIsShared(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		free := true
+		p := Pace{Free: func() bool { return free }}
+		p.Begin(2 << 30)
+		r := p.Begin(1 << 30)
+		began := time.Now()
+		if r.Step(t.Context(), 512<<20); time.Since(began) != 0 {
+			t.Error("held")
+		}
+		free = false
+		if r.Step(t.Context(), 1<<20); time.Since(began) == 0 {
+			t.Error("not held after that")
+		}
+	})
+}
+
 // The lead moves, another one takes its place, or it ends: whoever waits hears of it.
 func TestTheLeadWakesTheOthers(t *testing.T) {
 	t.Parallel()
