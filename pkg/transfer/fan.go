@@ -59,7 +59,7 @@ func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descr
 		order:  make(chan *segment, pool.total/segmentSize+1),
 		slots:  make(chan struct{}, pool.max+1),
 		enough: make(chan struct{}),
-		pace:   pace{since: o.Now(), best: alone},
+		pace:   pace{since: o.Now(), best: alone, alone: alone},
 	}
 	if f.grow(3) == 0 {
 		cancel(nil)
@@ -115,12 +115,12 @@ func (f *fan) fill(s *segment) {
 	}
 	r := newReader(f.ctx, open, f.desc, s.offset, s.end, f.o)
 	defer r.Close()
+	in := &arriving{r, &f.received}
 	for left := s.end - s.offset; left > 0; {
 		buffer := f.pool.piece()
 		b := (*buffer)[:min(left, pieceSize)]
-		n, err := io.ReadFull(r, b)
+		n, err := io.ReadFull(in, b)
 		if n > 0 {
-			f.received.Add(int64(n))
 			s.pieces <- piece{buffer, b[:n]}
 			left -= int64(n)
 		} else {
@@ -134,6 +134,19 @@ func (f *fan) fill(s *segment) {
 			return
 		}
 	}
+}
+
+// arriving counts what is read at once: on a slow connection a piece takes longer than
+// a rate is measured.
+type arriving struct {
+	r io.Reader
+	n *atomic.Int64
+}
+
+func (c *arriving) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // errDrained means that every segment was read.
@@ -223,6 +236,7 @@ type pace struct {
 	// a single stream. The next one has to be worth times that, 0 when nothing was
 	// changed.
 	best, worth float64
+	alone       float64 // of a single stream
 	periods     int
 	// settled means that more do not help, and gaveUp that several do not; freed is
 	// that of the pool then.
@@ -236,6 +250,13 @@ const (
 	worthSpreading = 1.3
 	// worthGrowing is how much of the connections that came must show in the rate.
 	worthGrowing = 0.15
+	// inFull is how much of a single stream's rate each of them brings where nothing but
+	// the connections is the limit. Then there are three times as many next, not twice.
+	inFull = 0.7
+	// settingUp is how long the set-up of the first connections takes, and growFor how
+	// long a rate is measured after that.
+	settingUp = 150 * time.Millisecond
+	growFor   = 200 * time.Millisecond
 )
 
 // tune looks at the rate from time to time. The first period holds the set-up of
@@ -247,8 +268,11 @@ func (f *fan) tune() {
 	if p.settled && (p.gaveUp || p.freed == f.pool.freed.Load()) {
 		return
 	}
-	elapsed := now.Sub(p.since)
-	if elapsed < watchFor {
+	elapsed, period := now.Sub(p.since), growFor
+	if p.periods == 0 {
+		period = settingUp
+	}
+	if elapsed < period {
 		return
 	}
 	received := f.received.Load()
@@ -272,7 +296,11 @@ func (f *fan) tune() {
 	default:
 		p.worth = 0
 		before := f.took + 1
-		if got := f.grow(before); got > 0 {
+		more := before
+		if rate >= inFull*float64(before)*p.alone {
+			more = 2 * before
+		}
+		if got := f.grow(more); got > 0 {
 			p.worth = 1 + worthGrowing*float64(got)/float64(before)
 		}
 	}
