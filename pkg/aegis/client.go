@@ -57,7 +57,9 @@ func New(reg *registry.Client, o Options) *Client {
 	if o.RetryBudget <= 0 {
 		o.RetryBudget = 2 * time.Minute
 	}
-	return &Client{registry: reg, pool: transfer.NewPool(transfer.Limits{}), throttle: transfer.NewThrottle(o.LimitRate, o.Now), opts: o}
+	// At the user's own limit further connections bring nothing.
+	pool := transfer.NewPool(transfer.Limits{Enough: o.LimitRate / 10 * 8})
+	return &Client{registry: reg, pool: pool, throttle: transfer.NewThrottle(o.LimitRate, o.Now), opts: o}
 }
 
 func (c *Client) now() func() time.Time {

@@ -70,8 +70,8 @@ type UnpackOptions struct {
 	MaxExpansion int64
 	// Concurrency is how many layers are fetched at once. Zero means 3.
 	Concurrency int
-	// Spread reports whether layers come over several connections each at present, as
-	// one of them is slow. They wait for each other then no more. Nil means never.
+	// Spread reports whether connections limit the speed at present, and a layer comes
+	// over several. Then no layer waits for another. Nil means never.
 	Spread   func() bool
 	Progress Progress
 	// Logger hears details. Nil discards them.

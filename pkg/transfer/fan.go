@@ -222,9 +222,14 @@ func (f *fan) close() {
 		f.pool.release(s.unread)
 	}
 	f.front, f.rest = nil, piece{}
+	if f.took == 0 {
+		return // closed before
+	}
 	f.pool.connections.Release(int64(f.took))
 	f.took = 0
-	f.pool.fans.Add(-1)
+	if !f.pace.gaveUp {
+		f.pool.fans.Add(-1)
+	}
 	f.pool.freed.Add(1)
 }
 
@@ -237,11 +242,12 @@ type pace struct {
 	// changed.
 	best, worth float64
 	alone       float64 // of a single stream
+	setUp       time.Duration
 	periods     int
-	// settled means that more do not help, and gaveUp that several do not; freed is
-	// that of the pool then.
-	settled, gaveUp bool
-	freed           int64
+	// helped means that several connections were found to help, gaveUp that they do not,
+	// and settled that more do not; freed is that of the pool then.
+	helped, gaveUp, settled bool
+	freed                   int64
 }
 
 const (
@@ -253,24 +259,32 @@ const (
 	// inFull is how much of a single stream's rate each of them brings where nothing but
 	// the connections is the limit. Then there are three times as many next, not twice.
 	inFull = 0.7
-	// settingUp is how long the set-up of the first connections takes, and growFor how
-	// long a rate is measured after that.
-	settingUp = 150 * time.Millisecond
+	// settlesIn is how long new connections have at least until a rate is measured, and
+	// growFor for how long it is at least. Where the first byte takes long they get
+	// twice that time, for the rate of a connection grows by round trips, and as long
+	// again for each measurement.
+	settlesIn = 150 * time.Millisecond
 	growFor   = 200 * time.Millisecond
+	// givesUpAfter is how many measurements in a row find that they do not help.
+	givesUpAfter = 2
 )
 
-// tune looks at the rate from time to time. The first period holds the set-up of
-// the connections and is not judged. When they did not help, no further segments
-// are begun, so that the stream goes on alone after those under way. Those that
-// another blob gives back are tried too.
+// tune looks at the rate from time to time; its first call comes with the first bytes.
+// The first period holds the set-up of the connections and is not judged. When they
+// did not help, no further segments are begun, so that the stream goes on alone after
+// those under way. Those that another blob gives back are tried too.
 func (f *fan) tune() {
 	now, p := f.o.Now(), &f.pace
 	if p.settled && (p.gaveUp || p.freed == f.pool.freed.Load()) {
 		return
 	}
-	elapsed, period := now.Sub(p.since), growFor
+	elapsed := now.Sub(p.since)
+	if p.setUp == 0 {
+		p.setUp = elapsed
+	}
+	period := max(growFor, p.setUp)
 	if p.periods == 0 {
-		period = settingUp
+		period = max(settlesIn, 2*p.setUp)
 	}
 	if elapsed < period {
 		return
@@ -287,14 +301,18 @@ func (f *fan) tune() {
 	switch {
 	case p.periods == 1:
 		return
-	case p.periods == 2 && rate < worthSpreading*p.best:
+	case !p.helped && rate < worthSpreading*p.alone:
+		if p.periods <= givesUpAfter {
+			return
+		}
 		p.settled, p.gaveUp = true, true
+		f.pool.fans.Add(-1)
 		f.pool.quiet.Store(now.Add(quietFor).UnixNano())
 		close(f.enough)
 	case rate < p.worth*p.best:
 		p.settled, p.freed = true, f.pool.freed.Load()
 	default:
-		p.worth = 0
+		p.worth, p.helped = 0, true
 		before := f.took + 1
 		more := before
 		if rate >= inFull*float64(before)*p.alone {

@@ -6,7 +6,9 @@ package transfer
 import (
 	"context"
 	"io"
+	"math"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,27 +18,71 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/internal/pacing"
 )
 
-// line is a RangeSource of zeros, each of whose connections gives rate bytes a second.
-type line struct{ rate int64 }
+// line is a RangeSource of zeros, each of whose connections gives rate bytes a second at
+// most. Its round trip takes rtt: four before the first byte of a new connection, and as
+// many more as it takes from the usual 14 KiB in one of them to the rate. A connection
+// whose body was read to its end is used again.
+type line struct {
+	rate int64
+	rtt  time.Duration
+	// shared, when it is not nil, has all connections together give rate. It has room
+	// for one.
+	shared chan struct{}
+	opened atomic.Int64
 
-func (l line) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	mu   sync.Mutex
+	idle []time.Time // when each of them began
+}
+
+func (l *line) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	return l.OpenRange(ctx, desc, offset, desc.Size)
 }
 
-func (l line) OpenRange(_ context.Context, _ ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
-	time.Sleep(time.Millisecond)
-	return io.NopCloser(&lineBody{l.rate, end - offset}), nil
+func (l *line) OpenRange(_ context.Context, _ ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
+	l.opened.Add(1)
+	l.mu.Lock()
+	last := len(l.idle) - 1
+	var began time.Time
+	if last >= 0 {
+		began, l.idle = l.idle[last], l.idle[:last]
+	}
+	l.mu.Unlock()
+	if time.Sleep(l.rtt); began.IsZero() {
+		time.Sleep(3 * l.rtt)
+		began = time.Now()
+	}
+	return &lineBody{l, began, end - offset}, nil
 }
 
-type lineBody struct{ rate, left int64 }
+type lineBody struct {
+	*line
+	began time.Time
+	left  int64
+}
+
+func (b *lineBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.left == 0 {
+		b.idle = append(b.idle, b.began)
+		b.left = -1
+	}
+	return nil
+}
 
 func (b *lineBody) Read(p []byte) (int, error) {
-	if b.left == 0 {
+	if b.left <= 0 {
 		return 0, io.EOF
 	}
-	n := min(b.left, int64(len(p)), max(4<<10, b.rate/50)) // as it comes
+	if b.shared != nil {
+		b.shared <- struct{}{}
+		defer func() { <-b.shared }()
+	}
+	rate := float64(14<<10) / b.rtt.Seconds() * math.Pow(2, min(30, time.Since(b.began).Seconds()/b.rtt.Seconds()))
+	rate = min(rate, float64(b.rate))
+	n := min(b.left, int64(len(p)), max(4<<10, int64(rate/50))) // as it comes
 	b.left -= n
-	time.Sleep(time.Duration(float64(n) / float64(b.rate) * float64(time.Second)))
+	time.Sleep(time.Duration(float64(n) / rate * float64(time.Second)))
 	return int(n), nil
 }
 
@@ -44,8 +90,7 @@ func (b *lineBody) Read(p []byte) (int, error) {
 // that took.
 func pullAll(t *testing.T, src RangeSource, sizes ...int64) time.Duration {
 	var wg sync.WaitGroup
-	pool := NewPool(Limits{})
-	pool.fast = 128 << 20 // as on a small machine
+	pool := NewPool(Limits{Enough: 128 << 20}) // as on a small machine
 	pace := pacing.Pace{Free: pool.Spread}
 	began := time.Now()
 	for _, size := range sizes {
@@ -67,6 +112,7 @@ func pullAll(t *testing.T, src RangeSource, sizes ...int64) time.Duration {
 		})
 	}
 	wg.Wait()
+	idle(t, pool)
 	return time.Since(began)
 }
 
@@ -75,28 +121,69 @@ func pullAll(t *testing.T, src RangeSource, sizes ...int64) time.Duration {
 func TestAModelOverSlowConnections(t *testing.T) {
 	t.Parallel()
 	const mib = 1 << 20
+	const near, far = time.Millisecond, 100 * time.Millisecond
 	for _, c := range []struct {
 		rate  int64 // of a connection
+		rtt   time.Duration
 		sizes []int64
 		want  float64 // connections in use on average, at least
 	}{
-		{mib / 4, []int64{64 * mib}, 6},
-		{1 * mib, []int64{192 * mib, 48 * mib, 48 * mib}, 10},
-		{16 * mib, []int64{512 * mib}, 8},
-		{16 * mib, []int64{192 * mib, 48 * mib, 48 * mib}, 7},
-		{16 * mib, []int64{64 * mib, 64 * mib, 64 * mib, 64 * mib}, 6},
-		{16 * mib, []int64{512 * mib, 128 * mib, 128 * mib, 10 * mib}, 9},
-		{32 * mib, []int64{512 * mib, 128 * mib, 128 * mib}, 7},
+		{mib / 4, near, []int64{64 * mib}, 6},
+		{1 * mib, near, []int64{192 * mib, 48 * mib, 48 * mib}, 10},
+		{16 * mib, near, []int64{512 * mib}, 8},
+		{16 * mib, near, []int64{192 * mib, 48 * mib, 48 * mib}, 7},
+		{16 * mib, near, []int64{64 * mib, 64 * mib, 64 * mib, 64 * mib}, 6},
+		{16 * mib, near, []int64{512 * mib, 128 * mib, 128 * mib, 10 * mib}, 9},
+		{32 * mib, near, []int64{512 * mib, 128 * mib, 128 * mib}, 7},
+		{4 * mib, far, []int64{256 * mib}, 5},
+		{8 * mib, far, []int64{256 * mib, 64 * mib}, 5},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var total int64
 			for _, n := range c.sizes {
 				total += n
 			}
-			took := pullAll(t, line{c.rate}, c.sizes...)
+			took := pullAll(t, &line{rate: c.rate, rtt: c.rtt}, c.sizes...)
 			if got := float64(total) / float64(c.rate) / took.Seconds(); got < c.want {
-				t.Errorf("files of %d bytes at %d bytes/s a connection: %v, %.1f connections on average, want %.1f at least", c.sizes, c.rate, took, got, c.want)
+				t.Errorf("files of %d bytes at %d bytes/s a connection, %v away: %v, %.1f connections on average, want %.1f at least", c.sizes, c.rate, c.rtt, took, got, c.want)
 			}
 		})
 	}
+}
+
+// Where a line is all there is, more connections are tried less and less often.
+func TestASharedLineIsNotTriedForever(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rate, size = 8 << 20, 1 << 30
+		l := &line{rate: rate, rtt: time.Millisecond, shared: make(chan struct{}, 1)}
+		took := pullAll(t, l, size)
+		if want := size / rate * time.Second; took > want*21/20 {
+			t.Errorf("%v, want %v", took, want)
+		}
+		// Four tries in 128 s, of four segments or five and a stream after that.
+		if n := l.opened.Load(); n < 10 || n > 30 {
+			t.Errorf("%d requests", n)
+		}
+	})
+}
+
+// A pull that is cancelled closes what it reads twice: once to end the read, and at its end.
+func TestAFanIsClosedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pool := NewPool(Limits{})
+		r := Open(t.Context(), pool, &line{rate: 1 << 20, rtt: time.Millisecond}, ocispec.Descriptor{Size: 1 << 30}, 0, Options{})
+		for buffer := make([]byte, 64<<10); !pool.Spread(); {
+			if _, err := r.Read(buffer); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		idle(t, pool)
+	})
 }

@@ -27,11 +27,8 @@ var ErrNoRanges = errors.New("the server does not send ranges")
 const (
 	// watchFor is how long a stream is measured before it is judged.
 	watchFor = 300 * time.Millisecond
-	// fastEnough is the rate, in bytes a second for each processor, of all blobs of a
-	// pool together above which more connections are not tried: then the processors may
-	// be the limit, and are better spent on hashing. One alone counts as two.
-	fastEnough = 128 << 20
-	// quietFor is how long nobody tries more connections after they did not help.
+	// quietFor is how long nobody tries more connections after they did not help, and
+	// the blob that has tried twice as long each time.
 	quietFor = 10 * time.Second
 	// worthwhile is how much must be left for more connections to pay.
 	worthwhile = 4 * segmentSize
@@ -62,8 +59,12 @@ type stream struct {
 	offset int64
 	single io.ReadCloser // nil while there is a fan
 	fan    *fan
-	alone  bool // there are no ranges, or no more connections
+	alone  bool // for good: there are no ranges, or no pool of connections
 	gauge  gauge
+	// retry is when several connections may be tried again, and wait how long it was
+	// after they did not help.
+	retry time.Time
+	wait  time.Duration
 }
 
 func (s *stream) Read(p []byte) (int, error) {
@@ -79,6 +80,8 @@ func (s *stream) Read(p []byte) (int, error) {
 		s.fan.close()
 		s.fan, s.alone = nil, errors.Is(err, ErrNoRanges)
 		s.gauge = gauge{}
+		s.wait = max(quietFor, 2*s.wait)
+		s.retry = s.o.Now().Add(s.wait)
 		s.single = NewReader(s.ctx, s.src, s.desc, s.offset, s.o)
 	}
 	before := s.o.Now()
@@ -89,12 +92,12 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 	all := s.pool.moved.Add(int64(n))
 	now := s.o.Now()
-	ended, slow := s.gauge.slow(int64(n), all, s.pool.fast, before, now)
+	ended, slow := s.gauge.slow(int64(n), all, s.pool.enough, before, now)
 	if !ended {
 		return n, err
 	}
 	best := s.pool.bestAlone(s.gauge.rate, now)
-	if slow && err == nil && s.desc.Size-s.offset >= worthwhile && now.UnixNano() > s.pool.quiet.Load() {
+	if slow && err == nil && s.desc.Size-s.offset >= worthwhile && now.UnixNano() > s.pool.quiet.Load() && !now.Before(s.retry) {
 		s.spread(best)
 	}
 	return n, err
@@ -136,10 +139,10 @@ type gauge struct {
 }
 
 // slow takes note of one read and reports the end of a period, and then whether all of
-// the pool was slower than fast, in bytes a second, and most of the time was spent
+// the pool was slower than enough, in bytes a second, and most of the time was spent
 // waiting for this stream. The first read holds the connection's set-up and is not
 // counted.
-func (g *gauge) slow(n, all int64, fast float64, before, after time.Time) (ended, slow bool) {
+func (g *gauge) slow(n, all int64, enough float64, before, after time.Time) (ended, slow bool) {
 	if g.start.IsZero() {
 		g.start, g.others = after, all
 		return false, false
@@ -151,7 +154,7 @@ func (g *gauge) slow(n, all int64, fast float64, before, after time.Time) (ended
 		return false, false
 	}
 	rate := float64(g.bytes) / elapsed.Seconds()
-	slow = float64(all-g.others) < fast*elapsed.Seconds() && g.waiting > elapsed/2
+	slow = float64(all-g.others) < enough*elapsed.Seconds() && g.waiting > elapsed/2
 	*g = gauge{start: after, others: all, rate: rate}
 	return true, slow
 }

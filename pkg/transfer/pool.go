@@ -23,6 +23,7 @@ const (
 	// segmentSize is what one connection fetches at a time: large against the
 	// request for it, small enough for a dozen to fit into the memory.
 	segmentSize = 4 << 20
+	enoughEach  = 128 << 20
 )
 
 // Limits bound what the readers of one Pool use together, beside the one stream
@@ -34,6 +35,11 @@ type Limits struct {
 	// Memory bounds what was fetched ahead of the reader, in bytes. Zero means
 	// 48 MiB; less than one segment of 4 MiB is raised to that.
 	Memory int64
+	// Enough is the rate of all together, in bytes a second, from which on no further
+	// connections are tried. Zero means 128 MiB/s for each processor, and for two at
+	// least, which is also the most: then the processors may be the limit, and are
+	// better spent on hashing.
+	Enough int64
 }
 
 // Pool is what blobs that move at the same time share. It is safe for concurrent
@@ -43,13 +49,14 @@ type Pool struct {
 	connections *semaphore.Weighted
 	memory      *semaphore.Weighted
 	total       int64
-	fast        float64 // bytes a second of all that are enough
+	enough      float64
 	pieces      sync.Pool
 	hashes      *hashing.Group // of what is pushed
 	// moved counts the bytes of all streams. quiet is until when, in Unix
 	// nanoseconds, no blob tries further connections: they did not help another.
 	moved, quiet atomic.Int64
-	// fans counts the blobs that have several connections, freed those that had.
+	// fans counts the blobs that several connections are good for, freed those that
+	// gave theirs back.
 	fans, freed atomic.Int64
 	// swift is the best rate that one stream alone had, in bytes a second, and until
 	// when that counts, for as long as quiet lasts.
@@ -81,10 +88,13 @@ func NewPool(l Limits) *Pool {
 	if l.Memory == 0 {
 		l.Memory = defaultMemory
 	}
+	if most := enoughEach * int64(max(2, runtime.GOMAXPROCS(0))); l.Enough <= 0 || l.Enough > most {
+		l.Enough = most
+	}
 	l.Connections, l.Memory = max(0, l.Connections), max(segmentSize, l.Memory)
 	return &Pool{
 		max: l.Connections, total: l.Memory,
-		fast:        fastEnough * float64(max(2, runtime.GOMAXPROCS(0))),
+		enough:      float64(l.Enough),
 		connections: semaphore.NewWeighted(int64(l.Connections)),
 		memory:      semaphore.NewWeighted(l.Memory),
 		hashes:      hashing.NewGroup(hashBuffer, hashBuffers, 0),
@@ -92,8 +102,8 @@ func NewPool(l Limits) *Pool {
 	}
 }
 
-// Spread reports whether a blob of the pool has several connections, because those are
-// what limits the speed.
+// Spread reports whether connections are what limits the speed, and a blob of the pool
+// has several for that reason.
 func (p *Pool) Spread() bool { return p.fans.Load() > 0 }
 
 // reserve waits for the memory of a whole segment. Segments are reserved in the

@@ -86,7 +86,7 @@ type PushOptions struct {
 	// Pace is shared by files that are to end at the same time. Nil is nobody's.
 	Pace *Pace
 	// Moved hears of every byte sent, and negatively of those that have to be sent
-	// again. The next byte is sent when it returns. Nil is nobody.
+	// again. No further byte is sent before it returns. Nil is nobody.
 	Moved func(n int64)
 }
 
