@@ -144,8 +144,17 @@ TEXT ·hasSHA(SB), NOSPLIT, $0-1
 no:
 	RET
 
-// func blocks(a, b *[8]uint32, p, q *byte, n int)
-TEXT ·blocks(SB), NOSPLIT, $64-40
+// func isIntel() bool
+TEXT ·isIntel(SB), NOSPLIT, $0-1
+	XORL AX, AX
+	XORL CX, CX
+	CPUID
+	CMPL BX, $0x756e6547 // Genu
+	SETEQ ret+0(FP)
+	RET
+
+// func blocksNarrow(a, b *[8]uint32, p, q *byte, n int)
+TEXT ·blocksNarrow(SB), NOSPLIT, $64-40
 	MOVQ a+0(FP), R8
 	MOVQ b+8(FP), R9
 	MOVQ p+16(FP), DI
@@ -203,4 +212,157 @@ loop:
 done:
 	STORESTATE(R8, A0, A1, AT)
 	STORESTATE(R9, B0, B1, BT)
+	RET
+
+// The same without SHA256MSG1 and SHA256MSG2, which take the time of a port that
+// SHA256RNDS2 needs. The words come from instructions of other ports, those of a in the
+// lower half of a register and those of b in the upper one, a block ahead of the rounds.
+// Registers from 16 on leave the upper halves of the others clean, as they have to be
+// beside SHA256RNDS2, an instruction of SSE.
+
+#define T0 Y16
+#define T1 Y17
+#define T2 Y18
+#define T3 Y19
+#define M0 Y20
+#define M1 Y21
+#define M2 Y22
+#define M3 Y23
+#define SWAPS Y24
+
+// Rounds of group g, whose words and constants are in the frame: two of each instruction
+// take the lower half of what is in WK.
+#define ROUNDSAT(g) \
+	MOVOU (g*32)(SP), WK; \
+	SHA256RNDS2 WK, A0, A1; \
+	MOVOU (g*32+16)(SP), WK; \
+	SHA256RNDS2 WK, B0, B1; \
+	MOVQ (g*32+8)(SP), WK; \
+	SHA256RNDS2 WK, A1, A0; \
+	MOVQ (g*32+24)(SP), WK; \
+	SHA256RNDS2 WK, B1, B0
+
+// What is in m goes to the frame, with the constants.
+#define KEEP(g, m) \
+	VBROADCASTI32X4 (g*16)(AX), T1; \
+	VPADDD m, T1, T1; \
+	VMOVDQU32 T1, (g*32)(SP)
+
+#define FETCH(g, x, m) \
+	VMOVDQU32 (g*16)(DI), x; \
+	VINSERTI32X4 $1, (g*16)(SI), m, m; \
+	VPSHUFB SWAPS, m, m; \
+	KEEP(g, m)
+
+// T0 becomes its own sigma: two rotations and a shift (FIPS 180-4, section 4.1.2).
+#define SIGMA(r1, r2, s) \
+	VPRORD $r1, T0, T2; \
+	VPRORD $r2, T0, T3; \
+	VPSRLD $s, T0, T0; \
+	VPTERNLOGD $0x96, T2, T3, T0
+
+// The next four words take the place of the oldest, m. The upper two of them need the
+// lower two.
+#define EXTEND(g, m, n, o, p) \
+	VPALIGNR $4, m, n, T0; \
+	VPALIGNR $4, o, p, T1; \
+	VPADDD T1, m, m; \
+	SIGMA(7, 18, 3); \
+	VPADDD T0, m, m; \
+	VPSRLDQ $8, p, T0; \
+	SIGMA(17, 19, 10); \
+	VPADDD T0, m, m; \
+	VPSLLDQ $8, m, T0; \
+	SIGMA(17, 19, 10); \
+	VPADDD T0, m, m; \
+	KEEP(g, m)
+
+// func blocksWide(a, b *[8]uint32, p, q *byte, n int)
+TEXT ·blocksWide(SB), NOSPLIT, $512-40
+	MOVQ a+0(FP), R8
+	MOVQ b+8(FP), R9
+	MOVQ p+16(FP), DI
+	MOVQ q+24(FP), SI
+	MOVQ n+32(FP), CX
+	TESTQ CX, CX
+	JZ none
+	LEAQ k<>(SB), AX
+	VBROADCASTI32X4 swap<>(SB), SWAPS
+	LOADSTATE(R8, A0, A1, AT)
+	LOADSTATE(R9, B0, B1, BT)
+	XORL DX, DX
+
+	FETCH(0, X20, M0)
+	FETCH(1, X21, M1)
+	FETCH(2, X22, M2)
+	FETCH(3, X23, M3)
+	EXTEND(4, M0, M1, M2, M3)
+	EXTEND(5, M1, M2, M3, M0)
+	EXTEND(6, M2, M3, M0, M1)
+	EXTEND(7, M3, M0, M1, M2)
+	EXTEND(8, M0, M1, M2, M3)
+	EXTEND(9, M1, M2, M3, M0)
+	EXTEND(10, M2, M3, M0, M1)
+	EXTEND(11, M3, M0, M1, M2)
+	EXTEND(12, M0, M1, M2, M3)
+	EXTEND(13, M1, M2, M3, M0)
+	EXTEND(14, M2, M3, M0, M1)
+	EXTEND(15, M3, M0, M1, M2)
+
+each:
+	MOVO A0, X10
+	MOVO A1, X11
+	MOVO B0, X12
+	MOVO B1, X13
+	// The words of the last block are made twice: there is none after it.
+	MOVL $64, R10
+	CMPQ CX, $1
+	CMOVQEQ DX, R10
+	ADDQ R10, DI
+	ADDQ R10, SI
+
+	ROUNDSAT(0)
+	FETCH(0, X20, M0)
+	ROUNDSAT(1)
+	FETCH(1, X21, M1)
+	ROUNDSAT(2)
+	FETCH(2, X22, M2)
+	ROUNDSAT(3)
+	FETCH(3, X23, M3)
+	ROUNDSAT(4)
+	EXTEND(4, M0, M1, M2, M3)
+	ROUNDSAT(5)
+	EXTEND(5, M1, M2, M3, M0)
+	ROUNDSAT(6)
+	EXTEND(6, M2, M3, M0, M1)
+	ROUNDSAT(7)
+	EXTEND(7, M3, M0, M1, M2)
+	ROUNDSAT(8)
+	EXTEND(8, M0, M1, M2, M3)
+	ROUNDSAT(9)
+	EXTEND(9, M1, M2, M3, M0)
+	ROUNDSAT(10)
+	EXTEND(10, M2, M3, M0, M1)
+	ROUNDSAT(11)
+	EXTEND(11, M3, M0, M1, M2)
+	ROUNDSAT(12)
+	EXTEND(12, M0, M1, M2, M3)
+	ROUNDSAT(13)
+	EXTEND(13, M1, M2, M3, M0)
+	ROUNDSAT(14)
+	EXTEND(14, M2, M3, M0, M1)
+	ROUNDSAT(15)
+	EXTEND(15, M3, M0, M1, M2)
+
+	PADDL X10, A0
+	PADDL X11, A1
+	PADDL X12, B0
+	PADDL X13, B1
+	DECQ CX
+	JNZ each
+
+	STORESTATE(R8, A0, A1, AT)
+	STORESTATE(R9, B0, B1, BT)
+
+none:
 	RET

@@ -32,6 +32,49 @@ func TestPairingIsOnWhereItCanBe(t *testing.T) {
 	}
 }
 
+// Whichever of the two a processor has, the other one says the same.
+func TestNarrowAndWideAgree(t *testing.T) {
+	t.Parallel()
+	if flags, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		if says := strings.Contains(string(flags), "GenuineIntel"); says != isIntel() {
+			t.Errorf("the kernel says %v about Intel and CPUID %v", says, isIntel())
+		}
+	}
+	if !canWide() {
+		return // one of them is all there is
+	}
+	for n := range 70 {
+		p, q := text(uint64(n), 64*n+1), text(uint64(n)+100, 64*n+1)
+		a, b := [8]uint32{1, 2, 3, 4, 5, 6, 7, uint32(n)}, [8]uint32{1 << 31, 1<<32 - 1, 0, 9, 8, 7, 6, 5}
+		c, d := a, b
+		blocksNarrow(&a, &b, &p[0], &q[0], n)
+		blocksWide(&c, &d, &p[0], &q[0], n)
+		if a != c || b != d {
+			t.Fatalf("after %d blocks the states are %x and %x, and %x and %x", n, a, b, c, d)
+		}
+		if same := a == [8]uint32{1, 2, 3, 4, 5, 6, 7, uint32(n)}; same != (n == 0) {
+			t.Fatalf("after %d blocks the state is as before: %v", n, same)
+		}
+	}
+}
+
+// What is measured to choose one of them.
+func BenchmarkBlocks(b *testing.B) {
+	p, q := text(1, 256<<10), text(2, 256<<10)
+	for name, blocks := range map[string]func(a, b *[8]uint32, p, q *byte, n int){"narrow": blocksNarrow, "wide": blocksWide} {
+		if name == "wide" && !canWide() || !canPair() {
+			continue
+		}
+		b.Run(name, func(b *testing.B) {
+			var x, y [8]uint32
+			b.SetBytes(int64(len(p) + len(q)))
+			for b.Loop() {
+				blocks(&x, &y, &p[0], &q[0], len(p)/64)
+			}
+		})
+	}
+}
+
 // In FIPS 140-3 mode everything is left to the validated code.
 func TestFIPSModeDoesNotPair(t *testing.T) {
 	t.Parallel()

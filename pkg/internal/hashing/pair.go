@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package hashing computes the SHA-256 of several streams at once. Two of them on one
-// core take as long as one where the processor has instructions for SHA-256, since
-// each step of a stream waits for the one before it. Only that step is ours (FIPS
+// core take little longer than one where the processor has instructions for SHA-256,
+// since each step of a stream waits for the one before it. Only that step is ours (FIPS
 // 180-4, section 6.2.2, for whole blocks): states are those of crypto/sha256, which
 // does everything else, and all of it where there are no such instructions or where
 // the program has to keep to validated code (FIPS 140-3).
