@@ -245,8 +245,11 @@ type pace struct {
 	setUp       time.Duration
 	periods     int
 	// helped means that several connections were found to help, gaveUp that they do not,
-	// and settled that more do not; freed is that of the pool then.
+	// and settled that more do not, until retry or until others than freed have given
+	// theirs back. wait is how long that was.
 	helped, gaveUp, settled bool
+	retry                   time.Time
+	wait                    time.Duration
 	freed                   int64
 }
 
@@ -272,10 +275,11 @@ const (
 // tune looks at the rate from time to time; its first call comes with the first bytes.
 // The first period holds the set-up of the connections and is not judged. When they
 // did not help, no further segments are begun, so that the stream goes on alone after
-// those under way. Those that another blob gives back are tried too.
+// those under way. When only more do not help, those that another blob gives back are
+// tried too, and all of them less and less often: one measurement can be wrong.
 func (f *fan) tune() {
 	now, p := f.o.Now(), &f.pace
-	if p.settled && (p.gaveUp || p.freed == f.pool.freed.Load()) {
+	if p.gaveUp || p.settled && p.freed == f.pool.freed.Load() && now.Before(p.retry) {
 		return
 	}
 	elapsed := now.Sub(p.since)
@@ -294,7 +298,7 @@ func (f *fan) tune() {
 	p.since, p.counted = now, received
 	if p.settled {
 		// How fast it was meanwhile is not known.
-		p.settled, p.worth = false, 0
+		p.settled, p.worth, p.best = false, 0, 0
 		return
 	}
 	p.periods++
@@ -305,12 +309,13 @@ func (f *fan) tune() {
 		if p.periods <= givesUpAfter {
 			return
 		}
-		p.settled, p.gaveUp = true, true
+		p.gaveUp = true
 		f.pool.fans.Add(-1)
 		f.pool.quiet.Store(now.Add(quietFor).UnixNano())
 		close(f.enough)
 	case rate < p.worth*p.best:
-		p.settled, p.freed = true, f.pool.freed.Load()
+		p.wait = max(quietFor, 2*p.wait)
+		p.settled, p.freed, p.retry = true, f.pool.freed.Load(), now.Add(p.wait)
 	default:
 		p.worth, p.helped = 0, true
 		before := f.took + 1

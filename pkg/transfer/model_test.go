@@ -25,9 +25,11 @@ import (
 type line struct {
 	rate int64
 	rtt  time.Duration
-	// shared, when it is not nil, has all connections together give rate. It has room
-	// for one.
+	// shared, when it is not nil, has all connections together give no more than total
+	// until a time. It has room for one.
 	shared chan struct{}
+	total  int64
+	until  time.Time
 	opened atomic.Int64
 
 	mu   sync.Mutex
@@ -74,15 +76,19 @@ func (b *lineBody) Read(p []byte) (int, error) {
 	if b.left <= 0 {
 		return 0, io.EOF
 	}
-	if b.shared != nil {
-		b.shared <- struct{}{}
-		defer func() { <-b.shared }()
-	}
 	rate := float64(14<<10) / b.rtt.Seconds() * math.Pow(2, min(30, time.Since(b.began).Seconds()/b.rtt.Seconds()))
 	rate = min(rate, float64(b.rate))
 	n := min(b.left, int64(len(p)), max(4<<10, int64(rate/50))) // as it comes
 	b.left -= n
-	time.Sleep(time.Duration(float64(n) / rate * float64(time.Second)))
+	took := time.Duration(float64(n) / rate * float64(time.Second))
+	if b.shared != nil && (b.until.IsZero() || time.Now().Before(b.until)) {
+		b.shared <- struct{}{}
+		turn := min(took, time.Duration(float64(n)/float64(b.total)*float64(time.Second)))
+		time.Sleep(turn)
+		took -= turn
+		<-b.shared
+	}
+	time.Sleep(took)
 	return int(n), nil
 }
 
@@ -156,7 +162,7 @@ func TestASharedLineIsNotTriedForever(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const rate, size = 8 << 20, 1 << 30
-		l := &line{rate: rate, rtt: time.Millisecond, shared: make(chan struct{}, 1)}
+		l := &line{rate: rate, rtt: time.Millisecond, shared: make(chan struct{}, 1), total: rate}
 		took := pullAll(t, l, size)
 		if want := size / rate * time.Second; took > want*21/20 {
 			t.Errorf("%v, want %v", took, want)
@@ -164,6 +170,20 @@ func TestASharedLineIsNotTriedForever(t *testing.T) {
 		// Four tries in 128 s, of four segments or five and a stream after that.
 		if n := l.opened.Load(); n < 10 || n > 30 {
 			t.Errorf("%d requests", n)
+		}
+	})
+}
+
+// What was enough for a while need not be enough later.
+func TestMoreConnectionsAreTriedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rate, size = 1 << 20, 512 << 20
+		l := &line{rate: rate, rtt: time.Millisecond, shared: make(chan struct{}, 1), total: 2 * rate, until: time.Now().Add(5 * time.Second)}
+		// Eight connections have proved not to be better than four until then, and would
+		// take 68 s.
+		if took, want := pullAll(t, l, size), time.Minute; took > want {
+			t.Errorf("%v, want %v at most", took, want)
 		}
 	})
 }
