@@ -263,11 +263,13 @@ const (
 	// the connections is the limit. Then there are three times as many next, not twice.
 	inFull = 0.7
 	// settlesIn is how long new connections have at least until a rate is measured, and
-	// growFor for how long it is at least. Where the first byte takes long they get
-	// twice that time, for the rate of a connection grows by round trips, and as long
-	// again for each measurement.
+	// growFor for how long it is at least. Where the first bytes take long, the first
+	// connections get twice that time, for the rate of a connection grows by round
+	// trips, and as long again for each measurement. What takes longer than slowest is
+	// no set-up.
 	settlesIn = 150 * time.Millisecond
 	growFor   = 200 * time.Millisecond
+	slowest   = time.Second
 	// givesUpAfter is how many measurements in a row find that they do not help.
 	givesUpAfter = 2
 )
@@ -284,7 +286,7 @@ func (f *fan) tune() {
 	}
 	elapsed := now.Sub(p.since)
 	if p.setUp == 0 {
-		p.setUp = elapsed
+		p.setUp = min(elapsed, slowest)
 	}
 	period := max(growFor, p.setUp)
 	if p.periods == 0 {
@@ -317,14 +319,17 @@ func (f *fan) tune() {
 		p.wait = max(quietFor, 2*p.wait)
 		p.settled, p.freed, p.retry = true, f.pool.freed.Load(), now.Add(p.wait)
 	default:
-		p.worth, p.helped = 0, true
+		if p.helped = true; p.worth > 0 {
+			p.wait = 0 // the last ones were worth it
+		}
+		p.worth = 0
 		before := f.took + 1
 		more := before
 		if rate >= inFull*float64(before)*p.alone {
 			more = 2 * before
 		}
 		if got := f.grow(more); got > 0 {
-			p.worth = 1 + worthGrowing*float64(got)/float64(before)
+			p.worth, p.best = 1+worthGrowing*float64(got)/float64(before), rate
 		}
 	}
 	p.best = max(rate, p.best)

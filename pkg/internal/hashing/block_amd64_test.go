@@ -39,6 +39,13 @@ func TestNarrowAndWideAgree(t *testing.T) {
 		if says := strings.Contains(string(flags), "GenuineIntel"); says != isIntel() {
 			t.Errorf("the kernel says %v about Intel and CPUID %v", says, isIntel())
 		}
+		says := true
+		for _, flag := range []string{" sha_ni", " avx512f", " avx512bw", " avx512vl"} {
+			says = says && strings.Contains(string(flags), flag)
+		}
+		if says != canWide() {
+			t.Errorf("the kernel says %v about AVX-512 and SHA, and CPUID %v", says, canWide())
+		}
 	}
 	if !canWide() {
 		return // one of them is all there is
