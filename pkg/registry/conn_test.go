@@ -40,11 +40,14 @@ func (s *shown) Piece(n int64) ([]byte, func(), error) {
 	return p, func() { s.held-- }, nil
 }
 
-// sent is b as the body of a request of n bytes.
-func (s *shown) sent(t *testing.T, n int64) *flowingPieces {
+// bodyOf is b as the body of a request of n bytes.
+func bodyOf[B interface {
+	io.Reader
+	piecer
+}](t *testing.T, b B, n int64) *flowingPieces {
 	_, dog := watch(t.Context(), time.Hour)
 	t.Cleanup(dog.end)
-	return &flowingPieces{&flowing{ReadCloser: io.NopCloser(s), dog: dog, each: time.Hour, last: time.Hour, left: n}, s}
+	return &flowingPieces{&flowing{ReadCloser: io.NopCloser(b), dog: dog, each: time.Hour, last: time.Hour, left: n}, b}
 }
 
 // pair is a connection on loopback and what arrives at its other end.
@@ -86,7 +89,7 @@ func TestABodyThatShowsItsBytesIsNotCopied(t *testing.T) {
 			t.Parallel()
 			here, there := pair(t)
 			b := &shown{t: t, rest: "twenty-one bytes here", err: c.end}
-			body := b.sent(t, c.limit)
+			body := bodyOf(t, b, c.limit)
 			l := &io.LimitedReader{R: body, N: c.limit}
 			n, err := here.ReadFrom(l)
 			if n != int64(len(c.want)) || !errors.Is(err, c.err) || err != nil && c.err == nil || l.N != c.limit-n {
@@ -109,7 +112,7 @@ func TestAConnectionThatBreaksHoldsNoPiece(t *testing.T) {
 	here, _ := pair(t)
 	here.Close()
 	b := &shown{t: t, rest: "some bytes", err: io.EOF}
-	if n, err := here.ReadFrom(&io.LimitedReader{R: b.sent(t, 10), N: 10}); n != 0 || !errors.Is(err, net.ErrClosed) || b.held != 0 {
+	if n, err := here.ReadFrom(&io.LimitedReader{R: bodyOf(t, b, 10), N: 10}); n != 0 || !errors.Is(err, net.ErrClosed) || b.held != 0 {
 		t.Errorf("%d bytes, %v, %d pieces are held", n, err, b.held)
 	}
 }
@@ -132,10 +135,7 @@ func TestTheWatchdogHearsOfEveryWrite(t *testing.T) {
 	here, _ := pair(t)
 	here.Close()
 	const size = 4*sendBuffer + 1
-	_, dog := watch(t.Context(), time.Hour)
-	defer dog.end()
-	w := &whole{make([]byte, size)}
-	body := &flowingPieces{&flowing{ReadCloser: io.NopCloser(w), dog: dog, each: time.Hour, last: time.Hour, left: size}, w}
+	body := bodyOf(t, &whole{make([]byte, size)}, size)
 	if n, err := here.ReadFrom(&io.LimitedReader{R: body, N: size}); n != 0 || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("%d bytes, %v", n, err)
 	}

@@ -34,7 +34,7 @@ type fan struct {
 	rest   piece // of front
 
 	received atomic.Int64
-	pace     pace
+	tuning   tuning
 }
 
 // segment is filled by one connection and read by the stream's reader.
@@ -59,7 +59,7 @@ func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descr
 		order:  make(chan *segment, pool.total/segmentSize+1),
 		slots:  make(chan struct{}, pool.max+1),
 		enough: make(chan struct{}),
-		pace:   pace{since: o.Now(), best: alone, alone: alone},
+		tuning: tuning{since: o.Now(), alone: alone},
 	}
 	if f.grow(3) == 0 {
 		cancel(nil)
@@ -227,29 +227,26 @@ func (f *fan) close() {
 	}
 	f.pool.connections.Release(int64(f.took))
 	f.took = 0
-	if !f.pace.gaveUp {
+	if !f.tuning.gaveUp {
 		f.pool.fans.Add(-1)
 	}
 	f.pool.freed.Add(1)
 }
 
-// pace decides how many connections there are: as many as still make it faster.
-type pace struct {
+// tuning decides how many connections there are: as many as still make it faster.
+type tuning struct {
 	since   time.Time
 	counted int64
-	// best is the highest rate so far, in bytes a second; to begin with, the one of
-	// a single stream. The next one has to be worth times that, 0 when nothing was
-	// changed.
-	best, worth float64
-	alone       float64 // of a single stream
+	// alone is the rate of a single stream, in bytes a second, and want the one that the
+	// connections which came last have to bring it to, 0 when none came.
+	alone, want float64
 	setUp       time.Duration
 	periods     int
 	// helped means that several connections were found to help, gaveUp that they do not,
-	// and settled that more do not, until retry or until others than freed have given
-	// theirs back. wait is how long that was.
+	// and settled that more do not, until the pause is over or others than freed have
+	// given theirs back.
 	helped, gaveUp, settled bool
-	retry                   time.Time
-	wait                    time.Duration
+	pause                   pause
 	freed                   int64
 }
 
@@ -280,8 +277,8 @@ const (
 // those under way. When only more do not help, those that another blob gives back are
 // tried too, and all of them less and less often: one measurement can be wrong.
 func (f *fan) tune() {
-	now, p := f.o.Now(), &f.pace
-	if p.gaveUp || p.settled && p.freed == f.pool.freed.Load() && now.Before(p.retry) {
+	now, p := f.o.Now(), &f.tuning
+	if p.gaveUp || p.settled && p.freed == f.pool.freed.Load() && !p.pause.over(now) {
 		return
 	}
 	elapsed := now.Sub(p.since)
@@ -300,7 +297,7 @@ func (f *fan) tune() {
 	p.since, p.counted = now, received
 	if p.settled {
 		// How fast it was meanwhile is not known.
-		p.settled, p.worth, p.best = false, 0, 0
+		p.settled, p.want = false, 0
 		return
 	}
 	p.periods++
@@ -315,22 +312,21 @@ func (f *fan) tune() {
 		f.pool.fans.Add(-1)
 		f.pool.quiet.Store(now.Add(quietFor).UnixNano())
 		close(f.enough)
-	case rate < p.worth*p.best:
-		p.wait = max(quietFor, 2*p.wait)
-		p.settled, p.freed, p.retry = true, f.pool.freed.Load(), now.Add(p.wait)
+	case rate < p.want:
+		p.settled, p.freed = true, f.pool.freed.Load()
+		p.pause.begin(now)
 	default:
-		if p.helped = true; p.worth > 0 {
-			p.wait = 0 // the last ones were worth it
+		if p.want > 0 {
+			p.pause = pause{} // the last ones were worth it
 		}
-		p.worth = 0
+		p.helped, p.want = true, 0
 		before := f.took + 1
 		more := before
 		if rate >= inFull*float64(before)*p.alone {
 			more = 2 * before
 		}
 		if got := f.grow(more); got > 0 {
-			p.worth, p.best = 1+worthGrowing*float64(got)/float64(before), rate
+			p.want = (1 + worthGrowing*float64(got)/float64(before)) * rate
 		}
 	}
-	p.best = max(rate, p.best)
 }

@@ -27,8 +27,8 @@ var ErrNoRanges = errors.New("the server does not send ranges")
 const (
 	// watchFor is how long a stream is measured before it is judged.
 	watchFor = 300 * time.Millisecond
-	// quietFor is how long nobody tries more connections after they did not help, and
-	// the blob that has tried twice as long each time.
+	// quietFor is how long nobody tries more connections after they did not help; a
+	// pause begins with as much.
 	quietFor = 10 * time.Second
 	// worthwhile is how much must be left for more connections to pay.
 	worthwhile = 4 * segmentSize
@@ -61,11 +61,22 @@ type stream struct {
 	fan    *fan
 	alone  bool // for good: there are no ranges, or no pool of connections
 	gauge  gauge
-	// retry is when several connections may be tried again, and wait how long it was
-	// after they did not help.
-	retry time.Time
-	wait  time.Duration
+	pause  pause // of trying more connections
 }
+
+// pause is how long a blob does not try again what did not help: twice as long each time.
+// The zero value is over.
+type pause struct {
+	length time.Duration
+	end    time.Time
+}
+
+func (p *pause) begin(now time.Time) {
+	p.length = max(quietFor, 2*p.length)
+	p.end = now.Add(p.length)
+}
+
+func (p *pause) over(now time.Time) bool { return !now.Before(p.end) }
 
 func (s *stream) Read(p []byte) (int, error) {
 	s.mu.Lock()
@@ -80,8 +91,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		s.fan.close()
 		s.fan, s.alone = nil, errors.Is(err, ErrNoRanges)
 		s.gauge = gauge{}
-		s.wait = max(quietFor, 2*s.wait)
-		s.retry = s.o.Now().Add(s.wait)
+		s.pause.begin(s.o.Now())
 		s.single = NewReader(s.ctx, s.src, s.desc, s.offset, s.o)
 	}
 	before := s.o.Now()
@@ -97,7 +107,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		return n, err
 	}
 	best := s.pool.bestAlone(s.gauge.rate, now)
-	if slow && err == nil && s.desc.Size-s.offset >= worthwhile && now.UnixNano() > s.pool.quiet.Load() && !now.Before(s.retry) {
+	if slow && err == nil && s.desc.Size-s.offset >= worthwhile && now.UnixNano() > s.pool.quiet.Load() && s.pause.over(now) {
 		s.spread(best)
 	}
 	return n, err

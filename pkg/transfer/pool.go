@@ -23,7 +23,8 @@ const (
 	// segmentSize is what one connection fetches at a time: large against the
 	// request for it, small enough for a dozen to fit into the memory.
 	segmentSize = 4 << 20
-	enoughEach  = 128 << 20
+	// enoughEach is Limits.Enough for one processor.
+	enoughEach = 128 << 20
 )
 
 // Limits bound what the readers of one Pool use together, beside the one stream

@@ -48,8 +48,7 @@ func (b *bench) pullThrottled(ctx context.Context, title string, line *slowLine,
 	if err := makeFiles(dir, 2, sizes...); err != nil {
 		return 0, verdict{}, err
 	}
-	_, err := b.output(ctx, "aegis-oci", b.pushSigned(b.distribution+"/bench/throttled:v1", dir)...)
-	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
+	if err := b.moveToRegistry(ctx, "/bench/throttled:v1", dir); err != nil {
 		return 0, verdict{}, err
 	}
 	rows, err := b.inTurn(ctx, b.throttledRuns, false, b.pulls(line.addr()+"/bench/throttled:v1", out, total(sizes)))
@@ -63,10 +62,15 @@ func (b *bench) pullThrottled(ctx context.Context, title string, line *slowLine,
 		figure: fmt.Sprintf("%.1f times faster", times)}, b.emptyRegistry()
 }
 
+// moveToRegistry pushes what dir has and removes dir.
+func (b *bench) moveToRegistry(ctx context.Context, name, dir string) error {
+	_, err := b.output(ctx, "aegis-oci", b.pushSigned(b.distribution+name, dir)...)
+	return errors.Join(err, os.RemoveAll(dir))
+}
+
 // metered pushes what dir has, removes dir, and puts a meter before the registry.
 func (b *bench) metered(ctx context.Context, name, dir string) (*meter, error) {
-	_, err := b.output(ctx, "aegis-oci", b.pushSigned(b.distribution+name, dir)...)
-	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
+	if err := b.moveToRegistry(ctx, name, dir); err != nil {
 		return nil, err
 	}
 	return newMeter(b.distribution)

@@ -31,7 +31,7 @@ func canWide() bool {
 }
 
 // wide is whether blocksWide is the faster one: on one core of an Intel Xeon it takes 1.8
-// GB/s, blocksNarrow 1.6 and crypto/sha256 alone 1.25. Processors of AMD take 3.5 GB/s
+// GB/s, blocksNarrow 1.4 and crypto/sha256 alone 1.25. Processors of AMD take 3.5 GB/s
 // with blocksNarrow, twice as much as alone, and have nothing to gain.
 var wide = canWide() && isIntel()
 

@@ -14,6 +14,23 @@ import (
 	"testing"
 )
 
+// askKernel compares what CPUID says about a processor that has all of names with what the
+// kernel says, if it does.
+func askKernel(t *testing.T, cpuid bool, names ...string) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return
+	}
+	says := true
+	for _, name := range names {
+		says = says && strings.Contains(string(text), name)
+	}
+	if says != cpuid {
+		t.Errorf("the kernel says %v about %q and CPUID %v", says, names, cpuid)
+	}
+}
+
 // A processor that has the instructions has to use them, or all of the tests of pairs
 // are of crypto/sha256 alone.
 func TestPairingIsOnWhereItCanBe(t *testing.T) {
@@ -21,11 +38,7 @@ func TestPairingIsOnWhereItCanBe(t *testing.T) {
 	if want := canPair() && !fips140.Enabled(); pairing != want {
 		t.Errorf("pairing is %v, want %v", pairing, want)
 	}
-	if flags, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		if says := strings.Contains(string(flags), " sha_ni"); says != canPair() {
-			t.Errorf("the kernel says %v about sha_ni and CPUID %v", says, canPair())
-		}
-	}
+	askKernel(t, canPair(), " sha_ni")
 	p := text(9, 2*worthPairing)
 	if rest, _ := write2(sha256.New(), sha256.New(), p, p); canPair() && len(rest) != 0 {
 		t.Errorf("%d of %d bytes were left to crypto/sha256", len(rest), len(p))
@@ -35,18 +48,8 @@ func TestPairingIsOnWhereItCanBe(t *testing.T) {
 // Whichever of the two a processor has, the other one says the same.
 func TestNarrowAndWideAgree(t *testing.T) {
 	t.Parallel()
-	if flags, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		if says := strings.Contains(string(flags), "GenuineIntel"); says != isIntel() {
-			t.Errorf("the kernel says %v about Intel and CPUID %v", says, isIntel())
-		}
-		says := true
-		for _, flag := range []string{" sha_ni", " avx512f", " avx512bw", " avx512vl"} {
-			says = says && strings.Contains(string(flags), flag)
-		}
-		if says != canWide() {
-			t.Errorf("the kernel says %v about AVX-512 and SHA, and CPUID %v", says, canWide())
-		}
-	}
+	askKernel(t, isIntel(), "GenuineIntel")
+	askKernel(t, canWide(), " sha_ni", " avx512f", " avx512bw", " avx512vl")
 	if !canWide() {
 		return // one of them is all there is
 	}

@@ -17,7 +17,7 @@ import (
 const (
 	// slack is how far, in bytes, a transfer gets ahead of its pace before it waits.
 	slack = 32 << 20
-	// floor is the rate, in bytes a second, to which a transfer is held at most. A server
+	// floor is the lowest rate, in bytes a second, to which a transfer is held. A server
 	// that is kept waiting may take its connection for dead.
 	floor = 64 << 20
 	// patience is how long after its last step the lead still holds others. One that
