@@ -63,7 +63,8 @@ func (s *session) Commit(ctx context.Context, d digest.Digest) error {
 
 // uploadError sorts the refusals of an upload. Those of its first request say that
 // the registry takes none in this form; later ones that the session is gone (a
-// registry that was restarted, another replica of it) or out of step.
+// registry that was restarted, another replica of it) or, 416 of distribution and
+// 400 of others, out of step.
 func uploadError(err error, first bool) error {
 	var e *registry.Error
 	if !errors.As(err, &e) || e.Retryable() {
@@ -76,6 +77,10 @@ func uploadError(err error, first bool) error {
 		http.StatusUnsupportedMediaType, http.StatusRequestedRangeNotSatisfiable, http.StatusBadRequest, http.StatusConflict:
 		if first {
 			return fmt.Errorf("%w: %w", transfer.ErrUnsupported, err)
+		}
+		switch e.Status {
+		case http.StatusRequestedRangeNotSatisfiable, http.StatusBadRequest, http.StatusConflict:
+			return fmt.Errorf("%w: %w", transfer.ErrOutOfStep, err)
 		}
 		return fmt.Errorf("%w: %w", transfer.ErrLost, err)
 	}

@@ -27,7 +27,7 @@ type Destination interface {
 }
 
 // Session is one upload, for one goroutine at a time. Any of its errors may be
-// ErrLost, ErrUnsupported or ErrPiece; what else may pass is up to
+// ErrLost, ErrOutOfStep, ErrUnsupported or ErrPiece; what else may pass is up to
 // Options.Retryable.
 type Session interface {
 	// MinChunk is the fewest bytes of a piece that is not the last one.
@@ -47,6 +47,9 @@ var (
 	// ErrLost means that a session cannot go on: it is gone, or no longer holds
 	// what was sent. Another one can begin.
 	ErrLost = errors.New("the upload has to begin anew")
+	// ErrOutOfStep means that a server may hold another number of bytes than it was
+	// asked to go on from.
+	ErrOutOfStep = errors.New("the server is at another offset of the upload")
 	// ErrUnsupported means that a server takes no blob whose digest it is not told
 	// beforehand.
 	ErrUnsupported = errors.New("the server does not take uploads in this form")
@@ -149,6 +152,7 @@ type push struct {
 	since    time.Time
 	tries    int
 	best     int64
+	from     int64 // where the latest request went on
 	restarts int
 	flowed   bool // whether the latest request had sent anything
 }
@@ -228,6 +232,7 @@ func (p *push) send(ctx context.Context, offset, n int64) error {
 		return p.o.Throttle.Reader(ctx, rc), nil
 	}
 	began := p.o.Now()
+	p.from = offset
 	err := p.session.Send(ctx, offset, n, body)
 	if p.flowed = p.front.at() > offset; p.flowed {
 		// The budget does not count time in which bytes flow.
@@ -246,8 +251,9 @@ func (p *push) send(ctx context.Context, offset, n int64) error {
 // commit names the digest. An answer that got lost leaves the blob in its place
 // and the session gone.
 func (p *push) commit(ctx context.Context, d digest.Digest) error {
+	p.from = p.file.Size()
 	err := p.session.Commit(ctx, d)
-	if err == nil || ctx.Err() != nil || !(errors.Is(err, ErrLost) || p.o.Retryable(err)) {
+	if err == nil || ctx.Err() != nil || !(errors.Is(err, ErrLost) || errors.Is(err, ErrOutOfStep) || p.o.Retryable(err)) {
 		return err
 	}
 	if there, asked := p.dst.Has(ctx, d, p.file.Size()); asked == nil && there {
@@ -268,7 +274,7 @@ func (p *push) recover(ctx context.Context, err error) error {
 			return err
 		}
 		return p.wait(ctx, err)
-	case !p.o.Retryable(err):
+	case !errors.Is(err, ErrOutOfStep) && !p.o.Retryable(err):
 		return err
 	}
 	if err := p.wait(ctx, err); err != nil {
@@ -285,6 +291,10 @@ func (p *push) recover(ctx context.Context, err error) error {
 		// It has had its own time for that.
 		return err
 	case asked != nil, held > p.front.furthest():
+		return p.restart(ctx, err)
+	case held == p.from && errors.Is(err, ErrOutOfStep):
+		// It is not the offset that it does not like. Else it was still taking in what
+		// an earlier request had sent before that broke.
 		return p.restart(ctx, err)
 	}
 	if p.flowed && held <= p.best {
