@@ -174,6 +174,31 @@ func TestASharedLineIsNotTriedForever(t *testing.T) {
 	})
 }
 
+// A stream that was fast a moment ago is not held up by its connection: further ones
+// have to beat what it did, and here they cannot.
+func TestOpenGoesBackToOneStreamThatWasFasterBefore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rate, size = 16 << 20, 256 << 20
+		pool, l := NewPool(Limits{}), &line{rate: rate, rtt: time.Millisecond}
+		pool.bestAlone(200<<20, time.Now().Add(time.Hour))
+		began := time.Now()
+		r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: size}, 0, Options{})
+		defer r.Close()
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Fatal(err)
+		}
+		// With four connections to the end it would take 4 s.
+		if took := time.Since(began); took < 12*time.Second || took > 16*time.Second {
+			t.Errorf("%v: it did not go back", took)
+		}
+		if n := l.opened.Load(); n < 4 || pool.quiet.Load() == 0 {
+			t.Errorf("%d connections, quiet until %d: it did not try", n, pool.quiet.Load())
+		}
+		idle(t, pool)
+	})
+}
+
 // What was enough for a while need not be enough later.
 func TestMoreConnectionsAreTriedAgain(t *testing.T) {
 	t.Parallel()

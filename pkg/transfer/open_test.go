@@ -324,24 +324,6 @@ func TestOpenDoesNotTryAgainAtOnceWhatDidNotHelp(t *testing.T) {
 	readsAlone(t, pool, src, o)
 }
 
-// A stream that was fast a moment ago is not held up by its connection: further ones
-// have to beat what it did, and here they cannot.
-func TestOpenGoesBackToOneStreamThatWasFasterBefore(t *testing.T) {
-	t.Parallel()
-	pool := NewPool(Limits{})
-	pool.bestAlone(200<<20, time.Now().Add(time.Hour))
-	src := &slowSource{data: randomBytes(64 << 20), rate: 16 << 20}
-	r := Open(t.Context(), pool, src, src.desc(), 0, quick())
-	defer r.Close()
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		t.Fatal(err)
-	}
-	if n := src.opened.Load(); n < 3 || pool.quiet.Load() == 0 {
-		t.Errorf("%d connections, quiet until %d: it did not try, or did not go back", n, pool.quiet.Load())
-	}
-	idle(t, pool)
-}
-
 func TestBestAloneIsForgotten(t *testing.T) {
 	pool, now := NewPool(Limits{}), time.Unix(1000, 0)
 	for _, step := range []struct {
