@@ -91,36 +91,50 @@ func pulled(t testing.TB, ref registry.Reference, dir string) {
 func TestPushGoesOnAfterFaults(t *testing.T) {
 	t.Parallel()
 	const patch, put = http.MethodPatch, http.MethodPut
+	// The first session is lost at the end, and the second one cut at each sixth of the file.
+	lostAndCut := []servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Status: 404, Times: 1}}
+	for range 6 {
+		lostAndCut = append(lostAndCut, servertest.Fault{Method: patch, Skip: 1, CutBody: 3 << 20, Times: 1})
+	}
 	for name, c := range map[string]struct {
 		faults []servertest.Fault
 		most   float64 // of the size, in bytes sent
 		retry  bool
 	}{
-		"none":                  {nil, 1.01, false},
-		"cut on the way":        {[]servertest.Fault{{Method: patch, CutBody: 12 << 20, Times: 1}, {Method: patch, CutBody: 5 << 20, Times: 1}}, 1.1, true},
-		"cut at once":           {[]servertest.Fault{{Method: patch, CutBody: 1, Times: 1}}, 1.35, true},
-		"overloaded":            {[]servertest.Fault{{Method: patch, Status: 429, Times: 1, Header: http.Header{"Retry-After": {"1"}}}}, 2.01, true},
-		"unavailable":           {[]servertest.Fault{{Method: patch, Status: 503, Times: 1}}, 2.01, true},
-		"answer lost":           {[]servertest.Fault{{Method: patch, Cut: true, Times: 1}}, 1.1, true},
-		"commit lost":           {[]servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Cut: true, Times: 1}}, 1.1, false},
-		"commit refused once":   {[]servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Status: 503, Times: 1}}, 1.1, true},
-		"status not told":       {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: http.MethodGet, Path: "/blobs/uploads/", Status: 404, Times: 1}}, 1.35, true},
-		"status without range":  {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: http.MethodGet, Path: "/blobs/uploads/", Header: http.Header{"Range": nil}, Times: 1}}, 1.35, true},
-		"status ahead of us":    {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: http.MethodGet, Path: "/blobs/uploads/", Header: http.Header{"Range": {"0-99999999"}}, Times: 1}}, 1.35, true},
-		"status of other bytes": {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: http.MethodGet, Path: "/blobs/uploads/", Header: http.Header{"Range": {"0-999999"}}, Times: 1}}, 1.24, true},
-		"session lost":          {[]servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Status: 404, Times: 1}}, 2.01, true},
-		"no chunks: 404":        {[]servertest.Fault{{Method: patch, Status: 404}}, 2.01, false},
-		"no chunks: 405":        {[]servertest.Fault{{Method: patch, Status: 405}}, 2.01, false},
-		"no chunks: 416":        {[]servertest.Fault{{Method: patch, Status: 416}}, 2.01, false},
-		"answer without range":  {[]servertest.Fault{{Method: patch, Header: http.Header{"Range": nil}}}, 1.01, false},
+		"none":                    {nil, 1.01, false},
+		"cut on the way":          {[]servertest.Fault{{Method: patch, CutBody: 12 << 20, Times: 1}, {Method: patch, CutBody: 5 << 20, Times: 1}}, 1.1, true},
+		"cut at once":             {[]servertest.Fault{{Method: patch, CutBody: 1, Times: 1}}, 1.35, true},
+		"overloaded":              {[]servertest.Fault{{Method: patch, Status: 429, Times: 1, Header: http.Header{"Retry-After": {"1"}}}}, 2.01, true},
+		"unavailable":             {[]servertest.Fault{{Method: patch, Status: 503, Times: 1}}, 2.01, true},
+		"overloaded for long":     {[]servertest.Fault{{Method: patch, Status: 429, Times: 5}}, 6.01, true},
+		"commit put off for long": {[]servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Status: 503, Times: 5}}, 1.1, true},
+		"commit refused in step":  {[]servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Status: 400, Times: 1}}, 2.01, true},
+		"refused in step":         {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: patch, Skip: 1, Status: 409, Times: 1}}, 2.1, true},
+		"lost, and cut often":     {lostAndCut, 2.2, true},
+		"answer lost":             {[]servertest.Fault{{Method: patch, Cut: true, Times: 1}}, 1.1, true},
+		"commit lost":             {[]servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Cut: true, Times: 1}}, 1.1, false},
+		"commit refused once":     {[]servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Status: 503, Times: 1}}, 1.1, true},
+		"status not told":         {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: http.MethodGet, Path: "/blobs/uploads/", Status: 404, Times: 1}}, 1.35, true},
+		"status without range":    {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: http.MethodGet, Path: "/blobs/uploads/", Header: http.Header{"Range": nil}, Times: 1}}, 1.35, true},
+		"status ahead of us":      {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: http.MethodGet, Path: "/blobs/uploads/", Header: http.Header{"Range": {"0-99999999"}}, Times: 1}}, 1.35, true},
+		"status of other bytes":   {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: http.MethodGet, Path: "/blobs/uploads/", Header: http.Header{"Range": {"0-999999"}}, Times: 2}}, 1.24, true},
+		"session lost":            {[]servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Status: 404, Times: 1}}, 2.01, true},
+		"no chunks: 404":          {[]servertest.Fault{{Method: patch, Status: 404}}, 2.01, false},
+		"no chunks: 405":          {[]servertest.Fault{{Method: patch, Status: 405}}, 2.01, false},
+		"no chunks: 416":          {[]servertest.Fault{{Method: patch, Status: 416}}, 2.01, false},
+		"answer without range":    {[]servertest.Fault{{Method: patch, Header: http.Header{"Range": nil}}}, 1.01, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if strings.HasSuffix(name, "for long") {
+				t.Parallel() // it waits most of the time
+			}
 			onBothRegistries(t, func(t *testing.T, host string) {
 				ref, dir, proxy := refTo(t, host, "v1"), largeModel(t, 7), servertest.FaultProxy(t, host)
 				for _, f := range c.faults {
 					proxy.Fail(f)
 				}
-				got := mustPush(t, newClient(t), via(proxy, ref), dir, nil)
+				patient := func(o *aegis.Options) { o.RetryBudget = 2 * time.Minute }
+				got := mustPush(t, newClient(t, patient), via(proxy, ref), dir, nil)
 				if sent := float64(proxy.Received()) / largeFile; sent < 1 || sent > c.most {
 					t.Errorf("%.3f times the size was sent, want at most %.3f", sent, c.most)
 				}
@@ -154,11 +168,18 @@ func TestPushDoesNotCountTheTimeInWhichBytesFlow(t *testing.T) {
 // A proxy in front of a registry may take no request as large as a model.
 func TestPushSendsPiecesWhereRequestsAreBounded(t *testing.T) {
 	t.Parallel()
-	const size, most = 80 << 20, 33 << 20
+	const size, mib = 80 << 20, 1 << 20
 	for name, c := range map[string]struct {
-		least string
-		fails bool
-	}{"free": {}, "32 MiB": {least: "33554432"}, "40 MiB": {least: "41943040", fails: true}} {
+		most, piece int64
+		least       string
+		fails       bool
+	}{
+		"free":     {most: 33 * mib, piece: 32 * mib},
+		"32 MiB":   {most: 33 * mib, piece: 32 * mib, least: "33554432"},
+		"40 MiB":   {most: 33 * mib, least: "41943040", fails: true},
+		"smallest": {most: 5 * mib, piece: 4 * mib},
+		"too few":  {most: 3 * mib, fails: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			host, storage := servertest.Distribution(t)
 			ref, dir, proxy := refTo(t, host, "v1"), sparse(t, size), servertest.FaultProxy(t, host)
@@ -170,7 +191,7 @@ func TestPushSendsPiecesWhereRequestsAreBounded(t *testing.T) {
 				if r.Method != http.MethodPatch {
 					return false
 				}
-				if r.ContentLength > most {
+				if r.ContentLength > c.most {
 					_, _ = io.Copy(io.Discard, r.Body)
 					w.WriteHeader(http.StatusRequestEntityTooLarge)
 					return true
@@ -184,7 +205,7 @@ func TestPushSendsPiecesWhereRequestsAreBounded(t *testing.T) {
 				noTrace(t, ref, dir)
 			} else if err != nil {
 				t.Fatal(err)
-			} else if len(taken) != 3 || taken[0] != 32<<20 || taken[2] != 16<<20 {
+			} else if n := (size + c.piece - 1) / c.piece; int64(len(taken)) != n || taken[0] != c.piece || taken[n-1] != size-(n-1)*c.piece {
 				t.Errorf("pieces of %d bytes", taken)
 			} else {
 				pulled(t, ref, dir)
@@ -209,6 +230,7 @@ func TestFailedPushLeavesNothing(t *testing.T) {
 		"a long wait":        {servertest.Fault{Method: http.MethodPatch, Status: 429, Header: http.Header{"Retry-After": {"3600"}}}, registry.RateLimited},
 		"always cut":         {servertest.Fault{Method: http.MethodPatch, CutBody: 1 << 20}, registry.Unreachable},
 		"commit denied":      {servertest.Fault{Method: http.MethodPut, Path: "/blobs/uploads/", Skip: 1, Status: 403}, registry.Denied},
+		"commit refused":     {servertest.Fault{Method: http.MethodPut, Path: "/blobs/uploads/", Skip: 1, Status: 400}, registry.Refused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			host, storage := servertest.Distribution(t)
@@ -231,6 +253,10 @@ func TestFailedPushLeavesNothing(t *testing.T) {
 			noTrace(t, ref, dir)
 			if left := uploads(t, storage); len(left) > 0 {
 				t.Errorf("sessions are left: %q", left)
+			}
+			// A refusal of what was sent whole is final when it comes again.
+			if sent := float64(proxy.Received()) / largeFile; name == "commit refused" && sent > 2.01 {
+				t.Errorf("%.3f times the size was sent", sent)
 			}
 		})
 	}

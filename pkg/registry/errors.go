@@ -133,6 +133,9 @@ func (e *Error) Retryable() bool {
 // RetryAfter is how long the registry asked to wait; zero when it did not.
 func (e *Error) RetryAfter() time.Duration { return e.retryAfter }
 
+// Answered reports whether the registry itself said so, and no connection broke.
+func (e *Error) Answered() bool { return e.Status != 0 }
+
 // Retryable reports whether err is, or wraps, an *Error that may pass.
 func Retryable(err error) bool {
 	var e *Error

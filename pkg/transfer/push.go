@@ -47,9 +47,9 @@ var (
 	// ErrLost means that a session cannot go on: it is gone, or no longer holds
 	// what was sent. Another one can begin.
 	ErrLost = errors.New("the upload has to begin anew")
-	// ErrOutOfStep means that a server may hold another number of bytes than it was
-	// asked to go on from.
-	ErrOutOfStep = errors.New("the server is at another offset of the upload")
+	// ErrOutOfStep means that a server refuses to go on, as one does that holds another
+	// number of bytes than it is asked to go on from.
+	ErrOutOfStep = errors.New("the server does not go on with the upload")
 	// ErrUnsupported means that a server takes no blob whose digest it is not told
 	// beforehand.
 	ErrUnsupported = errors.New("the server does not take uploads in this form")
@@ -69,8 +69,17 @@ type File interface {
 }
 
 const (
-	// maxRestarts bounds how often a blob is sent from its beginning again.
+	// maxRestarts bounds how often a blob is sent from its beginning again, and
+	// maxRefusals how often all of it is refused at the end.
 	maxRestarts = 4
+	maxRefusals = 2
+	// maxInVain is how many bytes may be sent of which nothing arrives, if that is more
+	// than maxRestarts times the blob: the budget does not count the time they take.
+	maxInVain = 512 << 20
+	// settlePause is how long a server has to take in what was on the way, settleTries
+	// how often.
+	settlePause = 100 * time.Millisecond
+	settleTries = 20
 	// smallPiece is what is tried where a whole file is too large for one request,
 	// as behind many a proxy; half of it and so on after that, to leastPiece.
 	smallPiece = 64 << 20
@@ -128,9 +137,7 @@ func Push(ctx context.Context, dst Destination, f File, o PushOptions) (Pushed, 
 	cancel(context.Canceled)
 	p.ahead.wait()
 	p.front.close()
-	if p.session != nil {
-		p.session.Cancel(ctx)
-	}
+	p.giveUp(ctx)
 	return done, err
 }
 
@@ -147,14 +154,19 @@ type push struct {
 	// since0 is when it all began, moved0 what the pool had moved then.
 	since0 time.Time
 	moved0 int64
-	// since is when the time without progress began, tries the tries in it, best
-	// the most bytes that the server has held.
-	since    time.Time
-	tries    int
-	best     int64
-	from     int64 // where the latest request went on
+	// since is when the time without progress began, tries the tries in it, and best
+	// the most bytes that the server has held in this session. cuts are the tries that
+	// nothing arrived of before the connection broke, and inVain what all of them sent.
+	since  time.Time
+	tries  int
+	best   int64
+	cuts   int
+	inVain int64
+	// from is where the latest request went on, and flowed whether it sent anything.
+	from     int64
+	flowed   bool
 	restarts int
-	flowed   bool // whether the latest request had sent anything
+	refusals int // of all, at the end
 }
 
 func (p *push) run(ctx context.Context) (Pushed, error) {
@@ -251,15 +263,18 @@ func (p *push) send(ctx context.Context, offset, n int64) error {
 // commit names the digest. An answer that got lost leaves the blob in its place
 // and the session gone.
 func (p *push) commit(ctx context.Context, d digest.Digest) error {
-	p.from = p.file.Size()
+	p.from, p.flowed = p.file.Size(), false
 	err := p.session.Commit(ctx, d)
 	if err == nil || ctx.Err() != nil || !(errors.Is(err, ErrLost) || errors.Is(err, ErrOutOfStep) || p.o.Retryable(err)) {
 		return err
 	}
-	if there, asked := p.dst.Has(ctx, d, p.file.Size()); asked == nil && there {
-		return nil
+	if there, asked := p.dst.Has(ctx, d, p.file.Size()); asked != nil || !there {
+		return err
 	}
-	return err
+	if errors.Is(err, ErrOutOfStep) {
+		p.giveUp(ctx) // it is somebody else's
+	}
+	return nil
 }
 
 // recover waits and finds out where to go on, or returns the error to end with.
@@ -283,7 +298,9 @@ func (p *push) recover(ctx context.Context, err error) error {
 	if p.session == nil {
 		return nil
 	}
-	held, asked := p.session.Received(ctx)
+	var answers interface{ Answered() bool }
+	broken := !errors.As(err, &answers) || !answers.Answered()
+	held, asked := p.received(ctx, broken || errors.Is(err, ErrOutOfStep))
 	switch {
 	case asked != nil && ctx.Err() != nil:
 		return asked
@@ -295,20 +312,46 @@ func (p *push) recover(ctx context.Context, err error) error {
 	case held == p.from && errors.Is(err, ErrOutOfStep):
 		// It is not the offset that it does not like. Else it was still taking in what
 		// an earlier request had sent before that broke.
+		if held == p.file.Size() {
+			if p.refusals++; p.refusals == maxRefusals {
+				return err
+			}
+		}
 		return p.restart(ctx, err)
 	}
-	if p.flowed && held <= p.best {
-		// Nothing of what was sent has arrived: as good as begun anew.
-		if p.restarts++; p.restarts > maxRestarts {
+	if p.flowed && held <= p.from {
+		if p.inVain += p.front.at() - held; p.inVain > max(maxInVain, maxRestarts*p.file.Size()) {
 			return err
 		}
-		if next := p.half(); p.restarts > 1 && next > 0 {
+		if broken {
 			// A refusal of long requests can be lost in the reset that follows it.
-			p.piece = next
+			if p.cuts++; p.cuts > 1 {
+				p.piece = cmp.Or(p.half(), p.piece)
+			}
 		}
 	}
 	p.progress(held)
 	return p.moveTo(held)
+}
+
+// received asks how many bytes the server holds, and when that may move until two answers
+// agree: after a connection broke it may still take in what was on the way, and would
+// refuse what comes from an offset that has passed.
+func (p *push) received(ctx context.Context, moves bool) (int64, error) {
+	held, err := p.session.Received(ctx)
+	for range settleTries {
+		if err != nil || !moves || held >= p.front.at() {
+			break
+		}
+		if err := p.o.Sleep(ctx, settlePause); err != nil {
+			return 0, err
+		}
+		before := held
+		if held, err = p.session.Received(ctx); held == before {
+			break
+		}
+	}
+	return held, err
 }
 
 // moveTo goes on at an offset that was sent before.
@@ -331,7 +374,7 @@ func (p *push) moved(n int64) {
 
 func (p *push) progress(held int64) {
 	if held > p.best {
-		p.best, p.since, p.tries = held, p.o.Now(), 0
+		p.best, p.since, p.tries, p.cuts, p.inVain = held, p.o.Now(), 0, 0, 0
 	}
 }
 
@@ -340,11 +383,16 @@ func (p *push) restart(ctx context.Context, err error) error {
 	if p.restarts++; p.restarts > maxRestarts {
 		return err
 	}
+	p.giveUp(ctx)
+	return nil
+}
+
+// giveUp ends the session without the blob.
+func (p *push) giveUp(ctx context.Context) {
 	if p.session != nil {
 		p.session.Cancel(ctx)
-		p.session = nil
 	}
-	return nil
+	p.session, p.best = nil, 0
 }
 
 // smaller begins anew with smaller requests.
@@ -354,7 +402,8 @@ func (p *push) smaller(ctx context.Context, err error) error {
 		return err
 	}
 	p.piece = next
-	return p.restart(ctx, err)
+	p.giveUp(ctx)
+	return nil
 }
 
 // half is the next smaller size of a request, zero where there is none.
