@@ -87,12 +87,18 @@ func pulled(t testing.TB, ref registry.Reference, dir string) {
 	sameModel(t, dir, dst)
 }
 
+// refusedCommit answers the PUT that ends the large file of largeModel, so many times,
+// or always for zero. The small file's comes before it.
+func refusedCommit(status, times int) servertest.Fault {
+	return servertest.Fault{Method: http.MethodPut, Path: "/blobs/uploads/", Skip: 1, Status: status, Times: times}
+}
+
 // A push survives what happens to its requests, and sends little twice.
 func TestPushGoesOnAfterFaults(t *testing.T) {
 	t.Parallel()
 	const patch, put = http.MethodPatch, http.MethodPut
 	// The first session is lost at the end, and the second one cut at each sixth of the file.
-	lostAndCut := []servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Status: 404, Times: 1}}
+	lostAndCut := []servertest.Fault{refusedCommit(404, 1)}
 	for range 6 {
 		lostAndCut = append(lostAndCut, servertest.Fault{Method: patch, Skip: 1, CutBody: 3 << 20, Times: 1})
 	}
@@ -107,18 +113,18 @@ func TestPushGoesOnAfterFaults(t *testing.T) {
 		"overloaded":              {[]servertest.Fault{{Method: patch, Status: 429, Times: 1, Header: http.Header{"Retry-After": {"1"}}}}, 2.01, true},
 		"unavailable":             {[]servertest.Fault{{Method: patch, Status: 503, Times: 1}}, 2.01, true},
 		"overloaded for long":     {[]servertest.Fault{{Method: patch, Status: 429, Times: 5}}, 6.01, true},
-		"commit put off for long": {[]servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Status: 503, Times: 5}}, 1.1, true},
-		"commit refused in step":  {[]servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Status: 400, Times: 1}}, 2.01, true},
+		"commit put off for long": {[]servertest.Fault{refusedCommit(503, 5)}, 1.1, true},
+		"commit refused in step":  {[]servertest.Fault{refusedCommit(400, 1)}, 2.01, true},
 		"refused in step":         {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: patch, Skip: 1, Status: 409, Times: 1}}, 2.1, true},
 		"lost, and cut often":     {lostAndCut, 2.2, true},
 		"answer lost":             {[]servertest.Fault{{Method: patch, Cut: true, Times: 1}}, 1.1, true},
 		"commit lost":             {[]servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Cut: true, Times: 1}}, 1.1, false},
-		"commit refused once":     {[]servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Status: 503, Times: 1}}, 1.1, true},
+		"commit refused once":     {[]servertest.Fault{refusedCommit(503, 1)}, 1.1, true},
 		"status not told":         {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: http.MethodGet, Path: "/blobs/uploads/", Status: 404, Times: 1}}, 1.35, true},
 		"status without range":    {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: http.MethodGet, Path: "/blobs/uploads/", Header: http.Header{"Range": nil}, Times: 1}}, 1.35, true},
 		"status ahead of us":      {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: http.MethodGet, Path: "/blobs/uploads/", Header: http.Header{"Range": {"0-99999999"}}, Times: 1}}, 1.35, true},
 		"status of other bytes":   {[]servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: http.MethodGet, Path: "/blobs/uploads/", Header: http.Header{"Range": {"0-999999"}}, Times: 2}}, 1.24, true},
-		"session lost":            {[]servertest.Fault{{Method: put, Path: "/blobs/uploads/", Skip: 1, Status: 404, Times: 1}}, 2.01, true},
+		"session lost":            {[]servertest.Fault{refusedCommit(404, 1)}, 2.01, true},
 		"no chunks: 404":          {[]servertest.Fault{{Method: patch, Status: 404}}, 2.01, false},
 		"no chunks: 405":          {[]servertest.Fault{{Method: patch, Status: 405}}, 2.01, false},
 		"no chunks: 416":          {[]servertest.Fault{{Method: patch, Status: 416}}, 2.01, false},
@@ -229,8 +235,8 @@ func TestFailedPushLeavesNothing(t *testing.T) {
 		"always unavailable": {servertest.Fault{Method: http.MethodPatch, Status: 503}, registry.Unavailable},
 		"a long wait":        {servertest.Fault{Method: http.MethodPatch, Status: 429, Header: http.Header{"Retry-After": {"3600"}}}, registry.RateLimited},
 		"always cut":         {servertest.Fault{Method: http.MethodPatch, CutBody: 1 << 20}, registry.Unreachable},
-		"commit denied":      {servertest.Fault{Method: http.MethodPut, Path: "/blobs/uploads/", Skip: 1, Status: 403}, registry.Denied},
-		"commit refused":     {servertest.Fault{Method: http.MethodPut, Path: "/blobs/uploads/", Skip: 1, Status: 400}, registry.Refused},
+		"commit denied":      {refusedCommit(403, 0), registry.Denied},
+		"commit refused":     {refusedCommit(400, 0), registry.Refused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			host, storage := servertest.Distribution(t)

@@ -70,19 +70,20 @@ func uploadError(err error, first bool) error {
 	if !errors.As(err, &e) || e.Retryable() {
 		return err
 	}
+	var what error
 	switch e.Status {
 	case http.StatusRequestEntityTooLarge:
 		return fmt.Errorf("%w: %w", transfer.ErrPiece, err)
+	case http.StatusRequestedRangeNotSatisfiable, http.StatusBadRequest, http.StatusConflict:
+		what = transfer.ErrOutOfStep
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented, http.StatusLengthRequired,
-		http.StatusUnsupportedMediaType, http.StatusRequestedRangeNotSatisfiable, http.StatusBadRequest, http.StatusConflict:
-		if first {
-			return fmt.Errorf("%w: %w", transfer.ErrUnsupported, err)
-		}
-		switch e.Status {
-		case http.StatusRequestedRangeNotSatisfiable, http.StatusBadRequest, http.StatusConflict:
-			return fmt.Errorf("%w: %w", transfer.ErrOutOfStep, err)
-		}
-		return fmt.Errorf("%w: %w", transfer.ErrLost, err)
+		http.StatusUnsupportedMediaType:
+		what = transfer.ErrLost
+	default:
+		return err
 	}
-	return err
+	if first {
+		what = transfer.ErrUnsupported
+	}
+	return fmt.Errorf("%w: %w", what, err)
 }

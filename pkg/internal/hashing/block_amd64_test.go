@@ -68,13 +68,22 @@ func TestNarrowAndWideAgree(t *testing.T) {
 	}
 }
 
+// allBlocks are those that this processor can run.
+func allBlocks() map[string]func(a, b *[8]uint32, p, q *byte, n int) {
+	all := make(map[string]func(a, b *[8]uint32, p, q *byte, n int))
+	if canPair() {
+		all["narrow"] = blocksNarrow
+	}
+	if canWide() {
+		all["wide"] = blocksWide
+	}
+	return all
+}
+
 // What is measured to choose one of them.
 func BenchmarkBlocks(b *testing.B) {
 	p, q := text(1, 256<<10), text(2, 256<<10)
-	for name, blocks := range map[string]func(a, b *[8]uint32, p, q *byte, n int){"narrow": blocksNarrow, "wide": blocksWide} {
-		if name == "wide" && !canWide() || !canPair() {
-			continue
-		}
+	for name, blocks := range allBlocks() {
 		b.Run(name, func(b *testing.B) {
 			var x, y [8]uint32
 			b.SetBytes(int64(len(p) + len(q)))

@@ -33,40 +33,27 @@ func guarded(t *testing.T) []byte {
 // Neither reads a byte before its blocks or after them: what is there may be no memory.
 func TestBlocksKeepToTheirBlocks(t *testing.T) {
 	t.Parallel()
-	if !canPair() {
-		return // there are no such instructions, and nothing calls them
-	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	p, q := guarded(t), guarded(t)
 	copy(p, text(1, len(p)))
 	copy(q, text(2, len(q)))
-	for name, blocks := range map[string]func(a, b *[8]uint32, p, q *byte, n int){"narrow": blocksNarrow, "wide": blocksWide} {
-		if name == "wide" && !canWide() {
-			continue
-		}
+	for name, blocks := range allBlocks() {
 		for n := range len(p)/64 + 1 {
-			for _, atEnd := range []bool{false, true} {
-				reads(t, name, n, atEnd, func(a, b *[8]uint32) {
-					from := 0
-					if atEnd && n > 0 {
-						from = len(p) - 64*n
-					}
-					blocks(a, b, &p[from], &q[from], n)
-				})
+			// At the beginning of the page, and at its end.
+			for _, from := range []int{0, min(len(p)-64*n, len(p)-1)} {
+				var a, b [8]uint32
+				func() {
+					defer func() {
+						if r := recover(); r != nil {
+							t.Fatalf("%s of %d blocks from %d on: %v", name, n, from, r)
+						}
+					}()
+					blocks(&a, &b, &p[from], &q[from], n)
+				}()
+				if n > 0 && (a == [8]uint32{} || b == [8]uint32{}) {
+					t.Fatalf("%s of %d blocks from %d on did nothing", name, n, from)
+				}
 			}
 		}
-	}
-}
-
-func reads(t *testing.T, name string, n int, atEnd bool, hash func(a, b *[8]uint32)) {
-	t.Helper()
-	defer func() {
-		if r := recover(); r != nil {
-			t.Fatalf("%s of %d blocks, at the end of the page: %v: %v", name, n, atEnd, r)
-		}
-	}()
-	var a, b [8]uint32
-	if hash(&a, &b); n > 0 && (a == [8]uint32{} || b == [8]uint32{}) {
-		t.Fatalf("%s of %d blocks did nothing", name, n)
 	}
 }
