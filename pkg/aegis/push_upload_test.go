@@ -34,6 +34,16 @@ func largeModel(t testing.TB, seed uint64) string {
 	return dir
 }
 
+// loneFile has the large one alone, for tests of what is left behind: of a session whose
+// POST was interrupted nobody learns the name, and distribution can fail to remove one
+// whose PUT was.
+func loneFile(t testing.TB, seed uint64) string {
+	t.Helper()
+	dir := t.TempDir()
+	writeWeights(t, filepath.Join(dir, "model.bin"), seed, largeFile)
+	return dir
+}
+
 // uploads lists what is left of sessions in a storage of distribution. A state of
 // its hash it writes once more after it has removed a session that was cancelled.
 func uploads(t testing.TB, storage string) []string {
@@ -268,14 +278,11 @@ func TestFailedPushLeavesNothing(t *testing.T) {
 	}
 }
 
-// What is interrupted cleans up behind itself. One file alone: of a session whose
-// POST was interrupted nobody learns the name.
+// What is interrupted cleans up behind itself.
 func TestInterruptedPushCancelsItsSession(t *testing.T) {
 	t.Parallel()
 	host, storage := servertest.Distribution(t)
-	ref, proxy := refTo(t, host, "v1"), servertest.FaultProxy(t, host)
-	dir := t.TempDir()
-	writeWeights(t, filepath.Join(dir, "model.bin"), 9, largeFile)
+	ref, dir, proxy := refTo(t, host, "v1"), loneFile(t, 9), servertest.FaultProxy(t, host)
 	ctx, interrupt := context.WithCancel(t.Context())
 	proxy.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPatch {
@@ -308,7 +315,7 @@ func TestPushRefusesAFileThatChangesWhileItIsSent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			host, storage := servertest.Distribution(t)
-			ref, dir, proxy := refTo(t, host, "v1"), largeModel(t, 10), servertest.FaultProxy(t, host)
+			ref, dir, proxy := refTo(t, host, "v1"), loneFile(t, 10), servertest.FaultProxy(t, host)
 			file := filepath.Join(dir, "model.bin")
 			before := blobOf(t, dir, "model.bin")
 			proxy.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
