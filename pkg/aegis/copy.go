@@ -11,6 +11,7 @@ import (
 
 	"github.com/aegis-oci/aegis-oci/pkg/layout"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
+	"github.com/aegis-oci/aegis-oci/pkg/transfer"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
@@ -160,5 +161,7 @@ func (c *Client) copyDestination(o CopyOptions) (Repository, error) {
 	if o.Into != nil {
 		d.registry = o.Into
 	}
+	// What is sent must not look like what is fetched, and would in one pool.
+	d.pool = transfer.NewPool(transfer.Limits{})
 	return d.open(o.To)
 }

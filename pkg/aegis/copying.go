@@ -166,8 +166,8 @@ func (cp *copying) blob(ctx context.Context, desc ocispec.Descriptor) error {
 	defer cp.c.done(name)
 	m := &meter{name: name, progress: cp.c.opts.Progress}
 	for {
-		sent, err := cp.dst.PushBlob(ctx, desc, func() (io.ReadCloser, error) {
-			return m.open(func() (io.ReadCloser, error) { return cp.src.Fetch(ctx, desc, 0) })
+		sent, err := cp.dst.PushBlob(ctx, desc, func(offset int64) (io.ReadCloser, error) {
+			return m.open(offset, func() (io.ReadCloser, error) { return cp.fetch(ctx, desc, offset) })
 		})
 		if sent {
 			cp.copied.Add(desc.Size)
@@ -179,6 +179,20 @@ func (cp *copying) blob(ctx context.Context, desc ocispec.Descriptor) error {
 			return err
 		}
 	}
+}
+
+// fetch opens a blob of the source. One on this machine is read at the rate that it is
+// to be sent at.
+func (cp *copying) fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	rc, err := cp.src.Fetch(ctx, desc, offset)
+	if err != nil {
+		return nil, err
+	}
+	_, from := cp.src.(registryRepository)
+	if _, to := cp.dst.(registryRepository); to && !from {
+		return cp.c.throttle.Reader(ctx, rc), nil
+	}
+	return rc, nil
 }
 
 // sourceFault says of content that turned out wrong on its way that it is the

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	modelspec "github.com/modelpack/model-spec/specs-go/v1"
 
@@ -181,23 +182,35 @@ func (c *Client) done(name string) {
 	}
 }
 
-// meter reports what is read of one blob.
+// meter reports what is read of one blob. A nil progress hears nothing.
 type meter struct {
 	name     string
 	progress model.Progress
-	counted  int64
+
+	mu      sync.Mutex
+	counted int64
+	latest  *meteredReader // the only one that counts
 }
 
-// open opens the blob from its start. When it is sent again, what was counted is
-// taken back.
-func (m *meter) open(open func() (io.ReadCloser, error)) (io.ReadCloser, error) {
+// open opens the blob at an offset. What was counted beyond it is taken back, for it is
+// sent again.
+func (m *meter) open(offset int64, open func() (io.ReadCloser, error)) (io.ReadCloser, error) {
 	rc, err := open()
 	if err != nil || m.progress == nil {
 		return rc, err
 	}
-	m.progress.Add(m.name, -m.counted)
-	m.counted = 0
-	return &meteredReader{ReadCloser: rc, meter: m}, nil
+	r := &meteredReader{ReadCloser: rc, meter: m}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.latest = r
+	m.add(offset - m.counted)
+	return r, nil
+}
+
+// add counts n bytes. The caller holds m.mu.
+func (m *meter) add(n int64) {
+	m.counted += n
+	m.progress.Add(m.name, n)
 }
 
 type meteredReader struct {
@@ -207,7 +220,10 @@ type meteredReader struct {
 
 func (r *meteredReader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
-	r.meter.counted += int64(n)
-	r.meter.progress.Add(r.meter.name, int64(n))
+	r.meter.mu.Lock()
+	defer r.meter.mu.Unlock()
+	if r.meter.latest == r {
+		r.meter.add(int64(n))
+	}
 	return n, err
 }

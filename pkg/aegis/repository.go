@@ -17,6 +17,7 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/transfer"
 )
 
 // Reference is a registry.Reference or a layout.Reference.
@@ -58,8 +59,9 @@ type Repository interface {
 	FetchBlob(ctx context.Context, desc ocispec.Descriptor, limit int64) ([]byte, error)
 
 	// BlobExists, and PushBlob, which commits only what has the descriptor's digest.
+	// open opens the content at an offset.
 	BlobExists(ctx context.Context, desc ocispec.Descriptor) (bool, error)
-	PushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) (bool, error)
+	PushBlob(ctx context.Context, desc ocispec.Descriptor, open func(offset int64) (io.ReadCloser, error)) (bool, error)
 	// Put stores a manifest by its digest, Mark gives it a tag.
 	Put(ctx context.Context, mediaType string, manifest []byte) (Pinned, error)
 	Mark(ctx context.Context, p Pinned, tag string) error
@@ -138,6 +140,24 @@ func (r registryRepository) Doubt(desc ocispec.Descriptor, whole bool) bool {
 	return r.Repository.Doubt(desc.Digest, whole)
 }
 
+// PushBlob sends what is large in a session, which can be resumed, where the registry
+// has such.
+func (r registryRepository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open func(offset int64) (io.ReadCloser, error)) (bool, error) {
+	if desc.Size > hashFirst && !r.UploadRules().Whole {
+		there, err := r.BlobExists(ctx, desc)
+		if err != nil || there {
+			return false, err
+		}
+		source := &relay{desc: desc, open: open}
+		defer source.Close() //nolint:errcheck // only read
+		done, err := r.c.send(ctx, &blobs{repo: r.Repository, name: desc.Digest.String()}, source, transfer.PushOptions{Digest: desc.Digest})
+		if !errors.Is(err, transfer.ErrUnsupported) {
+			return done.Sent, err
+		}
+	}
+	return r.Repository.PushBlob(ctx, desc, func() (io.ReadCloser, error) { return open(0) })
+}
+
 func (r registryRepository) Put(ctx context.Context, mediaType string, manifest []byte) (Pinned, error) {
 	p, err := r.PushManifest(ctx, mediaType, manifest)
 	if err != nil {
@@ -182,6 +202,10 @@ func (l layoutRepository) Fetch(ctx context.Context, desc ocispec.Descriptor, of
 		return nil, &model.ContentError{Path: "the layer", Want: desc.Digest, Reason: e.Detail}
 	}
 	return rc, err
+}
+
+func (l layoutRepository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open func(offset int64) (io.ReadCloser, error)) (bool, error) {
+	return l.Layout.PushBlob(ctx, desc, func() (io.ReadCloser, error) { return open(0) })
 }
 
 func (l layoutRepository) Put(ctx context.Context, mediaType string, manifest []byte) (Pinned, error) {

@@ -244,8 +244,8 @@ func signatureMade(a signature.Attachment, manifest digest.Digest) SignatureMade
 }
 
 func pushBytes(ctx context.Context, repo Repository, desc ocispec.Descriptor, content []byte) error {
-	_, err := repo.PushBlob(ctx, desc, func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(content)), nil
+	_, err := repo.PushBlob(ctx, desc, func(offset int64) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(content[offset:])), nil
 	})
 	return err
 }

@@ -41,9 +41,6 @@ type uploading struct {
 	digests []digest.Digest // each written once, by the goroutine of its file
 	sent    atomic.Int64
 	pace    transfer.Pace
-	// whole is set once the registry needs digests beforehand.
-	whole atomic.Bool
-
 	mu      sync.Mutex
 	claimed map[digest.Digest]bool
 }
@@ -55,7 +52,6 @@ func (c *Client) upload(ctx context.Context, repo *registry.Repository, draft *m
 	u := &uploading{c: c, repo: repo, draft: draft, files: draft.Files(), o: o, claimed: make(map[digest.Digest]bool)}
 	u.digests = make([]digest.Digest, len(u.files))
 	u.cache = newRemembered(c, o.Cache, repo.Name(), began)
-	u.whole.Store(repo.UploadRules().Whole || len(o.MountFrom) > 0)
 	var total int64
 	for _, f := range u.files {
 		total += f.Size
@@ -69,7 +65,7 @@ func (c *Client) upload(ctx context.Context, repo *registry.Repository, draft *m
 		return nil, 0, err
 	}
 	config := packed.Blobs()[0]
-	if err := u.known(ctx, config.Descriptor, nil, config.Open); err != nil {
+	if err := u.known(config.Descriptor, func() error { return u.whole(ctx, config.Descriptor, config.Open) }); err != nil {
 		return nil, 0, fmt.Errorf("push the config: %w", err)
 	}
 	u.cache.trim()
@@ -140,12 +136,11 @@ func (u *uploading) place(ctx context.Context, i int, src *model.Source, e diges
 		}
 	}
 	// A file that seems to be there is read, which is less than to send it.
-	if !there && src.Size() > hashFirst && !u.whole.Load() {
-		d, err := u.stream(ctx, i, src, begun)
+	if !there && u.inSession(src) && len(u.o.MountFrom) == 0 {
+		d, err := u.stream(ctx, i, src, begun, "")
 		if !errors.Is(err, transfer.ErrUnsupported) {
 			return d, err
 		}
-		u.whole.Store(true)
 	} else if begun != nil {
 		begun.Cancel(ctx)
 	}
@@ -157,9 +152,38 @@ func (u *uploading) place(ctx context.Context, i int, src *model.Source, e diges
 	if err != nil || there && d == e.Digest {
 		return d, err
 	}
+	return d, u.known(u.descriptor(i, d), func() error { return u.hashed(ctx, i, src, d) })
+}
+
+// inSession reports whether a file is sent in a session, which can be resumed.
+func (u *uploading) inSession(src *model.Source) bool {
+	return src.Size() > hashFirst && !u.repo.UploadRules().Whole
+}
+
+// hashed sends file i, whose digest is known, unless it is there or can be mounted.
+func (u *uploading) hashed(ctx context.Context, i int, src *model.Source, d digest.Digest) error {
+	desc := u.descriptor(i, d)
+	inSession := u.inSession(src)
+	if inSession || len(u.o.MountFrom) > 0 {
+		from := make([]string, len(u.o.MountFrom))
+		for i, name := range u.o.MountFrom {
+			from[i] = u.o.Ref.Registry + "/" + name
+		}
+		there, begun, err := u.there(ctx, desc, from)
+		if err != nil || there {
+			return err
+		}
+		if inSession {
+			if _, err = u.stream(ctx, i, src, begun, d); !errors.Is(err, transfer.ErrUnsupported) {
+				return err
+			}
+		} else if begun != nil {
+			begun.Cancel(ctx)
+		}
+	}
 	m := &meter{name: u.files[i].Path, progress: u.c.opts.Progress}
-	return d, u.known(ctx, u.descriptor(i, d), u.o.MountFrom, func() (io.ReadCloser, error) {
-		rc, err := m.open(func() (io.ReadCloser, error) { return src.Open(0) })
+	return u.whole(ctx, desc, func() (io.ReadCloser, error) {
+		rc, err := m.open(0, func() (io.ReadCloser, error) { return src.Open(0) })
 		if err != nil {
 			return nil, err
 		}
@@ -200,9 +224,8 @@ func (u *uploading) there(ctx context.Context, desc ocispec.Descriptor, reposito
 	return false, begun, nil
 }
 
-// known sends a blob of known digest, once for all files that have its content,
-// unless it is there or can be mounted.
-func (u *uploading) known(ctx context.Context, desc ocispec.Descriptor, mountFrom []string, open func() (io.ReadCloser, error)) error {
+// known has a blob of known digest sent once for all files that have its content.
+func (u *uploading) known(desc ocispec.Descriptor, send func() error) error {
 	u.mu.Lock()
 	again := u.claimed[desc.Digest]
 	u.claimed[desc.Digest] = true
@@ -210,19 +233,11 @@ func (u *uploading) known(ctx context.Context, desc ocispec.Descriptor, mountFro
 	if again {
 		return nil
 	}
-	if len(mountFrom) > 0 {
-		full := make([]string, len(mountFrom))
-		for i, from := range mountFrom {
-			full[i] = u.o.Ref.Registry + "/" + from
-		}
-		there, begun, err := u.there(ctx, desc, full)
-		if begun != nil {
-			begun.Cancel(ctx)
-		}
-		if err != nil || there {
-			return err
-		}
-	}
+	return send()
+}
+
+// whole sends a blob in one request unless it is there.
+func (u *uploading) whole(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
 	uploaded, err := u.repo.PushBlob(ctx, desc, open)
 	if uploaded {
 		u.sent.Add(desc.Size)
@@ -230,19 +245,14 @@ func (u *uploading) known(ctx context.Context, desc ocispec.Descriptor, mountFro
 	return err
 }
 
-// stream hashes file i while it is sent, in the session that was begun, if any.
-func (u *uploading) stream(ctx context.Context, i int, src *model.Source, begun *registry.Upload) (digest.Digest, error) {
-	o := transfer.PushOptions{
-		Options: transfer.Options{
-			Budget: u.c.opts.RetryBudget, Retryable: registry.Retryable, Logger: u.c.opts.Logger, Now: u.c.opts.Now,
-			OnRetry: func(error) { u.repo.CountRetry() },
-		},
-		Piece: u.repo.UploadRules().Piece, Throttle: u.c.throttle, Pool: u.c.pool, Pace: &u.pace,
-	}
+// stream hashes file i while it is sent, in the session that was begun, if any. Where
+// its digest is known, no other is committed.
+func (u *uploading) stream(ctx context.Context, i int, src *model.Source, begun *registry.Upload, known digest.Digest) (digest.Digest, error) {
+	o := transfer.PushOptions{Digest: known, Throttle: u.c.throttle, Pace: &u.pace}
 	if p := u.c.opts.Progress; p != nil {
 		o.Moved = func(n int64) { p.Add(u.files[i].Path, n) }
 	}
-	done, err := transfer.Push(ctx, &blobs{repo: u.repo, name: u.files[i].Path, begun: begun}, src, o)
+	done, err := u.c.send(ctx, &blobs{repo: u.repo, name: u.files[i].Path, begun: begun}, src, o)
 	if err != nil {
 		return "", err
 	}

@@ -40,6 +40,25 @@ func (b *blobs) Has(ctx context.Context, d digest.Digest, size int64) (bool, err
 	return b.repo.BlobExists(ctx, ocispec.Descriptor{Digest: d, Size: size})
 }
 
+// send sends f to b in a session. An error that is transfer.ErrUnsupported says that the
+// registry has to be sent all in one request, whose digest is known; it is remembered.
+func (c *Client) send(ctx context.Context, b *blobs, f transfer.File, o transfer.PushOptions) (transfer.Pushed, error) {
+	o.Options = transfer.Options{
+		Budget: c.opts.RetryBudget, Retryable: registry.Retryable, Logger: c.opts.Logger, Now: c.opts.Now,
+		OnRetry: func(error) { b.repo.CountRetry() },
+	}
+	o.Piece, o.Pool = b.repo.UploadRules().Piece, c.pool
+	done, err := transfer.Push(ctx, b, f, o)
+	var other *transfer.DigestError
+	switch {
+	case errors.Is(err, transfer.ErrUnsupported):
+		b.repo.WantsWhole()
+	case errors.As(err, &other):
+		err = &registry.ChangedError{Reference: b.repo.Name() + "@" + other.Want.String(), Reason: fmt.Sprintf("its digest is %s now", other.Got)}
+	}
+	return done, err
+}
+
 // session says in package transfer's words what a registry's errors mean.
 type session struct {
 	*registry.Upload

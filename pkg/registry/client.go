@@ -143,8 +143,10 @@ type Repository struct {
 
 	// elsewhere holds, by digest, the URL that a blob's range was redirected to.
 	elsewhere sync.Map
-	requests  atomic.Int64
-	retries   atomic.Int64
+	// whole says that blobs have to be sent in one request.
+	whole    atomic.Bool
+	requests atomic.Int64
+	retries  atomic.Int64
 }
 
 // Repository returns the repository of ref. It sends nothing.

@@ -217,6 +217,13 @@ type UploadRules struct {
 	Piece int64
 }
 
-// UploadRules returns what is known of the registry's service. The rest shows when
-// it is tried.
-func (r *Repository) UploadRules() UploadRules { return uploadRules(r.ref.Registry) }
+// UploadRules returns what is known of the registry's service, and what WantsWhole said.
+// The rest shows when it is tried.
+func (r *Repository) UploadRules() UploadRules {
+	rules := uploadRules(r.ref.Registry)
+	rules.Whole = rules.Whole || r.whole.Load()
+	return rules
+}
+
+// WantsWhole notes that the registry refused an upload in the form of Upload.
+func (r *Repository) WantsWhole() { r.whole.Store(true) }

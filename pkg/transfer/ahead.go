@@ -49,7 +49,9 @@ type thereError struct{ digest digest.Digest }
 func (e *thereError) Error() string { return fmt.Sprintf("the blob %s is there already", e.digest) }
 
 func newAhead(ctx context.Context, cancel context.CancelCauseFunc, p *push) *ahead {
-	return &ahead{ctx: ctx, cancel: cancel, push: p}
+	a := &ahead{ctx: ctx, cancel: cancel, push: p}
+	a.begun.Store(p.o.Digest != "") // there is nothing to find out
+	return a
 }
 
 // found is the digest of the whole file, "" when it is not known yet.

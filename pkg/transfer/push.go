@@ -89,6 +89,9 @@ const (
 // PushOptions tune Push. The zero value is usable.
 type PushOptions struct {
 	Options // Stall has no meaning here
+	// Digest is the file's, where it is known: a file that has another one is not
+	// committed, and the error is a *DigestError. "" is one that is found out.
+	Digest digest.Digest
 	// Piece is the most bytes of one request. Zero is no bound.
 	Piece int64
 	// Throttle bounds the rate at which the file is sent; it may be nil.
@@ -106,6 +109,11 @@ type PushOptions struct {
 // is usable.
 type Pace = pacing.Pace
 
+// DigestError means that a file is not the one whose digest was known.
+type DigestError struct{ Got, Want digest.Digest }
+
+func (e *DigestError) Error() string { return fmt.Sprintf("its digest is %s, not %s", e.Got, e.Want) }
+
 // Pushed is a blob that is in its place.
 type Pushed struct {
 	Digest digest.Digest
@@ -115,9 +123,9 @@ type Pushed struct {
 
 // Push reads f once, hashes it while it is sent, and names the digest at the end.
 // A connection that breaks is resumed where the server says it stands; a session
-// that is lost is begun anew. While the network is much slower than the disk, a
-// second reader hashes ahead, and the upload ends when the blob proves to be
-// there. Nothing is committed when f changes. A session that is given up is
+// that is lost is begun anew. While the network is much slower than the disk, and the
+// digest is not known, a second reader hashes ahead, and the upload ends when the blob
+// proves to be there. Nothing is committed when f changes. A session that is given up is
 // cancelled.
 func Push(ctx context.Context, dst Destination, f File, o PushOptions) (Pushed, error) {
 	o.Options = o.withDefaults()
@@ -229,6 +237,9 @@ func (p *push) step(ctx context.Context) (digest.Digest, error) {
 		return "", p.front.fail(err)
 	}
 	d := p.front.digest()
+	if want := p.o.Digest; want != "" && want != d {
+		return "", p.front.fail(&DigestError{Got: d, Want: want})
+	}
 	if known := p.ahead.found(); known != "" && known != d {
 		return "", p.front.fail(fmt.Errorf("the file has two digests: %s when it was read ahead, %s when it was sent", known, d))
 	}
@@ -416,7 +427,10 @@ func (p *push) half() int64 {
 	if p.piece > 0 {
 		next = min(next, p.piece/2)
 	}
-	if next < least || p.file.Size() <= next {
+	for next >= max(1, p.file.Size()) {
+		next /= 2 // that was a request of the whole file
+	}
+	if next < least {
 		return 0
 	}
 	return next

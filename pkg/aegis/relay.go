@@ -1,0 +1,112 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package aegis
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/model"
+	"github.com/aegis-oci/aegis-oci/pkg/transfer"
+)
+
+// relay is a blob on its way from one place to another, as package transfer wants
+// what it sends. What one request has not read, the next one goes on with: a source is
+// not opened anew for each piece. It has to be closed.
+type relay struct {
+	desc ocispec.Descriptor
+	open func(offset int64) (io.ReadCloser, error)
+
+	mu   sync.Mutex
+	kept io.ReadCloser // stands at the offset at; nobody reads it
+	at   int64
+}
+
+var _ transfer.File = (*relay)(nil)
+
+func (r *relay) Size() int64 { return r.desc.Size }
+
+// Check has nothing to say: a blob does not change, and its digest is known.
+func (r *relay) Check() error { return nil }
+
+func (r *relay) Open(offset int64) (io.ReadCloser, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	body := r.kept
+	r.kept = nil
+	if body != nil && r.at != offset {
+		body.Close()
+		body = nil
+	}
+	if body == nil {
+		var err error
+		if body, err = r.open(offset); err != nil {
+			return nil, err
+		}
+	}
+	return &lease{relay: r, body: body, at: offset}, nil
+}
+
+// keep takes a body back.
+func (r *relay) keep(body io.ReadCloser, at int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var err error
+	if r.kept != nil {
+		err = r.kept.Close()
+	}
+	r.kept, r.at = body, at
+	return err
+}
+
+// Close gives up what is kept.
+func (r *relay) Close() error { return r.keep(nil, 0) }
+
+// lease is a relay's body while it is being read.
+type lease struct {
+	relay *relay
+	body  io.ReadCloser
+
+	reading sync.Mutex // held by Read
+	at      int64
+	failed  bool
+	closed  bool
+}
+
+func (l *lease) Read(p []byte) (int, error) {
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	if l.closed {
+		return 0, os.ErrClosed
+	}
+	n, err := l.body.Read(p)
+	if l.at += int64(n); err == io.EOF && l.at < l.relay.desc.Size {
+		// Of a source that says what is missing, this is not heard.
+		err = &model.ContentError{Path: "the layer", Want: l.relay.desc.Digest,
+			Reason: fmt.Sprintf("it is %d bytes shorter", l.relay.desc.Size-l.at)}
+	}
+	l.failed = err != nil
+	return n, err
+}
+
+// Close may come in the middle of a Read, which it ends.
+func (l *lease) Close() error {
+	if !l.reading.TryLock() {
+		return l.body.Close()
+	}
+	defer l.reading.Unlock()
+	switch {
+	case l.closed:
+		return nil
+	case l.failed:
+		l.closed = true
+		return l.body.Close()
+	}
+	l.closed = true
+	return l.relay.keep(l.body, l.at)
+}
