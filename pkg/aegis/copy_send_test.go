@@ -144,4 +144,3 @@ func TestPushWithAMountGoesOnAfterFaults(t *testing.T) {
 		pulled(t, ref, dir)
 	})
 }
-

@@ -81,15 +81,16 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 	if err != nil || there {
 		return false, err
 	}
-	var last *upload
+	var left []*Upload
 	err = r.try(ctx, func(ctx context.Context) (bool, error) {
-		last = &upload{desc: desc, about: about, open: open}
-		err := r.upload(ctx, op, last)
-		return last.flowed(), err
+		u := &upload{desc: desc, about: about, open: open}
+		err := r.upload(ctx, op, u)
+		if err != nil && u.session != nil {
+			left = append(left, u.session)
+		}
+		return u.flowed(), err
 	})
-	if err != nil && last.session != nil {
-		last.session.Cancel(ctx)
-	}
+	cancelAll(ctx, left)
 	return err == nil, err
 }
 

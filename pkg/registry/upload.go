@@ -178,35 +178,68 @@ const (
 
 // Cancel has the registry forget the session, also when ctx is over. It is a
 // courtesy: registries drop abandoned sessions on their own, later.
-func (u *Upload) Cancel(ctx context.Context) {
+func (u *Upload) Cancel(ctx context.Context) { cancelAll(ctx, []*Upload{u}) }
+
+// cancelAll cancels sessions within the time for one, and no more after one of which
+// nothing was heard.
+func cancelAll(ctx context.Context, sessions []*Upload) {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
 	defer stop()
+	for _, u := range sessions {
+		err := u.cancel(ctx)
+		if err == nil {
+			continue
+		}
+		u.repo.client.options.Logger.LogAttrs(ctx, slog.LevelDebug, "registry upload not cancelled", slog.String("reason", err.Error()))
+		if isKind(err, Unreachable) {
+			return
+		}
+	}
+}
+
+func (u *Upload) cancel(ctx context.Context) error {
 	var err error
 	for n := range cancelTries {
-		if u.astray {
-			// The location of distribution holds the offset, and it wants the true one.
-			var got *answer
-			if got, err = u.repo.send(ctx, u.status()); err == nil {
-				_, err = u.received(got)
-			}
-		}
-		if err == nil {
-			_, err = u.repo.send(ctx, call{
-				op: "cancel upload", about: u.about, method: http.MethodDelete, url: u.at, push: true,
-				accept: []int{http.StatusNoContent, http.StatusOK, http.StatusAccepted, http.StatusNotFound},
-			})
-		}
-		// While the registry still drains a request that was broken off, the session
-		// moves under our feet: 416. What else goes wrong stays so.
-		var e *Error
-		if err == nil || errors.As(err, &e) && e.Kind != Refused && e.Kind != Unavailable || sleep(ctx, cancelPause<<n) != nil {
-			break
+		if err = u.forget(ctx); err == nil || !mayCancelLater(err) {
+			return err
 		}
 		u.astray = true
+		if sleep(ctx, cancelPause<<n) != nil {
+			return err
+		}
 	}
-	if err != nil {
-		u.repo.client.options.Logger.LogAttrs(ctx, slog.LevelDebug, "registry upload not cancelled", slog.String("reason", err.Error()))
+	return err
+}
+
+// forget asks once for the session to be cancelled.
+func (u *Upload) forget(ctx context.Context) error {
+	if u.astray {
+		// The location of distribution holds the offset, and it wants the true one.
+		got, err := u.repo.send(ctx, u.status())
+		if err == nil {
+			_, err = u.received(got)
+		}
+		switch {
+		case isKind(err, NotFound):
+			return nil
+		case isKind(err, Unreachable), mayCancelLater(err):
+			return err
+		}
+		// Where it does not tell, the old location may do.
 	}
+	_, err := u.repo.send(ctx, call{
+		op: "cancel upload", about: u.about, method: http.MethodDelete, url: u.at, push: true,
+		accept: []int{http.StatusNoContent, http.StatusOK, http.StatusAccepted, http.StatusNotFound},
+	})
+	return err
+}
+
+// mayCancelLater reports whether another try may do it: while a registry still drains a
+// request that was broken off, the session moves under our feet, which is 416. What else
+// it refuses, as those without a DELETE do, stays refused.
+func mayCancelLater(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && (e.Kind == Unavailable && e.Retryable() || e.Status == http.StatusRequestedRangeNotSatisfiable)
 }
 
 // UploadRules is how a registry takes blobs whose digest is not known yet.

@@ -7,9 +7,11 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -105,6 +107,85 @@ func TestUploadSession(t *testing.T) {
 	u.Cancel(t.Context())
 	_, err = u.Received(t.Context())
 	wantKind(t, err, registry.NotFound)
+}
+
+// What a registry refuses to cancel is left to it at once, and what passes is waited for.
+func TestCancelTakesNoForAnAnswer(t *testing.T) {
+	const del, get = http.MethodDelete, http.MethodGet
+	for name, c := range map[string]struct {
+		faults   []servertest.Fault
+		asked    int // to cancel
+		canceled bool
+	}{
+		"refused":         {[]servertest.Fault{{Method: del, Status: 405}}, 1, false},
+		"bad request":     {[]servertest.Fault{{Method: del, Status: 400}}, 1, false},
+		"denied":          {[]servertest.Fault{{Method: del, Status: 403}}, 1, false},
+		"not implemented": {[]servertest.Fault{{Method: del, Status: 501}}, 1, false},
+		"still draining":  {[]servertest.Fault{{Method: del, Status: 416, Times: 2}}, 3, true},
+		"overloaded":      {[]servertest.Fault{{Method: del, Status: 503, Times: 1}}, 2, true},
+		"status not told": {[]servertest.Fault{{Method: del, Status: 416, Times: 1}, {Method: get, Status: 405}}, 2, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			host, storage := servertest.Distribution(t)
+			proxy := servertest.FaultProxy(t, host)
+			r := newRepo(t, proxy.Addr+"/m", registry.Options{})
+			u, err := r.BeginUpload(t.Context(), "a file")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range c.faults {
+				proxy.Fail(f)
+			}
+			u.Cancel(t.Context())
+			asked := 0
+			for _, req := range proxy.Requests() {
+				if req.Method == del {
+					asked++
+				}
+			}
+			if left := sessions(t, storage); asked != c.asked || (len(left) == 0) != c.canceled {
+				t.Errorf("asked %d times, want %d; left %q", asked, c.asked, left)
+			}
+		})
+	}
+}
+
+// sessions lists the uploads to repository m in a storage of distribution. Of one that
+// was cancelled it can write the state of its hash once more.
+func sessions(t *testing.T, storage string) []string {
+	t.Helper()
+	left, err := filepath.Glob(filepath.Join(storage, "docker/registry/v2/repositories/m/_uploads/*/startedat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return left
+}
+
+// Of the tries to send a blob no session is left, whatever became of it.
+func TestPushBlobLeavesNoSession(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault servertest.Fault
+		sent  bool
+	}{
+		"overloaded twice": {servertest.Fault{Status: 503, Times: 2}, true},
+		"denied":           {servertest.Fault{Status: 403}, false},
+		"never":            {servertest.Fault{Status: 503}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			host, storage := servertest.Distribution(t)
+			proxy := servertest.FaultProxy(t, host)
+			c.fault.Method, c.fault.Path = http.MethodPut, "/blobs/uploads/"
+			proxy.Fail(c.fault)
+			r := newRepo(t, proxy.Addr+"/m", registry.Options{Retry: registry.RetryPolicy{Budget: time.Second}})
+			content := []byte("sent: " + name)
+			if up, err := r.PushBlob(t.Context(), descOf(content), opener(content)); up != c.sent || (err == nil) != c.sent {
+				t.Errorf("%v, %v", up, err)
+			}
+			if left := sessions(t, storage); len(left) > 0 {
+				t.Errorf("sessions are left: %q", left)
+			}
+		})
+	}
 }
 
 // showing is a body that shows its bytes, and counts those that were copied.
