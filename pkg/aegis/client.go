@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -88,16 +89,24 @@ type fetcher struct {
 }
 
 func (c *Client) fetcher(repo *registry.Repository) *fetcher {
-	return &fetcher{src: ranges{repo, c.throttle}, pool: c.pool, opts: transfer.Options{
-		Budget:    c.opts.RetryBudget,
-		Retryable: registry.Retryable,
-		Logger:    c.opts.Logger,
-	}}
+	o := transfer.Options{Budget: c.opts.RetryBudget, Retryable: registry.Retryable, Logger: c.opts.Logger}
+	if c.opts.LimitRate > 0 && c.opts.LimitRate < slowLimit {
+		o.Least = -1
+	}
+	return &fetcher{src: ranges{repo, c.throttle}, pool: c.pool, opts: o}
 }
+
+// slowLimit is the rate, in bytes a second, below which a connection may bring next to
+// nothing because several share what the user allows.
+const slowLimit = 64 << 10
 
 // Fetch opens desc at offset; the bytes are unverified.
 func (f *fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	return &layer{ReadCloser: transfer.Open(ctx, f.pool, f.src, desc, offset, f.opts), desc: desc}, nil
+	l := &layer{desc: desc}
+	o := f.opts
+	o.OnDiscard = func(n int64) { l.discarded.Add(n) }
+	l.ReadCloser = transfer.Open(ctx, f.pool, f.src, desc, offset, o)
+	return l, nil
 }
 
 // layer says in package model's words what is a judgement about the content: a
@@ -105,8 +114,12 @@ func (f *fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int
 // and a rejected model leaves nothing staged.
 type layer struct {
 	io.ReadCloser
-	desc ocispec.Descriptor
+	desc      ocispec.Descriptor
+	discarded atomic.Int64
 }
+
+// Discarded is how many bytes came that were there already.
+func (l *layer) Discarded() int64 { return l.discarded.Load() }
 
 func (l *layer) Read(p []byte) (int, error) {
 	n, err := l.ReadCloser.Read(p)
@@ -127,12 +140,12 @@ type ranges struct {
 	throttle *transfer.Throttle
 }
 
-func (r ranges) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	body, err := r.Repository.OpenBlob(ctx, desc, offset)
+func (r ranges) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, int64, error) {
+	body, at, err := r.Repository.OpenBlob(ctx, desc, offset)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return r.throttle.Reader(ctx, body), nil
+	return r.throttle.Reader(ctx, body), at, nil
 }
 
 func (r ranges) OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {

@@ -4,6 +4,9 @@
 package aegis_test
 
 import (
+	"context"
+	"errors"
+	"net/http"
 	"path/filepath"
 	"testing"
 	"time"
@@ -37,5 +40,44 @@ func TestLimitRateBoundsAllFilesOfAPushAndOfAPull(t *testing.T) {
 		_, err := c.PullUnverified(t.Context(), aegis.PullOptions{Ref: ref, Dir: dst})
 		return err
 	})
+	sameModel(t, dir, dst)
+}
+
+// What an interrupted pull kept comes once more from a registry without ranges: it is
+// fetched, at the rate that is allowed, and said to be.
+func TestPullWithoutRangesCountsWhatItDiscards(t *testing.T) {
+	t.Parallel()
+	const kept = 12 << 20
+	host, _ := servertest.Distribution(t)
+	ref, dir, proxy := refTo(t, host, "v1"), loneFile(t, 64), servertest.FaultProxy(t, host)
+	mustPush(t, newClient(t), ref, dir, nil)
+	dst, path := filepath.Join(t.TempDir(), "m"), "/blobs/"+blobOf(t, dir, "model.bin").String()
+	ctx, interrupt := context.WithCancel(t.Context())
+	proxy.Fail(servertest.Fault{Method: http.MethodGet, Path: path, Cut: true, CutAfter: kept, Times: 1})
+	proxy.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Range") != "" {
+			interrupt()
+		}
+		return false
+	})
+	if _, err := newClient(t).PullUnverified(ctx, aegis.PullOptions{Ref: via(proxy, ref), Dir: dst}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v", err)
+	}
+	proxy.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		r.Header.Del("Range")
+		return false
+	})
+	slow := newClient(t, func(o *aegis.Options) { o.LimitRate = 20 << 20 })
+	began := time.Now()
+	got, err := slow.PullUnverified(t.Context(), aegis.PullOptions{Ref: via(proxy, ref), Dir: dst})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.BytesReused < kept/2 || got.BytesFetched < largeFile || got.BytesFetched > largeFile+1<<20 {
+		t.Errorf("%d bytes reused, %d fetched", got.BytesReused, got.BytesFetched)
+	}
+	if took := time.Since(began); took < 900*time.Millisecond {
+		t.Errorf("20 MiB at 20 MiB/s took %v", took)
+	}
 	sameModel(t, dir, dst)
 }

@@ -26,7 +26,9 @@ const defaultConcurrency = 3
 
 // Fetcher opens layers. What it yields is not trusted.
 type Fetcher interface {
-	// Fetch opens the content of desc at offset, in bytes. The caller closes it.
+	// Fetch opens the content of desc at offset, in bytes. The caller closes it. When
+	// it has a method Discarded() int64, so many bytes came over the network besides
+	// those that it hands out.
 	Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
 }
 

@@ -211,6 +211,9 @@ func (t *transfer) download(ctx context.Context, f *os.File, offset int64, sum h
 	t.pace.Left(rest)
 	n, err := t.pump(reading, io.LimitReader(rc, rest), newBehind(w, cancel, t.pace), sum)
 	t.fetched += n
+	if again, ok := rc.(interface{ Discarded() int64 }); ok {
+		t.fetched += again.Discarded()
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

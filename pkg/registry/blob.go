@@ -80,29 +80,48 @@ func (r *Repository) hasBlob(ctx context.Context, op, about string, desc ocispec
 	return true, nil
 }
 
+// discardable is how many bytes are rather fetched again from the first source that
+// has the blob than asked of another one that may send a part of it.
+const discardable = 64 << 20
+
 // OpenBlob returns a blob's bytes from offset on, unverified: the caller hashes
 // them. The registry may send fewer or more bytes than the descriptor says, and
-// a read error is an *Error that may be retryable. A registry that ignores the
-// range is read up to offset. A redirect to another host gets no credentials.
-func (r *Repository) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+// a read error is an *Error that may be retryable. at is where the bytes begin: the
+// offset, or zero when nobody sends less than the whole blob, or a mirror does not and
+// the offset is small. A redirect to another host gets no credentials.
+func (r *Repository) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (body io.ReadCloser, at int64, err error) {
 	const op = "fetch blob"
 	about := r.Name() + "@" + desc.Digest.String()
 	if err := checkDescriptor(op, about, desc); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if offset < 0 || offset > desc.Size {
-		return nil, fmt.Errorf("%s %s: offset %d is outside of its %d bytes", op, about, offset, desc.Size)
+		return nil, 0, fmt.Errorf("%s %s: offset %d is outside of its %d bytes", op, about, offset, desc.Size)
 	}
 	if offset > 0 && offset == desc.Size {
-		return io.NopCloser(bytes.NewReader(nil)), nil
+		return io.NopCloser(bytes.NewReader(nil)), offset, nil
 	}
-	return r.stream(ctx, desc, desc.Size-offset, func(ctx context.Context, from *Repository) (io.ReadCloser, error) {
-		return from.openBlob(ctx, op, about, desc, offset)
-	})
+	wholeToo := r.sources == nil || offset <= discardable
+	refused := false
+	open := func(ctx context.Context, from *Repository) (body io.ReadCloser, n int64, err error) {
+		body, at, err = from.openBlob(ctx, op, about, desc, offset)
+		if err == nil && at != offset && !wholeToo {
+			refused = true
+			body.Close()
+			return nil, 0, errWhole
+		}
+		return body, desc.Size - at, err
+	}
+	body, err = r.stream(ctx, desc.Digest, open)
+	if err != nil && refused && ctx.Err() == nil {
+		wholeToo = true
+		body, err = r.stream(ctx, desc.Digest, open)
+	}
+	return body, at, err
 }
 
 // openBlob asks r itself.
-func (r *Repository) openBlob(ctx context.Context, op, about string, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+func (r *Repository) openBlob(ctx context.Context, op, about string, desc ocispec.Descriptor, offset int64) (body io.ReadCloser, at int64, err error) {
 	c := call{
 		op: op, about: about, method: http.MethodGet, url: r.path("blobs", desc.Digest.String()),
 		accept: []int{http.StatusOK}, content: true, limit: -1,
@@ -117,14 +136,18 @@ func (r *Repository) openBlob(ctx context.Context, op, about string, desc ocispe
 		e.Kind, e.Detail = Corrupt, fmt.Sprintf("the registry has no byte %d of the %d that its descriptor says", offset, desc.Size)
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	if err := r.placeAt(c, got, desc, offset); err != nil {
+	at, err = placeAt(c, got, desc, offset)
+	if err != nil {
 		got.stream.Close()
-		return nil, err
+		return nil, 0, err
 	}
-	return got.stream, nil
+	return got.stream, at, nil
 }
+
+// errWhole means that a source has the whole blob only, and another one may have a part.
+var errWhole = errors.New("there is only the whole blob")
 
 // ErrNoRanges means that a registry answers a range with the whole blob.
 var ErrNoRanges = errors.New("the registry does not send ranges")
@@ -143,8 +166,9 @@ func (r *Repository) OpenRange(ctx context.Context, desc ocispec.Descriptor, off
 	if offset < 0 || offset >= end || end > desc.Size {
 		return nil, fmt.Errorf("%s %s: the range from %d to %d is outside of its %d bytes", op, about, offset, end, desc.Size)
 	}
-	return r.stream(ctx, desc, end-offset, func(ctx context.Context, from *Repository) (io.ReadCloser, error) {
-		return from.openPart(ctx, op, about, desc, offset, end)
+	return r.stream(ctx, desc.Digest, func(ctx context.Context, from *Repository) (io.ReadCloser, int64, error) {
+		body, err := from.openPart(ctx, op, about, desc, offset, end)
+		return body, end - offset, err
 	})
 }
 
@@ -166,7 +190,7 @@ func (r *Repository) openPart(ctx context.Context, op, about string, desc ocispe
 	if got.status == http.StatusPartialContent {
 		err = checkRange(c, got, desc, offset, end)
 	} else {
-		err = r.placeAt(c, got, desc, offset)
+		_, err = placeAt(c, got, desc, offset)
 	}
 	if err != nil {
 		got.stream.Close()
@@ -197,24 +221,17 @@ func (r *Repository) openRange(ctx context.Context, c call, d digest.Digest) (*a
 	return got, err
 }
 
-// placeAt checks that the answer is the range that was asked for, or skips to it.
-func (r *Repository) placeAt(c call, got *answer, desc ocispec.Descriptor, offset int64) error {
+// placeAt says where the answer begins: at the range that was asked for, or at zero.
+func placeAt(c call, got *answer, desc ocispec.Descriptor, offset int64) (int64, error) {
 	if got.status == http.StatusPartialContent {
 		// A range that starts elsewhere would be joined to the wrong bytes, and
 		// the whole download thrown away at its end.
-		return checkRange(c, got, desc, offset, desc.Size)
+		return offset, checkRange(c, got, desc, offset, desc.Size)
 	}
 	if got.length >= 0 && got.length != desc.Size {
-		return newError(c.op, c.about, Corrupt, "the registry announces %d bytes, its descriptor says %d", got.length, desc.Size)
+		return 0, newError(c.op, c.about, Corrupt, "the registry announces %d bytes, its descriptor says %d", got.length, desc.Size)
 	}
-	if offset == 0 {
-		return nil
-	}
-	err := got.stream.skip(offset)
-	if err == io.EOF {
-		return newError(c.op, c.about, Corrupt, "it ends before byte %d", offset)
-	}
-	return err
+	return 0, nil
 }
 
 // contentRange is RFC 9110, section 14.4, for a single byte range.

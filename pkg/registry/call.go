@@ -126,7 +126,7 @@ func (r *Repository) exchange(ctx context.Context, dog *watchdog, c call) (*answ
 	got := &answer{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength, from: *resp.Request.URL, tls: resp.TLS}
 	if c.limit < 0 {
 		dog.timer.Stop()
-		got.stream = &stream{body: resp.Body, dog: dog, ctx: ctx, op: c.op, about: c.about, timeout: r.client.options.AnswerTimeout}
+		got.stream = &stream{body: resp.Body, dog: dog, ctx: ctx, op: c.op, about: c.about}
 		return got, nil
 	}
 	defer resp.Body.Close()
@@ -246,21 +246,6 @@ type stream struct {
 	dog       *watchdog
 	ctx       context.Context
 	op, about string
-	timeout   time.Duration
-}
-
-// skip reads n bytes away.
-func (s *stream) skip(n int64) error {
-	defer s.dog.timer.Stop()
-	buf := make([]byte, 64<<10)
-	for n > 0 {
-		s.dog.allow(s.timeout)
-		got, err := s.Read(buf[:min(n, int64(len(buf)))])
-		if n -= int64(got); err != nil && n > 0 {
-			return err
-		}
-	}
-	return nil
 }
 
 func (s *stream) Read(p []byte) (int, error) {

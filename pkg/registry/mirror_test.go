@@ -6,17 +6,22 @@ package registry_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"cuelabs.dev/go/oci/ociregistry/ociserver"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/aegis-oci/aegis-oci/internal/servertest"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
@@ -324,5 +329,74 @@ func TestMirrorIsLeftAloneAndAskedAgain(t *testing.T) {
 		if _, err := r.FetchBlob(t.Context(), descOf([]byte("layer")), 100); err != nil || asked != step.asked {
 			t.Errorf("step %d: the mirror was asked %d times, %v", i, asked, err)
 		}
+	}
+}
+
+// ranging serves one blob of zeros, with ranges or only whole, and counts the requests.
+type ranging struct {
+	size   int64
+	ranges bool
+	fails  bool
+	asked  atomic.Int64
+}
+
+func (s *ranging) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	s.asked.Add(1)
+	switch {
+	case s.fails:
+		w.WriteHeader(http.StatusServiceUnavailable)
+	case s.ranges:
+		http.ServeContent(w, req, "", time.Time{}, io.NewSectionReader(zeros{}, 0, s.size))
+	default:
+		w.Header().Set("Content-Length", strconv.FormatInt(s.size, 10))
+		_, _ = io.Copy(w, io.NewSectionReader(zeros{}, 0, s.size))
+	}
+}
+
+type zeros struct{}
+
+func (zeros) ReadAt(p []byte, _ int64) (int, error) { clear(p); return len(p), nil }
+
+// Much that is there already is not fetched again from a mirror without ranges, such as
+// a pull-through cache that is still empty, while somebody else sends the rest alone.
+func TestAMirrorWithoutRangesIsNotReadFromTheStart(t *testing.T) {
+	t.Parallel()
+	const size, mib = 80 << 20, 1 << 20
+	for name, c := range map[string]struct {
+		mirror, origin *ranging
+		offset, at     int64
+		asked          [2]int64 // the mirror, the origin
+	}{
+		"much is there":   {&ranging{}, &ranging{ranges: true}, 70 * mib, 70 * mib, [2]int64{1, 1}},
+		"little is there": {&ranging{}, &ranging{ranges: true}, 5 * mib, 0, [2]int64{1, 0}},
+		"nobody has them": {&ranging{}, &ranging{}, 70 * mib, 0, [2]int64{2, 1}},
+		"the mirror has":  {&ranging{ranges: true}, &ranging{}, 70 * mib, 70 * mib, [2]int64{1, 0}},
+		"origin fails":    {&ranging{}, &ranging{fails: true}, 70 * mib, 0, [2]int64{2, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c.mirror.size, c.origin.size = size, size
+			var warned atomic.Int64
+			mirror, host := httptest.NewServer(c.mirror), serve(t, c.origin)
+			t.Cleanup(mirror.Close)
+			r := mirroredRepo(t, host+"/m:v1", registry.Options{
+				Mirrors: []registry.Mirror{{URL: mirror.URL}}, Warn: func(string) { warned.Add(1) },
+			})
+			desc := ocispec.Descriptor{Digest: digest.FromString(name), Size: size}
+			body, at, err := r.OpenBlob(t.Context(), desc, c.offset)
+			if err != nil || at != c.at {
+				t.Fatalf("from %d, %v", at, err)
+			}
+			if n, err := io.Copy(io.Discard, body); err != nil || n != size-at {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+			body.Close()
+			if got := [2]int64{c.mirror.asked.Load(), c.origin.asked.Load()}; got != c.asked {
+				t.Errorf("the mirror and the registry were asked %d times, want %d", got, c.asked)
+			}
+			if warned.Load() > 0 {
+				t.Errorf("%d warnings: that there is the whole only is no fault", warned.Load())
+			}
+		})
 	}
 }

@@ -70,9 +70,9 @@ func blobsOf(t *testing.T, r *registry.Repository) {
 		t.Errorf("fetched %d bytes, %v", len(got), err)
 	}
 	for _, offset := range []int64{0, 1, 5000, desc.Size} {
-		rc, err := r.OpenBlob(t.Context(), desc, offset)
-		if err != nil {
-			t.Fatal(err)
+		rc, at, err := r.OpenBlob(t.Context(), desc, offset)
+		if err != nil || at != offset {
+			t.Fatal(at, err)
 		}
 		got, err := io.ReadAll(rc)
 		rc.Close()

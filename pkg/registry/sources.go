@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // sources are the places that are asked for what has a digest: mirrors in their
@@ -76,28 +75,29 @@ func (r *Repository) small(ctx context.Context, d digest.Digest, fetch func(cont
 	return got, nil
 }
 
-// stream opens n bytes of a blob. With mirrors each source is asked once: the
-// reader of the stream asks again when all have failed.
-func (r *Repository) stream(ctx context.Context, desc ocispec.Descriptor, n int64, open func(context.Context, *Repository) (io.ReadCloser, error)) (io.ReadCloser, error) {
+// stream opens bytes of d; open says how many there have to be. With mirrors each
+// source is asked once: the reader of the stream asks again when all have failed.
+func (r *Repository) stream(ctx context.Context, d digest.Digest, open func(context.Context, *Repository) (body io.ReadCloser, n int64, err error)) (io.ReadCloser, error) {
 	if r.sources == nil {
-		return open(ctx, r)
+		body, _, err := open(ctx, r)
+		return body, err
 	}
 	var body io.ReadCloser
-	err := r.sources.ask(ctx, desc.Digest, func(from *Repository, p *place) error {
+	err := r.sources.ask(ctx, d, func(from *Repository, p *place) error {
 		if p == nil {
 			var err error
-			body, err = open(ctx, from)
+			body, _, err = open(ctx, from)
 			return err
 		}
 		attempt, dog := watch(ctx, from.client.options.AnswerTimeout)
 		dog.timer.Stop() // until somebody reads
-		got, err := open(attempt, from)
+		got, n, err := open(attempt, from)
 		if err != nil {
 			dog.end()
 			return err
 		}
-		r.sources.note(r.sources.gave, desc.Digest, p)
-		body = &mirrored{ReadCloser: got, s: r.sources, from: p, digest: desc.Digest, left: n, ctx: ctx, dog: dog}
+		r.sources.note(r.sources.gave, d, p)
+		body = &mirrored{ReadCloser: got, s: r.sources, from: p, digest: d, left: n, ctx: ctx, dog: dog}
 		return nil
 	})
 	if err != nil {
@@ -136,8 +136,8 @@ func saysType(m manifest) bool {
 }
 
 // ask has each source tried, until one has what was asked for: mirrors that are
-// well, the registry, and then those that have failed a while ago. What the
-// registry says is the error.
+// well, the registry, and then those that have failed a while ago. Who has only the
+// whole has not failed. What the registry says is the error.
 func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository, *place) error) error {
 	well, ill := s.usable(d)
 	for _, p := range well {
@@ -145,10 +145,12 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 		if err == nil || errors.Is(err, ErrNoRanges) || ctx.Err() != nil {
 			return err
 		}
-		s.failed(p, d, err)
+		if !errors.Is(err, errWhole) {
+			s.failed(p, d, err)
+		}
 	}
 	err := try(s.origin, nil)
-	if err == nil || errors.Is(err, ErrNoRanges) || ctx.Err() != nil {
+	if err == nil || errors.Is(err, ErrNoRanges) || errors.Is(err, errWhole) || ctx.Err() != nil {
 		return err
 	}
 	for _, p := range ill {
@@ -159,7 +161,9 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 		if ctx.Err() != nil {
 			return err
 		}
-		s.failed(p, d, again)
+		if !errors.Is(again, errWhole) {
+			s.failed(p, d, again)
+		}
 	}
 	return err
 }

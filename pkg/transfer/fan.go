@@ -110,8 +110,9 @@ func (f *fan) dispatch(offset int64) {
 // fill fetches one segment, through cuts of its connection.
 func (f *fan) fill(s *segment) {
 	defer close(s.pieces)
-	open := func(ctx context.Context, at int64) (io.ReadCloser, error) {
-		return f.src.OpenRange(ctx, f.desc, at, s.end)
+	open := func(ctx context.Context, at int64) (io.ReadCloser, int64, error) {
+		body, err := f.src.OpenRange(ctx, f.desc, at, s.end)
+		return body, at, err
 	}
 	r := newReader(f.ctx, open, f.desc, s.offset, s.end, f.o)
 	defer r.Close()

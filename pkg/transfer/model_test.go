@@ -36,8 +36,9 @@ type line struct {
 	idle []time.Time // when each of them began
 }
 
-func (l *line) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	return l.OpenRange(ctx, desc, offset, desc.Size)
+func (l *line) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, int64, error) {
+	body, err := l.OpenRange(ctx, desc, offset, desc.Size)
+	return body, offset, err
 }
 
 func (l *line) OpenRange(_ context.Context, _ ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {

@@ -73,8 +73,9 @@ const (
 	// maxRefusals how often all of it is refused at the end.
 	maxRestarts = 4
 	maxRefusals = 2
-	// maxInVain is how many bytes may be sent of which nothing arrives, if that is more
-	// than maxRestarts times the blob: the budget does not count the time they take.
+	// maxInVain is how many bytes may be sent of which nothing arrives, or come that are
+	// there already, if that is more than maxRestarts times the blob: the budget does not
+	// count the time they take.
 	maxInVain = 512 << 20
 	// settlePause is how long a server has to take in what was on the way, settleTries
 	// how often.
@@ -437,11 +438,7 @@ func (p *push) half() int64 {
 }
 
 func (p *push) wait(ctx context.Context, err error) error {
-	wait := backoff(p.tries)
-	var asks interface{ RetryAfter() time.Duration }
-	if errors.As(err, &asks) {
-		wait = max(wait, asks.RetryAfter())
-	}
+	wait := retryWait(p.tries, err)
 	if p.o.Now().Sub(p.since)+wait > p.o.Budget {
 		return err
 	}

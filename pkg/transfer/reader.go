@@ -22,9 +22,10 @@ import (
 )
 
 // Source opens a blob at an offset. The bytes are unverified, and there may be
-// fewer or more of them than desc says.
+// fewer or more of them than desc says. at is where they begin: the offset, or zero
+// where there is the whole blob to be had only, whose beginning the reader discards.
 type Source interface {
-	OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
+	OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (body io.ReadCloser, at int64, err error)
 }
 
 const (
@@ -32,22 +33,31 @@ const (
 	defaultStall  = 30 * time.Second
 	firstBackoff  = 250 * time.Millisecond
 	maxBackoff    = 15 * time.Second
+	// defaultLeast is 270 bytes a second: no line is as slow that is not broken.
+	defaultLeast = 8 << 10
 )
 
 // Options tune a Reader. The zero value is usable.
 type Options struct {
 	// Budget bounds the time without a new byte, tries and waits together; every
-	// byte starts it anew. Zero means two minutes.
+	// byte starts it anew, but for those of connections that brought fewer than Least.
+	// Zero means two minutes.
 	Budget time.Duration
-	// Stall is how long one read may take before its connection is given up. Time
-	// in which nobody reads does not count. Zero means 30 seconds.
+	// Stall is how long one read may take before its connection is given up, and
+	// within what time of reading it has to bring Least bytes. Time in which nobody
+	// reads does not count. Zero means 30 seconds.
 	Stall time.Duration
+	// Least is the fewest bytes that count. Zero means 8 KiB, less than zero none.
+	Least int64
 	// Retryable decides about a Source's errors. Nil asks the error itself
 	// (Retryable() bool), and takes network errors and unexpected ends for
 	// retryable.
 	Retryable func(error) bool
 	// OnRetry is told why before each new try. Nil is none.
 	OnRetry func(error)
+	// OnDiscard hears of bytes that came and lie before what was asked for. Nil is
+	// nobody.
+	OnDiscard func(n int64)
 	// Logger gets a line for each retry, at debug level. Nil discards.
 	Logger *slog.Logger
 	// Now is the clock, nil means time.Now; Sleep waits, nil means a timer.
@@ -68,12 +78,14 @@ var errStalled = errors.New("the transfer stalled")
 
 // NewReader reads desc from offset on and ends at desc.Size, whatever the source
 // sends. When a connection breaks or stalls it opens another one where it is,
-// after a random wait, until the budget is spent; then the last error is
-// returned. It opens the source at the first Read. Read is for one goroutine at a
+// after a random wait, and at least the one that the server asks for, until the
+// budget is spent; then the last error is returned. It opens the source at the first Read. Read is for one goroutine at a
 // time; Close may be called from another, and ends a Read that waits.
 func NewReader(ctx context.Context, src Source, desc ocispec.Descriptor, offset int64, o Options) io.ReadCloser {
 	o = o.withDefaults()
-	open := func(ctx context.Context, offset int64) (io.ReadCloser, error) { return src.OpenBlob(ctx, desc, offset) }
+	open := func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+		return src.OpenBlob(ctx, desc, offset)
+	}
 	return newReader(ctx, open, desc, offset, desc.Size, o)
 }
 
@@ -83,6 +95,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Stall <= 0 {
 		o.Stall = defaultStall
+	}
+	if o.Least == 0 {
+		o.Least = defaultLeast
 	}
 	if o.Retryable == nil {
 		o.Retryable = retryable
@@ -109,7 +124,7 @@ func newReader(ctx context.Context, open openFunc, desc ocispec.Descriptor, offs
 	return r
 }
 
-type openFunc func(ctx context.Context, offset int64) (io.ReadCloser, error)
+type openFunc func(ctx context.Context, offset int64) (body io.ReadCloser, at int64, err error)
 
 type reader struct {
 	ctx    context.Context
@@ -124,9 +139,12 @@ type reader struct {
 	err error      // final
 
 	conn *connection
-	// since is when the time without progress began, tries the tries in it.
-	since time.Time
-	tries int
+	// spent is the time without a new byte, tries the tries in it, dripped the time of
+	// connections that brought next to nothing, and inVain what was discarded at this
+	// offset.
+	spent, dripped time.Duration
+	tries          int
+	inVain         int64
 	// ended counts clean early ends at this offset.
 	ended int
 }
@@ -137,6 +155,11 @@ type connection struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
+	// skip is what comes before the reader's offset. waited is the time of the reads
+	// that brought the bytes of arrived, which are fewer than Least.
+	skip    int64
+	waited  time.Duration
+	arrived int64
 }
 
 func (c *connection) close() {
@@ -155,13 +178,10 @@ func (r *reader) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for r.offset < r.end {
-		if r.since.IsZero() {
-			r.since = r.o.Now()
-		}
 		n, err := r.once(p)
 		if n > 0 {
 			r.offset += int64(n)
-			r.since, r.tries, r.ended = time.Time{}, 0, 0
+			r.spent, r.tries, r.ended, r.inVain = 0, 0, 0, 0
 		}
 		if err != nil {
 			r.disconnect()
@@ -180,7 +200,8 @@ func (r *reader) Read(p []byte) (int, error) {
 	return 0, r.fail(io.EOF)
 }
 
-// once opens a connection if there is none, and reads from it once.
+// once opens a connection if there is none, and reads from it once. It returns
+// nothing, and no error, when what it read is to be discarded.
 func (r *reader) once(p []byte) (int, error) {
 	if r.conn == nil {
 		if err := r.connect(); err != nil {
@@ -188,28 +209,59 @@ func (r *reader) once(p []byte) (int, error) {
 		}
 	}
 	c := r.conn
-	if left := r.end - r.offset; int64(len(p)) > left {
+	if c.waited > r.o.Stall && r.o.Least > 0 {
+		r.dripped += c.waited
+		return 0, errStalled
+	}
+	left := r.end - r.offset
+	if c.skip > 0 {
+		left = c.skip
+	}
+	if int64(len(p)) > left {
 		p = p[:left]
 	}
+	began := r.o.Now()
 	c.timer.Reset(r.o.Stall)
 	n, err := c.body.Read(p)
 	c.timer.Stop()
+	r.took(c, n, r.o.Now().Sub(began))
 	if err != nil && err != io.EOF && errors.Is(context.Cause(c.ctx), errStalled) {
 		err = errStalled
 	}
-	return n, err
+	if c.skip == 0 || n == 0 {
+		return n, err
+	}
+	c.skip -= int64(n)
+	r.inVain += int64(n)
+	if r.o.OnDiscard != nil {
+		r.o.OnDiscard(int64(n))
+	}
+	return 0, err
+}
+
+// took takes note of how long a read of n bytes took.
+func (r *reader) took(c *connection, n int, d time.Duration) {
+	if n == 0 {
+		r.spent += d
+	}
+	c.waited += d
+	if c.arrived += int64(n); c.arrived >= r.o.Least {
+		c.waited, c.arrived, r.dripped = 0, 0, 0
+	}
 }
 
 func (r *reader) connect() error {
 	ctx, cancel := context.WithCancelCause(r.ctx)
-	body, err := r.open(ctx, r.offset)
+	began := r.o.Now()
+	body, at, err := r.open(ctx, r.offset)
+	r.spent += r.o.Now().Sub(began)
 	if err != nil {
 		cancel(context.Canceled)
 		return err
 	}
 	timer := time.AfterFunc(time.Hour, func() { cancel(errStalled) })
 	timer.Stop()
-	r.conn = &connection{body: body, ctx: ctx, cancel: cancel, timer: timer}
+	r.conn = &connection{body: body, ctx: ctx, cancel: cancel, timer: timer, skip: r.offset - at}
 	return nil
 }
 
@@ -226,14 +278,15 @@ func (r *reader) again(err error) error {
 	} else if !errors.Is(err, errStalled) && !r.o.Retryable(err) {
 		return err
 	}
-	wait := backoff(r.tries)
-	if r.o.Now().Sub(r.since)+wait > r.o.Budget {
+	wait := retryWait(r.tries, err)
+	if r.spent+r.dripped+wait > r.o.Budget || r.inVain > max(maxInVain, maxRestarts*r.desc.Size) {
 		if err == io.EOF {
 			return &ShortError{Got: r.offset, Want: r.desc.Size}
 		}
 		return err
 	}
 	r.tries++
+	r.spent += wait
 	r.o.Logger.LogAttrs(r.ctx, slog.LevelDebug, "transfer retry",
 		slog.String("digest", r.desc.Digest.String()), slog.Int64("offset", r.offset),
 		slog.String("reason", err.Error()), slog.Duration("wait", wait))
@@ -276,6 +329,16 @@ func retryable(err error) bool {
 	}
 	var network net.Error
 	return errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// retryWait is how long to wait after so many tries and an error, which may ask for more.
+func retryWait(tries int, err error) time.Duration {
+	wait := backoff(tries)
+	var asks interface{ RetryAfter() time.Duration }
+	if errors.As(err, &asks) {
+		wait = max(wait, asks.RetryAfter())
+	}
+	return wait
 }
 
 // backoff is full jitter under a doubling bound.

@@ -4,6 +4,7 @@
 package transfer_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -39,8 +40,9 @@ func blob() ocispec.Descriptor {
 // opener is a Source that is one function.
 type opener func(ctx context.Context, offset int64) (io.ReadCloser, error)
 
-func (o opener) OpenBlob(ctx context.Context, _ ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	return o(ctx, offset)
+func (o opener) OpenBlob(ctx context.Context, _ ocispec.Descriptor, offset int64) (io.ReadCloser, int64, error) {
+	body, err := o(ctx, offset)
+	return body, offset, err
 }
 
 var errCut = fmt.Errorf("connection reset: %w", io.ErrUnexpectedEOF)
@@ -185,6 +187,139 @@ type silent struct{ ctx context.Context }
 func (s silent) Read([]byte) (int, error) {
 	<-s.ctx.Done()
 	return 0, s.ctx.Err()
+}
+
+// wholeOnly is a Source that sends no less than the whole blob.
+type wholeOnly func() io.Reader
+
+func (w wholeOnly) OpenBlob(context.Context, ocispec.Descriptor, int64) (io.ReadCloser, int64, error) {
+	return io.NopCloser(w()), 0, nil
+}
+
+// slowly gives step bytes a read, each of which takes a time by the clock.
+type slowly struct {
+	io.Reader
+	c    *clock
+	step int
+	each time.Duration
+}
+
+func (s slowly) Read(p []byte) (int, error) {
+	_ = s.c.Sleep(context.Background(), s.each)
+	return s.Reader.Read(p[:min(len(p), s.step)])
+}
+
+// What lies before the offset is discarded and told, and takes as long as it takes.
+func TestReaderDiscardsWhatItHas(t *testing.T) {
+	const offset = 90_000
+	c := newClock()
+	o := c.options()
+	o.Budget = time.Minute
+	opened, discarded := 0, int64(0)
+	o.OnDiscard = func(n int64) { discarded += n }
+	src := wholeOnly(func() io.Reader {
+		// Ten seconds for 10,000 bytes: more than the budget before the first new one.
+		all := slowly{bytes.NewReader(content), c, 10_000, 10 * time.Second}
+		if opened++; opened == 1 {
+			return io.MultiReader(io.LimitReader(all, 80_000), iotest.ErrReader(errCut))
+		}
+		return all
+	})
+	got, err := io.ReadAll(bufio.NewReaderSize(transfer.NewReader(t.Context(), src, blob(), offset, o), 32<<10))
+	if err != nil || !bytes.Equal(got, content[offset:]) || opened != 2 {
+		t.Fatalf("%d bytes over %d connections, %v", len(got), opened, err)
+	}
+	if discarded != 80_000+offset {
+		t.Errorf("%d bytes were discarded", discarded)
+	}
+}
+
+// Who never gets to the offset does not go on for ever, though bytes flow.
+func TestReaderEndsWhenAllIsInVain(t *testing.T) {
+	const size = 200 << 20
+	src := wholeOnly(func() io.Reader {
+		return io.MultiReader(io.LimitReader(zeros{}, 100<<20), iotest.ErrReader(errCut))
+	})
+	discarded := int64(0)
+	o := newClock().options()
+	o.OnDiscard = func(n int64) { discarded += n }
+	r := transfer.NewReader(t.Context(), src, ocispec.Descriptor{Size: size}, 150<<20, o)
+	if n, err := r.Read(make([]byte, 1<<20)); n != 0 || !errors.Is(err, errCut) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if discarded < 2*size || discarded > 5*size {
+		t.Errorf("gave up after %d bytes", discarded)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// A connection that drips is given up like one that is silent, and who only drips is
+// no better than who says nothing.
+func TestReaderGivesUpOnADrippingConnection(t *testing.T) {
+	for name, c := range map[string]struct {
+		least int64
+		drips int // connections
+		ends  bool
+		opens int
+	}{
+		"one":        {0, 1, false, 2},
+		"all":        {0, 1000, true, 0},
+		"is allowed": {-1, 1, false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			clk, opened := newClock(), 0
+			began := clk.Now()
+			o := clk.options()
+			o.Budget, o.Least = 10*time.Minute, c.least
+			src := opener(func(_ context.Context, offset int64) (io.ReadCloser, error) {
+				if opened++; opened > c.drips {
+					return whole(offset), nil
+				}
+				return io.NopCloser(slowly{bytes.NewReader(content[offset:]), clk, 1000, 25 * time.Second}), nil
+			})
+			got, err := io.ReadAll(transfer.NewReader(t.Context(), src, blob(), 0, o))
+			if !bytes.Equal(got, content[:len(got)]) || (err != nil) != c.ends || !c.ends && (len(got) != len(content) || opened != c.opens) {
+				t.Errorf("%d bytes over %d connections, %v", len(got), opened, err)
+			}
+			if took := clk.Now().Sub(began); c.ends && took > o.Budget+time.Minute {
+				t.Errorf("gave up after %v", took)
+			}
+		})
+	}
+}
+
+// asksFor is an error that says when to come again.
+type asksFor time.Duration
+
+func (a asksFor) Error() string             { return "too many requests" }
+func (a asksFor) Retryable() bool           { return true }
+func (a asksFor) RetryAfter() time.Duration { return time.Duration(a) }
+
+func TestReaderWaitsAsLongAsItIsAsked(t *testing.T) {
+	for _, c := range []struct {
+		after time.Duration
+		opens int
+		fails bool
+	}{{40 * time.Second, 3, false}, {time.Hour, 1, true}} {
+		clk, opened := newClock(), 0
+		began := clk.Now()
+		src := opener(func(_ context.Context, offset int64) (io.ReadCloser, error) {
+			if opened++; opened < 3 {
+				return nil, asksFor(c.after)
+			}
+			return whole(offset), nil
+		})
+		got, err := io.ReadAll(transfer.NewReader(t.Context(), src, blob(), 0, clk.options()))
+		if c.fails != (err != nil) || opened != c.opens || !c.fails && !bytes.Equal(got, content) {
+			t.Errorf("%v: %d bytes after %d tries, %v", c.after, len(got), opened, err)
+		}
+		if took := clk.Now().Sub(began); took < time.Duration(opened-1)*c.after {
+			t.Errorf("%v: waited %v", c.after, took)
+		}
+	}
 }
 
 func TestReaderReportsABlobThatIsShort(t *testing.T) {
