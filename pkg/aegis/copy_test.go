@@ -4,17 +4,22 @@
 package aegis_test
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/aegis-oci/aegis-oci/internal/servertest"
+	"github.com/aegis-oci/aegis-oci/internal/testkey"
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
 	"github.com/aegis-oci/aegis-oci/pkg/layout"
 	"github.com/aegis-oci/aegis-oci/pkg/model"
@@ -244,4 +249,117 @@ func TestCopiesIntoOneLayoutAtOnce(t *testing.T) {
 	for _, tag := range tags {
 		verified(t, layout.Reference{Path: site, Tag: tag}, key.Public(t))
 	}
+}
+
+// TestCopyLeavesOutAClassicSignatureThatIsSpoilt: what anybody can write under cosign's
+// tag keeps neither the model nor the other signatures from being copied.
+func TestCopyLeavesOutAClassicSignatureThatIsSpoilt(t *testing.T) {
+	t.Parallel()
+	onBothRegistries(t, func(t *testing.T, host string) {
+		first, second, dir, from := ecdsaKey(t), ecdsaKey(t), modelDir(t, 47), refTo(t, host, "v1")
+		mustPush(t, newClient(t), from, dir, first)
+		for i, key := range []*testkey.Key{first, second} {
+			o := aegis.Signing{Signer: key, Formats: []signature.Format{signature.CosignTag}, Annotations: map[string]string{"n": strconv.Itoa(i)}}
+			if _, err := newClient(t).Sign(t.Context(), from, o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bad := layout.Reference{Path: filepath.Join(t.TempDir(), "layout"), Tag: "v1"}
+		copied(t, aegis.CopyOptions{From: from, To: bad})
+		layers := classicLayers(t, from)
+		if err := os.Remove(filepath.Join(bad.Path, "blobs", "sha256", layers[0].Digest.Encoded())); err != nil {
+			t.Fatal(err)
+		}
+		to := parse(t, host+"/"+name(t)+"-copy:v1")
+		r := copied(t, aegis.CopyOptions{From: bad, To: to})
+		if !slices.Equal(r.Skipped, []string{layers[0].Digest.String()}) || r.Referrers != 2 {
+			t.Errorf("skipped %q, %d referrers", r.Skipped, r.Referrers)
+		}
+		if got := classicLayers(t, to); len(got) != 1 || got[0].Digest != layers[1].Digest {
+			t.Errorf("the copy has %v", got)
+		}
+		verified(t, to, first.Public(t))
+		verified(t, to, second.Public(t))
+	})
+}
+
+// classicLayers are the signatures under cosign's tag for ref.
+func classicLayers(t testing.TB, ref registry.Reference) []ocispec.Descriptor {
+	t.Helper()
+	repo := repository(t, ref)
+	desc, found, err := repo.Classic(t.Context(), resolve(t, ref).Subject())
+	if err != nil || !found {
+		t.Fatal(found, err)
+	}
+	raw, err := repo.FetchManifest(t.Context(), desc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(raw, &m); err != nil {
+		t.Fatal(err)
+	}
+	return m.Layers
+}
+
+// TestCopyLeavesOutWhatCannotBeNamed: a descriptor that somebody made up is no reason
+// not to copy the rest.
+func TestCopyLeavesOutWhatCannotBeNamed(t *testing.T) {
+	t.Parallel()
+	key, from := ecdsaKey(t), refTo(t, servertest.SharedStack(t).Registry, "v1")
+	mustPush(t, newClient(t), from, modelDir(t, 48), key)
+	site := layout.Reference{Path: filepath.Join(t.TempDir(), "layout"), Tag: "v1"}
+	subject := resolve(t, from).Subject()
+	copied(t, aegis.CopyOptions{From: from, To: site})
+	l, err := layout.Open(site.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var odd []string
+	for _, d := range []string{"sha256:x\x1b[2J", "sha512:" + strings.Repeat("0", 128), ""} {
+		raw, _ := referrer(t, subject.Descriptor(), "application/vnd.example.note", []byte("x"), nil)
+		var m map[string]any
+		if err := json.Unmarshal(raw, &m); err != nil {
+			t.Fatal(err)
+		}
+		m["layers"].([]any)[0].(map[string]any)["digest"] = d
+		if raw, err = json.Marshal(m); err != nil {
+			t.Fatal(err)
+		}
+		p, err := l.PushManifest(t.Context(), ocispec.MediaTypeImageManifest, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		odd = append(odd, p.Subject().Digest().String())
+	}
+	to := refTo(t, servertest.SharedStack(t).Registry, "copy")
+	r := copied(t, aegis.CopyOptions{From: site, To: to})
+	slices.Sort(odd)
+	if slices.Sort(r.Skipped); !slices.Equal(r.Skipped, odd) {
+		t.Errorf("skipped %q, want %q", r.Skipped, odd)
+	}
+	verified(t, to, key.Public(t))
+}
+
+// TestCopyIntoALayoutReadsWhatIsThere: a blob that the medium has spoilt, without a
+// change of its size, is replaced; a right one is not sent again.
+func TestCopyIntoALayoutReadsWhatIsThere(t *testing.T) {
+	t.Parallel()
+	key, dir, from := ecdsaKey(t), modelDir(t, 49), refTo(t, servertest.SharedStack(t).Registry, "v1")
+	mustPush(t, newClient(t), from, dir, key)
+	to := layout.Reference{Path: filepath.Join(t.TempDir(), "layout"), Tag: "v1"}
+	copied(t, aegis.CopyOptions{From: from, To: to})
+	spoil(t, to, blobOf(t, dir, "weights/part-1.bin"))
+	if r := copied(t, aegis.CopyOptions{From: from, To: to}); r.BytesCopied < 30<<10 || r.BytesCopied > 64<<10 {
+		t.Errorf("%d bytes were copied", r.BytesCopied)
+	}
+	if r := copied(t, aegis.CopyOptions{From: from, To: to}); r.BytesCopied != 0 {
+		t.Errorf("%d bytes were copied again", r.BytesCopied)
+	}
+	dst := filepath.Join(t.TempDir(), "model")
+	if _, err := newClient(t).Pull(t.Context(), aegis.PullOptions{Ref: to, Dir: dst}, requirement(key.Public(t))); err != nil {
+		t.Fatal(err)
+	}
+	sameModel(t, dir, dst)
 }

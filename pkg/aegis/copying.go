@@ -109,6 +109,9 @@ func (cp *copying) lists(ctx context.Context, s signature.Subject, raw []byte, d
 		if cp.seen[child.Digest] {
 			continue
 		}
+		if err := usable(child); err != nil {
+			return err
+		}
 		content, err := cp.src.FetchManifest(ctx, child)
 		if err != nil {
 			return err
@@ -144,18 +147,24 @@ func (cp *copying) blobs(ctx context.Context, blobs []ocispec.Descriptor) error 
 // blob sends what the destination does not have. Bytes that are not those of the
 // digest are never committed: the writer hashes them.
 func (cp *copying) blob(ctx context.Context, desc ocispec.Descriptor) error {
-	there, err := cp.dst.BlobExists(ctx, desc)
-	if err != nil || there {
+	if err := usable(desc); err != nil {
 		return err
 	}
-	if to, ok := cp.dst.(registryRepository); ok && cp.mountFrom != "" {
-		mounted, err := to.MountBlob(ctx, desc, cp.mountFrom)
-		if err != nil {
+	// A registry has what it says. What a layout has is read by its PushBlob.
+	if to, ok := cp.dst.(registryRepository); ok {
+		there, err := to.BlobExists(ctx, desc)
+		if err != nil || there {
 			return err
 		}
-		if mounted {
-			cp.mounted.Add(desc.Size)
-			return nil
+		if cp.mountFrom != "" {
+			mounted, err := to.MountBlob(ctx, desc, cp.mountFrom)
+			if err != nil {
+				return err
+			}
+			if mounted {
+				cp.mounted.Add(desc.Size)
+				return nil
+			}
 		}
 	}
 	name := desc.Annotations[ocispec.AnnotationTitle]
@@ -270,31 +279,46 @@ func (cp *copying) skip(d digest.Digest, reason string) {
 	cp.c.warn("not copied: " + d.String() + ": " + reason)
 }
 
+// usable refuses a descriptor by which nothing can be fetched and checked.
+func usable(desc ocispec.Descriptor) error {
+	if desc.Digest.Validate() == nil && desc.Digest.Algorithm() == digest.SHA256 && desc.Size >= 0 {
+		return nil
+	}
+	return &signature.ManifestError{Reason: fmt.Sprintf("the descriptor %.100q of %d bytes cannot be used", desc.Digest.String(), desc.Size)}
+}
+
 // unusable reports that content is not there or not what its digest says, which
 // another try does not change.
 func unusable(err error) bool {
 	var content *model.ContentError
 	var short *model.ShortError
+	var manifest *signature.ManifestError
 	var r *registry.Error
 	var l *layout.Error
 	switch {
-	case errors.As(err, &content), errors.As(err, &short):
+	case errors.As(err, &content), errors.As(err, &short), errors.As(err, &manifest):
 		return true
 	case errors.As(err, &r):
 		return r.Kind == registry.NotFound || r.Kind == registry.Corrupt || r.Kind == registry.TooLarge
 	case errors.As(err, &l):
-		return true
+		return l.Kind != layout.ReadOnly
 	}
 	return false
 }
 
-// classic adds cosign's classic signatures to those at the destination.
+// classic adds cosign's classic signatures to those at the destination. Whoever can
+// push can write the manifest that lists them: one that cannot be copied must not keep
+// the rest from being, and is named in the result.
 func (cp *copying) classic(ctx context.Context, s signature.Subject) error {
 	desc, found, err := cp.src.Classic(ctx, s)
 	if err != nil || !found {
 		return err
 	}
 	raw, err := cp.src.FetchManifest(ctx, desc)
+	if unusable(err) {
+		cp.skip(desc.Digest, err.Error())
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -303,14 +327,23 @@ func (cp *copying) classic(ctx context.Context, s signature.Subject) error {
 		cp.skip(desc.Digest, "no manifest of signatures")
 		return nil
 	}
-	if err := cp.blobs(ctx, has.Layers); err != nil {
-		return err
-	}
 	for _, layer := range has.Layers {
+		if err := usable(layer); err != nil {
+			cp.skip(desc.Digest, err.Error())
+			continue
+		}
+		err := cp.blob(ctx, layer)
+		if unusable(err) {
+			cp.skip(layer.Digest, err.Error())
+			continue
+		}
+		if err != nil {
+			return err
+		}
 		if _, err := cp.dst.AppendClassic(ctx, s, layer); err != nil {
 			return err
 		}
+		cp.result.Referrers++
 	}
-	cp.result.Referrers += len(has.Layers)
 	return nil
 }

@@ -58,9 +58,8 @@ type Repository interface {
 	FetchManifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error)
 	FetchBlob(ctx context.Context, desc ocispec.Descriptor, limit int64) ([]byte, error)
 
-	// BlobExists, and PushBlob, which commits only what has the descriptor's digest.
-	// open opens the content at an offset.
-	BlobExists(ctx context.Context, desc ocispec.Descriptor) (bool, error)
+	// PushBlob stores a blob unless it is there, and commits only what has the
+	// descriptor's digest. open opens the content at an offset.
 	PushBlob(ctx context.Context, desc ocispec.Descriptor, open func(offset int64) (io.ReadCloser, error)) (bool, error)
 	// Put stores a manifest by its digest, Mark gives it a tag.
 	Put(ctx context.Context, mediaType string, manifest []byte) (Pinned, error)

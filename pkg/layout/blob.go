@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -82,7 +81,7 @@ func (l *Layout) OpenBlob(_ context.Context, desc ocispec.Descriptor, offset int
 }
 
 // BlobExists reports whether the layout has a file of this digest and size. One of
-// another size is as good as none.
+// another size is as good as none. It is not read.
 func (l *Layout) BlobExists(_ context.Context, desc ocispec.Descriptor) (bool, error) {
 	const op = "look up blob"
 	about := l.path + "@" + desc.Digest.String()
@@ -100,18 +99,24 @@ func (l *Layout) BlobExists(_ context.Context, desc ocispec.Descriptor) (bool, e
 	return size == desc.Size, nil
 }
 
-// PushBlob stores a blob unless the layout has it, and reports whether it did. The
-// content is hashed while it is written: when it is not what desc says, nothing
-// appears under its name and the error is of Kind Corrupt.
+// PushBlob stores a blob unless the layout has it, and reports whether it did. A file
+// that is there is read first: a medium that has spoilt it is not relied on, and it is
+// replaced. The content is hashed while it is written: when it is not what desc says,
+// nothing appears under its name and the error is of Kind Corrupt.
 func (l *Layout) PushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) (bool, error) {
 	const op = "push blob"
 	about := l.path + "@" + desc.Digest.String()
 	if !usable(desc) {
 		return false, newError(op, about, Malformed, "its descriptor cannot be used")
 	}
-	defer l.only(desc.Digest)()
+	m := l.only(desc.Digest)
+	defer m.Unlock()
 	there, err := l.BlobExists(ctx, desc)
+	if err == nil && there && !m.whole {
+		there, err = l.isRight(ctx, desc)
+	}
 	if err != nil || there {
+		m.whole = there
 		return false, err
 	}
 	err = l.store.put(desc, func(w io.Writer) error {
@@ -122,20 +127,37 @@ func (l *Layout) PushBlob(ctx context.Context, desc ocispec.Descriptor, open fun
 		defer content.Close()
 		return copyChecked(ctx, w, content, op, about, desc)
 	})
+	m.whole = err == nil
 	return err == nil, err
 }
 
-// only lets one writer of a digest through at a time: a second finds it there.
-func (l *Layout) only(d digest.Digest) (unlock func()) {
+// isRight reads a blob that is there.
+func (l *Layout) isRight(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+	const op = "check blob"
+	content, err := l.OpenBlob(ctx, desc, 0)
+	if err != nil {
+		return false, err
+	}
+	defer content.Close()
+	err = copyChecked(ctx, io.Discard, content, op, l.path+"@"+desc.Digest.String(), desc)
+	if isKind(err, Corrupt) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// only lets one writer of a digest through at a time: a second finds it there. It is
+// unlocked by the caller.
+func (l *Layout) only(d digest.Digest) *writing {
 	l.mu.Lock()
 	m := l.writing[d]
 	if m == nil {
-		m = &sync.Mutex{}
+		m = &writing{}
 		l.writing[d] = m
 	}
 	l.mu.Unlock()
 	m.Lock()
-	return m.Unlock
+	return m
 }
 
 const copyBuffer = 1 << 20
@@ -176,7 +198,7 @@ func copyChecked(ctx context.Context, w io.Writer, content io.Reader, op, about 
 // right size and other bytes would be named by what is written after this.
 func (l *Layout) pushBytes(ctx context.Context, desc ocispec.Descriptor, content []byte) error {
 	const op = "push blob"
-	defer l.only(desc.Digest)()
+	defer l.only(desc.Digest).Unlock()
 	_, err := l.fetch(ctx, op, desc, desc.Size)
 	if !isKind(err, NotFound) && !isKind(err, Corrupt) {
 		return err

@@ -40,7 +40,14 @@ type Layout struct {
 	store store
 
 	mu      sync.Mutex
-	writing map[digest.Digest]*sync.Mutex
+	writing map[digest.Digest]*writing
+}
+
+// writing is a blob that is being written, or was: whole says that it is known to be
+// right.
+type writing struct {
+	sync.Mutex
+	whole bool
 }
 
 // Open opens a layout that is there: a directory, or a tar file of one, which can
@@ -60,7 +67,7 @@ func Open(path string) (*Layout, error) {
 	} else if s, err = openTar(path); err != nil {
 		return nil, err
 	}
-	l := &Layout{path: path, store: s, writing: map[digest.Digest]*sync.Mutex{}}
+	l := &Layout{path: path, store: s, writing: map[digest.Digest]*writing{}}
 	if err := l.checkVersion(op); err != nil {
 		l.Close()
 		return nil, err
@@ -78,7 +85,7 @@ func Create(path string) (*Layout, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	l := &Layout{path: path, writing: map[digest.Digest]*sync.Mutex{}}
+	l := &Layout{path: path, writing: map[digest.Digest]*writing{}}
 	switch {
 	case there && !info.IsDir():
 		return nil, newError(op, path, ReadOnly, "name a file that is not there yet")
