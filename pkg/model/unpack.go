@@ -322,13 +322,17 @@ func (u *unpacking) blobs() []blob {
 // checkSpace compares what is still to be written with what is free.
 func (u *unpacking) checkSpace(s *site, blobs []blob, old map[digest.Digest]string) error {
 	var need int64
+	var shared []blob // of the old model, if its file system clones
 	for _, b := range blobs {
 		if u.o.Link && old[b.desc.Digest] != "" {
 			continue
 		}
-		need += b.desc.Size
+		left := b.desc.Size
 		if info, err := s.root.Lstat(b.file()); err == nil {
-			need -= min(info.Size(), b.desc.Size)
+			left -= min(info.Size(), b.desc.Size)
+		}
+		if need += left; left == b.desc.Size && old[b.desc.Digest] != "" {
+			shared = append(shared, b)
 		}
 	}
 	used := make(map[digest.Digest]bool)
@@ -343,6 +347,11 @@ func (u *unpacking) checkSpace(s *site, blobs []blob, old map[digest.Digest]stri
 	free, err := freeSpace(s.stagingPath())
 	if err != nil {
 		return fmt.Errorf("ask for the free space of %s: %w", s.dst, err)
+	}
+	if need > free && len(shared) > 0 && clones(s, old[shared[0].desc.Digest]) {
+		for _, b := range shared {
+			need -= b.desc.Size
+		}
 	}
 	if need > free {
 		return &SpaceError{Dir: s.dst, Need: need, Free: free}

@@ -107,6 +107,23 @@ func (t *transfer) takeOver(ctx context.Context, src, f *os.File) (same bool, er
 	return err == nil && digest.NewDigest(digest.SHA256, sum) == t.desc.Digest, err
 }
 
+// clones tries whether a copy of an old file shares its blocks, and takes no space.
+func clones(s *site, old string) bool {
+	src, _, err := rootfile.OpenPlain(s.base, old, os.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer src.Close()
+	const trial = "clone"
+	f, err := s.root.OpenFile(trial, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return false
+	}
+	err = cloneFile(f, src)
+	f.Close()
+	return s.root.Remove(trial) == nil && err == nil
+}
+
 // link gives the old file itself a staged name, if its content is the wanted one.
 // The old name goes when the model is placed. It reports whether it did.
 func (t *transfer) link(ctx context.Context, s *site) (bool, error) {

@@ -16,25 +16,9 @@ import (
 	"testing"
 )
 
-// python returns the interpreter, installed if need be: a test of what is shipped
-// is never skipped.
 func python(t *testing.T) string {
 	t.Helper()
-	if path, err := exec.LookPath("python3"); err == nil {
-		return path
-	}
-	for _, args := range [][]string{{"update"}, {"install", "-y", "--no-install-recommends", "python3"}} {
-		cmd := exec.Command("apt-get", args...)
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("there is no python3, and apt-get %s: %v\n%s", args[0], err, out)
-		}
-	}
-	path, err := exec.LookPath("python3")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return debian(t, "python3", "python3")
 }
 
 const loaderAPI = "../../examples/loader/api"

@@ -8,7 +8,6 @@ package acceptance
 import (
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -229,10 +228,7 @@ func TestScriptsPassShellcheck(t *testing.T) {
 	if err != nil || len(files) < 4 {
 		t.Fatalf("%v, %v", files, err)
 	}
-	if _, err := exec.LookPath("shellcheck"); err != nil {
-		t.Fatal("shellcheck is not installed: apt-get install shellcheck")
-	}
-	r := run(t, os.Environ(), "", "shellcheck", files...)
+	r := run(t, os.Environ(), "", debian(t, "shellcheck", "shellcheck"), files...)
 	if r.code != 0 {
 		t.Errorf("%s", r)
 	}

@@ -1,0 +1,109 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build acceptance && linux
+
+package acceptance
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// cloningVolume mounts a file system of 400 MiB whose files can share blocks.
+func cloningVolume(t *testing.T) string {
+	t.Helper()
+	image, dir := filepath.Join(t.TempDir(), "image"), t.TempDir()
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 400<<20); err != nil {
+		t.Fatal(err)
+	}
+	mkfs := debian(t, "mkfs.btrfs", "btrfs-progs")
+	for _, args := range [][]string{{mkfs, "-q", image}, {"mount", "-o", "loop", image, dir}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s needs root, loop devices and btrfs: %v\n%s", args[0], err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v\n%s", err, out)
+		}
+	})
+	return dir
+}
+
+func freeOn(t *testing.T, dir string) int64 {
+	t.Helper()
+	var s syscall.Statfs_t
+	syscall.Sync()
+	if err := syscall.Statfs(dir, &s); err != nil {
+		t.Fatal(err)
+	}
+	return int64(s.Bavail) * s.Bsize
+}
+
+// TestReplaceOnAVolumeThatClones: what the new model shares with the old one takes no
+// space where files can share blocks, so that a volume with room for one model is
+// enough. What has to be fetched is refused where it does not fit, before the first
+// byte, and the old model stays.
+func TestReplaceOnAVolumeThatClones(t *testing.T) {
+	const size = 200 << 20
+	v := newCIVault(t)
+	const key = "hashivault://aegis-model-sign"
+	env, repo := v.job(t, "cloned"), v.host+"/models/cloned"
+	model := writeModel(t)
+	weights := make([]byte, size)
+	push := func(tag, file string, content []byte) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(model, file), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		aegis(t, env, 0, "push", "-q", "--sign", "--key", key, repo+":"+tag, model)
+	}
+	_, _ = rand.Read(weights)
+	push("v1", "model.bin", weights)
+	push("v2", "tokenizer.json", []byte("{}"))
+	_, _ = rand.Read(weights)
+	push("v3", "model.bin", weights)
+
+	volume := cloningVolume(t)
+	dst := filepath.Join(volume, "model")
+	pull := func(code int, tag string, flags ...string) (stdout, stderr string) {
+		t.Helper()
+		return aegis(t, env, code, append([]string{"pull", "--key", key, "--format", "json", "-o", dst, repo + ":" + tag}, flags...)...)
+	}
+	pull(0, "v1")
+	before := freeOn(t, volume)
+	if before > size {
+		t.Fatalf("%d bytes are free: there would be room for two models", before)
+	}
+	var got struct{ BytesReused, BytesFetched int64 }
+	out, _ := pull(0, "v2", "--replace")
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.BytesReused < size || got.BytesFetched > 1<<20 {
+		t.Errorf("%d bytes were reused, %d fetched", got.BytesReused, got.BytesFetched)
+	}
+	if took := before - freeOn(t, volume); took > 16<<20 {
+		t.Errorf("it took %d bytes of the volume", took)
+	}
+	if out, _ := pull(1, "v3", "--replace"); !strings.Contains(out, "disk_full") {
+		t.Errorf("refused with %s", out)
+	}
+	if content, err := os.ReadFile(filepath.Join(dst, "tokenizer.json")); err != nil || string(content) != "{}" {
+		t.Errorf("the old model: %q, %v", content, err)
+	}
+	entries, err := os.ReadDir(volume)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
