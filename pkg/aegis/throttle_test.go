@@ -13,6 +13,7 @@ import (
 
 	"github.com/aegis-oci/aegis-oci/internal/servertest"
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
+	"github.com/aegis-oci/aegis-oci/pkg/layout"
 )
 
 func TestLimitRateBoundsAllFilesOfAPushAndOfAPull(t *testing.T) {
@@ -41,6 +42,30 @@ func TestLimitRateBoundsAllFilesOfAPushAndOfAPull(t *testing.T) {
 		return err
 	})
 	sameModel(t, dir, dst)
+}
+
+// A copy is held to the rate whether it comes from a registry or goes to one.
+func TestLimitRateBoundsACopy(t *testing.T) {
+	t.Parallel()
+	host, site := servertest.SharedStack(t).Registry, t.TempDir()
+	from := refTo(t, host, "v1")
+	dir := writeModel(t, map[string]string{"a.bin": string(weights(4, 1<<20)), "b.bin": string(weights(5, 2<<20))})
+	writeWeights(t, filepath.Join(dir, "large.bin"), 6, 5<<20) // in a session
+	mustPush(t, newClient(t), from, dir, nil)
+	c := newClient(t, func(o *aegis.Options) { o.LimitRate = 8 << 20 })
+	out := layout.Reference{Path: filepath.Join(site, "layout"), Tag: "v1"}
+	to := parse(t, host+"/"+name(t)+"-copy:v1")
+	// Another name of the registry: nothing is mounted.
+	elsewhere := via(servertest.FaultProxy(t, host), parse(t, host+"/"+name(t)+"-elsewhere:v1"))
+	for _, o := range []aegis.CopyOptions{{From: from, To: out}, {From: out, To: to}, {From: from, To: elsewhere}} {
+		start := time.Now()
+		if _, err := c.Copy(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took < 900*time.Millisecond || took > 5*time.Second {
+			t.Errorf("8 MiB at 8 MiB/s to %s took %v", o.To, took)
+		}
+	}
 }
 
 // What an interrupted pull kept comes once more from a registry without ranges: it is

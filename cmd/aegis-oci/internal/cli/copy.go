@@ -56,6 +56,7 @@ Example - into the registry of that site:
 	f.IntVar(&o.concurrency, "concurrency", 4, "blobs that move at once")
 	o.from.registerSide(f, "from-", "source")
 	o.from.registerMirrors(f)
+	o.from.registerRate(f)
 	o.to.registerSide(f, "to-", "destination")
 	o.trustFlags.register(f)
 	o.vaultFlags.register(f)

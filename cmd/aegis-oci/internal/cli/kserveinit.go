@@ -61,6 +61,7 @@ Example - what KServe runs:
 	o.trustFlags.register(f)
 	o.registryFlags.register(f)
 	o.registerMirrors(f)
+	o.registerRate(f)
 	o.vaultFlags.register(f)
 	return cmd
 }

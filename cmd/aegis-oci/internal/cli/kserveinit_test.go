@@ -118,6 +118,7 @@ func TestKServeInitRefusesArgumentsBeforeItAsksAnybody(t *testing.T) {
 		{"usage", "cannot share a directory", []string{uri, dir, uri, filepath.Join(dir, "lora")}},
 		{"usage", "cannot share a directory", []string{uri, filepath.Join(dir, "lora"), uri, dir + "/."}},
 		{"usage", "is empty", []string{uri, ""}},
+		{"usage", "no number of bytes a second", []string{"--limit-rate", "fast", uri, dir}},
 		{"usage", "no policy from standard input", []string{"--policy", "-", uri, dir}},
 		{"usage", "at most 64", slices.Repeat([]string{uri, dir}, 65)},
 	} {
