@@ -29,9 +29,12 @@ type fan struct {
 	enough chan struct{} // closed: no further segments
 	slots  chan struct{} // one for each connection that may work
 	took   int           // slots made so far, each with a connection of the pool
-	wg     sync.WaitGroup
-	front  *segment
-	rest   piece // of front
+	// size is how much a connection fetches at a time, works how many there are, for
+	// who dispatches.
+	size, works atomic.Int64
+	wg          sync.WaitGroup
+	front       *segment
+	rest        piece // of front
 
 	received atomic.Int64
 	tuning   tuning
@@ -56,11 +59,12 @@ func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descr
 	ctx, cancel := context.WithCancelCause(ctx)
 	f := &fan{ctx: ctx, cancel: cancel, pool: pool, src: src, desc: desc, o: o,
 		// The memory bounds how many segments there are; the channel never blocks.
-		order:  make(chan *segment, pool.total/segmentSize+1),
+		order:  make(chan *segment, pool.total/lastSegment+1),
 		slots:  make(chan struct{}, pool.max+1),
 		enough: make(chan struct{}),
 		tuning: tuning{since: o.Now(), alone: alone},
 	}
+	f.size.Store(segmentSize)
 	if f.grow(3) == 0 {
 		cancel(nil)
 		return nil
@@ -79,7 +83,31 @@ func (f *fan) grow(n int) int {
 		f.took++
 		f.slots <- struct{}{}
 	}
+	f.works.Store(int64(f.took) + 1)
 	return got
+}
+
+// adapt chooses how much a connection fetches at a time: what takes it a while at its
+// rate, in bytes a second, and is long against the set-up of a request, as far as there
+// is memory for as many of them as there can be.
+func (f *fan) adapt(rate float64) {
+	least := max(segmentTime, setUps*f.tuning.setUp)
+	room := f.pool.total / int64(f.pool.max+1) / pieceSize * pieceSize
+	f.size.Store(max(smallSegment, min(room, int64(rate*least.Seconds())/pieceSize*pieceSize)))
+}
+
+const (
+	// segmentTime is how long a segment takes, setUps how many times as long as the
+	// first bytes, at least.
+	segmentTime = 250 * time.Millisecond
+	setUps      = 8
+)
+
+// next is the size of the next segment, of what is left. The last ones are smaller, for
+// all connections to end together.
+func (f *fan) next(left int64) int64 {
+	last := left / (2 * f.works.Load()) / pieceSize * pieceSize
+	return min(left, f.size.Load(), max(lastSegment, last))
 }
 
 // dispatch starts a segment whenever there are a connection and memory for it.
@@ -93,11 +121,11 @@ func (f *fan) dispatch(offset int64) {
 		case <-f.ctx.Done():
 			return
 		}
-		end := min(offset+segmentSize, f.desc.Size)
+		end := offset + f.next(f.desc.Size-offset)
 		if f.pool.reserve(f.ctx, end-offset) != nil {
 			return
 		}
-		s := &segment{offset: offset, end: end, unread: end - offset, pieces: make(chan piece, segmentSize/pieceSize+1)}
+		s := &segment{offset: offset, end: end, unread: end - offset, pieces: make(chan piece, (end-offset)/pieceSize+1)}
 		f.order <- s
 		f.wg.Go(func() {
 			f.fill(s)
@@ -302,6 +330,7 @@ func (f *fan) tune() {
 		return
 	}
 	p.periods++
+	f.adapt(rate / float64(f.took+1))
 	switch {
 	case p.periods == 1:
 		return

@@ -135,8 +135,8 @@ func TestAModelOverSlowConnections(t *testing.T) {
 		sizes []int64
 		want  float64 // connections in use on average, at least
 	}{
-		{mib / 4, near, []int64{64 * mib}, 6},
-		{1 * mib, near, []int64{192 * mib, 48 * mib, 48 * mib}, 10},
+		{mib / 4, near, []int64{64 * mib}, 9},
+		{1 * mib, near, []int64{192 * mib, 48 * mib, 48 * mib}, 12},
 		{16 * mib, near, []int64{512 * mib}, 8},
 		{16 * mib, near, []int64{192 * mib, 48 * mib, 48 * mib}, 7},
 		{16 * mib, near, []int64{64 * mib, 64 * mib, 64 * mib, 64 * mib}, 6},
@@ -150,7 +150,8 @@ func TestAModelOverSlowConnections(t *testing.T) {
 			for _, n := range c.sizes {
 				total += n
 			}
-			took := pullAll(t, &line{rate: c.rate, rtt: c.rtt}, c.sizes...)
+			l := &line{rate: c.rate, rtt: c.rtt}
+			took := pullAll(t, l, c.sizes...)
 			if got := float64(total) / float64(c.rate) / took.Seconds(); got < c.want {
 				t.Errorf("files of %d bytes at %d bytes/s a connection, %v away: %v, %.1f connections on average, want %.1f at least", c.sizes, c.rate, c.rtt, took, got, c.want)
 			}

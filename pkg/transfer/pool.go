@@ -20,9 +20,13 @@ const (
 	defaultMemory      = 48 << 20
 	// pieceSize is the unit in which segments move through memory.
 	pieceSize = 256 << 10
-	// segmentSize is what one connection fetches at a time: large against the
-	// request for it, small enough for a dozen to fit into the memory.
+	// segmentSize is what one connection fetches at a time before its rate is known:
+	// large against the request for it, small enough for a dozen to fit into the memory.
 	segmentSize = 4 << 20
+	// smallSegment is the least after that, and lastSegment at the end of a blob, where
+	// all connections are to end together.
+	smallSegment = 2 << 20
+	lastSegment  = 1 << 20
 	// enoughEach is Limits.Enough for one processor.
 	enoughEach = 128 << 20
 )
