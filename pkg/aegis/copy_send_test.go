@@ -16,11 +16,13 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 )
 
-// opened counts the requests for the content of a blob.
+// opened counts the requests for a blob to its end. Those for a part of it come from
+// further connections, which a busy machine may make worth trying.
 func opened(p *servertest.Proxy, d string) int {
 	n := 0
 	for _, r := range p.Requests() {
-		if r.Method == http.MethodGet && strings.Contains(r.Path, "/blobs/"+d) {
+		part := r.Header.Get("Range")
+		if r.Method == http.MethodGet && strings.Contains(r.Path, "/blobs/"+d) && (part == "" || strings.HasSuffix(part, "-")) {
 			n++
 		}
 	}
@@ -39,7 +41,7 @@ func TestCopyGoesOnAfterFaults(t *testing.T) {
 		opens  int
 	}{
 		"none":         {nil, 0, 1.01, 1},
-		"cut":          {[]servertest.Fault{{Method: patch, CutBody: 12 << 20, Times: 1}, {Method: patch, CutBody: 5 << 20, Times: 1}}, 0, 1.1, 3},
+		"cut":          {[]servertest.Fault{{Method: patch, CutBody: 12 << 20, Times: 1}, {Method: patch, CutBody: 5 << 20, Times: 1}}, 0, 1.25, 5}, // each time what was sent is compared first
 		"answer lost":  {[]servertest.Fault{{Method: patch, Cut: true, Times: 1}}, 0, 1.1, 1},
 		"session lost": {[]servertest.Fault{refusedCommit(404, 1)}, 0, 2.01, 2},
 		"no chunks":    {[]servertest.Fault{{Method: patch, Status: 405}}, 0, 2.01, 2},
@@ -125,7 +127,8 @@ func TestPushWithAMountGoesOnAfterFaults(t *testing.T) {
 	t.Parallel()
 	onBothRegistries(t, func(t *testing.T, host string) {
 		ref, dir, proxy := refTo(t, host, "v1"), largeModel(t, 63), servertest.FaultProxy(t, host)
-		proxy.Fail(servertest.Fault{Method: http.MethodPatch, CutBody: 12 << 20, Times: 1})
+		// The first one is too long, and the second one is cut.
+		proxy.Fail(servertest.Fault{Method: http.MethodPatch, Skip: 1, CutBody: 12 << 20, Times: 1})
 		proxy.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
 			if r.Method == http.MethodPatch && r.ContentLength > 16<<20 {
 				_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, 1<<20))
@@ -138,8 +141,8 @@ func TestPushWithAMountGoesOnAfterFaults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if sent := float64(proxy.Received()) / largeFile; got.BytesUploaded < largeFile || sent > 1.3 {
-			t.Errorf("%d bytes uploaded, %.3f times the size was sent", got.BytesUploaded, sent)
+		if sent := float64(proxy.Received()) / largeFile; got.BytesUploaded < largeFile || sent > 1.3 || got.Retries == 0 {
+			t.Errorf("%d bytes uploaded, %.3f times the size was sent, %d retries", got.BytesUploaded, sent, got.Retries)
 		}
 		pulled(t, ref, dir)
 	})

@@ -4,8 +4,10 @@
 package aegis_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -333,7 +335,7 @@ func TestCopyLeavesOutWhatCannotBeNamed(t *testing.T) {
 		}
 		odd = append(odd, p.Subject().Digest().String())
 	}
-	to := refTo(t, servertest.SharedStack(t).Registry, "copy")
+	to := parse(t, servertest.SharedStack(t).Registry+"/"+name(t)+"-copy:v1")
 	r := copied(t, aegis.CopyOptions{From: site, To: to})
 	slices.Sort(odd)
 	if slices.Sort(r.Skipped); !slices.Equal(r.Skipped, odd) {
@@ -362,4 +364,122 @@ func TestCopyIntoALayoutReadsWhatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameModel(t, dir, dst)
+}
+
+// TestCopyIsNotMisledAboutASignature: what somebody lists where it does not belong is
+// left out there, and not where it belongs.
+func TestCopyIsNotMisledAboutASignature(t *testing.T) {
+	t.Parallel()
+	key, from := ecdsaKey(t), refTo(t, servertest.SharedStack(t).Registry, "v1")
+	pushed := mustPush(t, newClient(t), from, modelDir(t, 46), key)
+	site := layout.Reference{Path: filepath.Join(t.TempDir(), "layout"), Tag: "v1"}
+	copied(t, aegis.CopyOptions{From: from, To: site, NoReferrers: true})
+	l, err := layout.Open(site.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	subject := resolve(t, from).Subject()
+	put := func(raw []byte) layout.Pinned {
+		t.Helper()
+		p, err := l.PushManifest(t.Context(), ocispec.MediaTypeImageManifest, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for _, content := range [][]byte{[]byte("{}"), []byte("note")} {
+		desc := ocispec.Descriptor{Digest: digest.FromBytes(content), Size: int64(len(content))}
+		if _, err := l.PushBlob(t.Context(), desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A note, listed before the signature, under whose classic tag the signature's
+	// manifest passes for a layer, of another size.
+	raw, _ := referrer(t, subject.Descriptor(), "application/vnd.example.note", []byte("note"), nil)
+	note := put(raw)
+	copied(t, aegis.CopyOptions{From: from, To: site})
+	raw, _ = referrer(t, subject.Descriptor(), "", []byte("note"), nil)
+	var m map[string]any
+	if err := json.Unmarshal(raw, &m); err != nil {
+		t.Fatal(err)
+	}
+	delete(m, "subject")
+	layer := m["layers"].([]any)[0].(map[string]any)
+	layer["digest"], layer["size"] = pushed.Signatures[0].Digest, 7
+	if raw, err = json.Marshal(m); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.TagManifest(t.Context(), put(raw), strings.Replace(note.Subject().Digest().String(), ":", "-", 1)+".sig"); err != nil {
+		t.Fatal(err)
+	}
+	to := parse(t, servertest.SharedStack(t).Registry+"/"+name(t)+"-copy:v1")
+	r := copied(t, aegis.CopyOptions{From: site, To: to})
+	if !slices.Equal(r.Skipped, []string{pushed.Signatures[0].Digest.String()}) {
+		t.Errorf("left out: %q", r.Skipped)
+	}
+	verified(t, to, key.Public(t))
+}
+
+// TestCopyFailsWhereTheDestinationRefuses: a signature that could be copied is not left
+// out because its destination will not have it.
+func TestCopyFailsWhereTheDestinationRefuses(t *testing.T) {
+	t.Parallel()
+	host, key := servertest.SharedStack(t).Registry, ecdsaKey(t)
+	from := refTo(t, host, "v1")
+	pushed := mustPush(t, newClient(t), from, modelDir(t, 45), key)
+	raw, err := repository(t, from).FetchManifest(t.Context(), resolve(t, byDigest(from, pushed.Signatures[0].Digest)).Subject().Descriptor())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(raw, &m); err != nil {
+		t.Fatal(err)
+	}
+	for status, kind := range map[int]registry.Kind{413: registry.TooLarge, 404: registry.Unavailable} {
+		proxy := servertest.FaultProxy(t, host)
+		proxy.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+			refuse := r.Method == http.MethodPut && strings.Contains(r.URL.RawQuery, m.Layers[0].Digest.Encoded())
+			if refuse {
+				w.WriteHeader(status)
+			}
+			return refuse
+		})
+		to := parse(t, host+"/"+name(t)+"-"+strconv.Itoa(status)+":v1")
+		_, err := newClient(t).Copy(t.Context(), aegis.CopyOptions{From: from, To: via(proxy, to)})
+		wantRegistryErr(t, err, kind)
+		_, err = repository(t, to).Resolve(t.Context())
+		wantRegistryErr(t, err, registry.NotFound)
+	}
+}
+
+// TestCopyPrintsNoTitleThatMovesTheCursor: a title is somebody's text.
+func TestCopyPrintsNoTitleThatMovesTheCursor(t *testing.T) {
+	t.Parallel()
+	key, from := ecdsaKey(t), refTo(t, servertest.SharedStack(t).Registry, "v1")
+	mustPush(t, newClient(t), from, modelDir(t, 44), key)
+	site := layout.Reference{Path: filepath.Join(t.TempDir(), "layout"), Tag: "v1"}
+	copied(t, aegis.CopyOptions{From: from, To: site})
+	l, err := layout.Open(site.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	raw, note := referrer(t, resolve(t, from).Subject().Descriptor(), "application/vnd.example.note", []byte("note"), nil)
+	raw = bytes.Replace(raw, []byte(`"size":4}`), []byte(`"size":4,"annotations":{"org.opencontainers.image.title":"a\u001b[2Jb\nc"}}`), 1)
+	if _, err := l.PushManifest(t.Context(), ocispec.MediaTypeImageManifest, raw); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(site.Path, "blobs", "sha256", note.Digest.Encoded()), []byte("nope"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var warned []string
+	c := newClient(t, func(o *aegis.Options) { o.Warn = func(s string) { warned = append(warned, s) } })
+	r, err := c.Copy(t.Context(), aegis.CopyOptions{From: site, To: parse(t, servertest.SharedStack(t).Registry+"/"+name(t)+"-copy:v1")})
+	if err != nil || len(r.Skipped) != 1 || len(warned) != 1 {
+		t.Fatalf("%v, skipped %q, warned %q", err, r.Skipped, warned)
+	}
+	if strings.ContainsAny(warned[0], "\x1b\n") || !strings.Contains(warned[0], note.Digest.Encoded()[:12]) {
+		t.Errorf("warned %q", warned[0])
+	}
 }

@@ -9,7 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync/atomic"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -34,13 +38,14 @@ type copying struct {
 	// mountFrom is the source repository's name where both are of one registry.
 	mountFrom       string
 	leave           bool
-	seen            map[digest.Digest]bool
+	seen            map[digest.Digest]bool // copied, or under way
+	left            map[listed]bool        // not copied, for good
 	copied, mounted atomic.Int64
 	result          CopyResult
 }
 
 func newCopying(c *Client, src, dst Repository, o CopyOptions) *copying {
-	cp := &copying{c: c, src: src, dst: dst, leave: o.NoReferrers, seen: map[digest.Digest]bool{}}
+	cp := &copying{c: c, src: src, dst: dst, leave: o.NoReferrers, seen: map[digest.Digest]bool{}, left: map[listed]bool{}}
 	from, ok := src.(registryRepository)
 	to, both := dst.(registryRepository)
 	if ok && both {
@@ -50,6 +55,14 @@ func newCopying(c *Client, src, dst Repository, o CopyOptions) *copying {
 		}
 	}
 	return cp
+}
+
+// listed is a descriptor where it was listed. What is wrong with it there need not be
+// wrong elsewhere: anybody can list what is a good signature of something else.
+type listed struct {
+	subject, digest digest.Digest
+	mediaType       string
+	size            int64
 }
 
 // contents is what a manifest lists.
@@ -92,8 +105,13 @@ func (cp *copying) manifest(ctx context.Context, s signature.Subject, raw []byte
 }
 
 // lists copies the blobs and manifests that a manifest names.
-func (cp *copying) lists(ctx context.Context, s signature.Subject, raw []byte, depth int) error {
+func (cp *copying) lists(ctx context.Context, s signature.Subject, raw []byte, depth int) (err error) {
 	cp.seen[s.Digest()] = true
+	defer func() {
+		if err != nil {
+			delete(cp.seen, s.Digest())
+		}
+	}()
 	cp.result.Manifests++
 	if depth > maxCopyDepth {
 		return &TooManyError{fmt.Sprintf("more than %d levels", maxCopyDepth)}
@@ -103,7 +121,7 @@ func (cp *copying) lists(ctx context.Context, s signature.Subject, raw []byte, d
 	}
 	var has contents
 	if err := json.Unmarshal(raw, &has); err != nil {
-		return &signature.ManifestError{Reason: err.Error()}
+		return unusableManifest(err.Error())
 	}
 	for _, child := range has.Manifests {
 		if cp.seen[child.Digest] {
@@ -114,11 +132,11 @@ func (cp *copying) lists(ctx context.Context, s signature.Subject, raw []byte, d
 		}
 		content, err := cp.src.FetchManifest(ctx, child)
 		if err != nil {
-			return err
+			return &sourceError{err}
 		}
 		subject, err := signature.SubjectOf(child.MediaType, content)
 		if err != nil {
-			return err
+			return &sourceError{err}
 		}
 		if _, err := cp.manifest(ctx, subject, content, depth+1); err != nil {
 			return err
@@ -154,7 +172,7 @@ func (cp *copying) blob(ctx context.Context, desc ocispec.Descriptor) error {
 	if to, ok := cp.dst.(registryRepository); ok {
 		there, err := to.BlobExists(ctx, desc)
 		if err != nil || there {
-			return err
+			return cp.whose(ctx, desc, err)
 		}
 		if cp.mountFrom != "" {
 			mounted, err := to.MountBlob(ctx, desc, cp.mountFrom)
@@ -167,10 +185,7 @@ func (cp *copying) blob(ctx context.Context, desc ocispec.Descriptor) error {
 			}
 		}
 	}
-	name := desc.Annotations[ocispec.AnnotationTitle]
-	if name == "" {
-		name = desc.Digest.Encoded()[:12]
-	}
+	name := titleOf(desc)
 	cp.c.start(name, desc.Size)
 	defer cp.c.done(name)
 	m := &meter{name: name, progress: cp.c.opts.Progress}
@@ -190,18 +205,63 @@ func (cp *copying) blob(ctx context.Context, desc ocispec.Descriptor) error {
 	}
 }
 
+// whose is an error of the destination, unless it is about a size that the source does
+// not confirm: then the descriptor is wrong.
+func (cp *copying) whose(ctx context.Context, desc ocispec.Descriptor, err error) error {
+	var e *registry.Error
+	if !errors.As(err, &e) || e.Kind != registry.Corrupt {
+		return err
+	}
+	rc, fetched := cp.fetch(ctx, desc, 0)
+	if fetched == nil {
+		_, fetched = io.CopyN(io.Discard, rc, 1)
+		rc.Close()
+	}
+	if unusable(fetched) {
+		return fetched
+	}
+	return err
+}
+
 // fetch opens a blob of the source. One on this machine is read at the rate that it is
 // to be sent at.
 func (cp *copying) fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	rc, err := cp.src.Fetch(ctx, desc, offset)
 	if err != nil {
-		return nil, err
+		return nil, &sourceError{err}
 	}
+	rc = fromSource{rc}
 	_, from := cp.src.(registryRepository)
 	if _, to := cp.dst.(registryRepository); to && !from {
 		return cp.c.throttle.Reader(ctx, rc), nil
 	}
 	return rc, nil
+}
+
+// titleOf is the name that is shown of a blob. Others wrote the title.
+func titleOf(desc ocispec.Descriptor) string {
+	title := desc.Annotations[ocispec.AnnotationTitle]
+	if title == "" || len(title) > 200 || !utf8.ValidString(title) || strings.ContainsFunc(title, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return desc.Digest.Encoded()[:12]
+	}
+	return title
+}
+
+// sourceError is one of the source. What the destination refuses says nothing about
+// what is copied.
+type sourceError struct{ error }
+
+func (e *sourceError) Unwrap() error { return e.error }
+
+// fromSource marks the errors of reading.
+type fromSource struct{ io.ReadCloser }
+
+func (r fromSource) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = &sourceError{err}
+	}
+	return n, err
 }
 
 // sourceFault says of content that turned out wrong on its way that it is the
@@ -211,9 +271,9 @@ func sourceFault(name string, desc ocispec.Descriptor, err error) error {
 	var wrong *layout.Error
 	switch {
 	case errors.As(err, &changed):
-		return &model.ContentError{Path: name, Want: desc.Digest, Reason: changed.Reason}
+		return &sourceError{&model.ContentError{Path: name, Want: desc.Digest, Reason: changed.Reason}}
 	case errors.As(err, &wrong) && wrong.Kind == layout.Corrupt:
-		return &model.ContentError{Path: name, Want: desc.Digest, Reason: wrong.Detail}
+		return &sourceError{&model.ContentError{Path: name, Want: desc.Digest, Reason: wrong.Detail}}
 	}
 	return err
 }
@@ -228,7 +288,7 @@ func (cp *copying) attached(ctx context.Context, s signature.Subject, depth int)
 		if err != nil {
 			return err
 		}
-		if cp.seen[desc.Digest] {
+		if cp.seen[desc.Digest] || cp.left[listedAs(s, desc)] {
 			continue
 		}
 		if err := cp.referrer(ctx, s, desc, depth+1); err != nil {
@@ -243,28 +303,18 @@ func (cp *copying) attached(ctx context.Context, s signature.Subject, depth int)
 func (cp *copying) referrer(ctx context.Context, s signature.Subject, desc ocispec.Descriptor, depth int) error {
 	raw, err := cp.src.FetchManifest(ctx, desc)
 	if err != nil {
-		if unusable(err) {
-			cp.skip(desc.Digest, err.Error())
-			return nil
-		}
-		return err
+		return cp.leaveOut(s, desc, &sourceError{err})
 	}
 	var has contents
 	if err := json.Unmarshal(raw, &has); err != nil || has.Subject == nil || has.Subject.Digest != s.Digest() {
-		cp.skip(desc.Digest, "it is listed and does not refer to "+s.Digest().String())
-		return nil
+		return cp.leaveOut(s, desc, unusableManifest("it is listed and does not refer to "+s.Digest().String()))
 	}
 	own, err := signature.SubjectOf(desc.MediaType, raw)
 	if err != nil {
-		cp.skip(desc.Digest, err.Error())
-		return nil
+		return cp.leaveOut(s, desc, &sourceError{err})
 	}
 	if err := cp.lists(ctx, own, raw, depth); err != nil {
-		if unusable(err) {
-			cp.skip(desc.Digest, err.Error())
-			return nil
-		}
-		return err
+		return cp.leaveOut(s, desc, err)
 	}
 	if _, err := cp.dst.Attach(ctx, s, raw); err != nil {
 		return err
@@ -273,10 +323,25 @@ func (cp *copying) referrer(ctx context.Context, s signature.Subject, desc ocisp
 	return cp.attached(ctx, own, depth)
 }
 
-func (cp *copying) skip(d digest.Digest, reason string) {
-	cp.seen[d] = true
-	cp.result.Skipped = append(cp.result.Skipped, d.String())
-	cp.c.warn("not copied: " + d.String() + ": " + reason)
+func listedAs(s signature.Subject, desc ocispec.Descriptor) listed {
+	return listed{s.Digest(), desc.Digest, desc.MediaType, desc.Size}
+}
+
+// leaveOut goes on without what is listed for s when the error says that it cannot be
+// had, and returns the error otherwise.
+func (cp *copying) leaveOut(s signature.Subject, desc ocispec.Descriptor, err error) error {
+	if !unusable(err) {
+		return err
+	}
+	cp.left[listedAs(s, desc)] = true
+	if len(cp.left) > maxCopyManifests {
+		return &TooManyError{fmt.Sprintf("more than %d that cannot be copied", maxCopyManifests)}
+	}
+	if name := desc.Digest.String(); !slices.Contains(cp.result.Skipped, name) {
+		cp.result.Skipped = append(cp.result.Skipped, name)
+		cp.c.warn("not copied: " + name + ": " + err.Error())
+	}
+	return nil
 }
 
 // usable refuses a descriptor by which nothing can be fetched and checked.
@@ -284,12 +349,20 @@ func usable(desc ocispec.Descriptor) error {
 	if desc.Digest.Validate() == nil && desc.Digest.Algorithm() == digest.SHA256 && desc.Size >= 0 {
 		return nil
 	}
-	return &signature.ManifestError{Reason: fmt.Sprintf("the descriptor %.100q of %d bytes cannot be used", desc.Digest.String(), desc.Size)}
+	return unusableManifest(fmt.Sprintf("the descriptor %.100q of %d bytes cannot be used", desc.Digest.String(), desc.Size))
 }
 
-// unusable reports that content is not there or not what its digest says, which
-// another try does not change.
+func unusableManifest(reason string) error {
+	return &sourceError{&signature.ManifestError{Reason: reason}}
+}
+
+// unusable reports that content is not there or not what its digest says, at the source,
+// which another try does not change.
 func unusable(err error) bool {
+	var source *sourceError
+	if !errors.As(err, &source) {
+		return false
+	}
 	var content *model.ContentError
 	var short *model.ShortError
 	var manifest *signature.ManifestError
@@ -301,7 +374,7 @@ func unusable(err error) bool {
 	case errors.As(err, &r):
 		return r.Kind == registry.NotFound || r.Kind == registry.Corrupt || r.Kind == registry.TooLarge
 	case errors.As(err, &l):
-		return l.Kind != layout.ReadOnly
+		return true
 	}
 	return false
 }
@@ -315,30 +388,26 @@ func (cp *copying) classic(ctx context.Context, s signature.Subject) error {
 		return err
 	}
 	raw, err := cp.src.FetchManifest(ctx, desc)
-	if unusable(err) {
-		cp.skip(desc.Digest, err.Error())
-		return nil
-	}
 	if err != nil {
-		return err
+		return cp.leaveOut(s, desc, &sourceError{err})
 	}
 	var has contents
 	if json.Unmarshal(raw, &has) != nil || len(has.Layers) > maxCopyManifests {
-		cp.skip(desc.Digest, "no manifest of signatures")
-		return nil
+		return cp.leaveOut(s, desc, unusableManifest("no list of signatures"))
 	}
 	for _, layer := range has.Layers {
 		if err := usable(layer); err != nil {
-			cp.skip(desc.Digest, err.Error())
+			// The layer has no name that could be shown.
+			if err := cp.leaveOut(s, desc, err); err != nil {
+				return err
+			}
 			continue
 		}
-		err := cp.blob(ctx, layer)
-		if unusable(err) {
-			cp.skip(layer.Digest, err.Error())
+		if err := cp.blob(ctx, layer); err != nil {
+			if err := cp.leaveOut(s, layer, err); err != nil {
+				return err
+			}
 			continue
-		}
-		if err != nil {
-			return err
 		}
 		if _, err := cp.dst.AppendClassic(ctx, s, layer); err != nil {
 			return err

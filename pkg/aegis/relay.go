@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -22,10 +23,16 @@ type relay struct {
 	desc ocispec.Descriptor
 	open func(offset int64) (io.ReadCloser, error)
 
-	mu   sync.Mutex
-	kept io.ReadCloser // stands at the offset at; nobody reads it
-	at   int64
+	mu     sync.Mutex
+	kept   io.ReadCloser // stands at the offset at; nobody reads it
+	at     int64
+	timer  *time.Timer // gives it up
+	closed bool
 }
+
+// keptFor is how long a body waits for the next request. It holds connections and memory
+// that others may want.
+const keptFor = 5 * time.Second
 
 var _ transfer.File = (*relay)(nil)
 
@@ -35,14 +42,7 @@ func (r *relay) Size() int64 { return r.desc.Size }
 func (r *relay) Check() error { return nil }
 
 func (r *relay) Open(offset int64) (io.ReadCloser, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	body := r.kept
-	r.kept = nil
-	if body != nil && r.at != offset {
-		body.Close()
-		body = nil
-	}
+	body := r.take(offset)
 	if body == nil {
 		var err error
 		if body, err = r.open(offset); err != nil {
@@ -52,20 +52,54 @@ func (r *relay) Open(offset int64) (io.ReadCloser, error) {
 	return &lease{relay: r, body: body, at: offset}, nil
 }
 
+// take returns what is kept if it stands at an offset, and closes it otherwise.
+func (r *relay) take(offset int64) io.ReadCloser {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	body := r.kept
+	if body == nil {
+		return nil
+	}
+	r.kept = nil
+	if r.timer.Stop(); r.at != offset {
+		body.Close()
+		return nil
+	}
+	return body
+}
+
 // keep takes a body back.
 func (r *relay) keep(body io.ReadCloser, at int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var err error
-	if r.kept != nil {
-		err = r.kept.Close()
+	if r.closed || r.kept != nil || at >= r.desc.Size {
+		return body.Close()
 	}
 	r.kept, r.at = body, at
-	return err
+	r.timer = time.AfterFunc(keptFor, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.kept == body {
+			r.kept = nil
+			body.Close()
+		}
+	})
+	return nil
 }
 
-// Close gives up what is kept.
-func (r *relay) Close() error { return r.keep(nil, 0) }
+// Close gives up what is kept, and whatever comes back later.
+func (r *relay) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	if r.kept == nil {
+		return nil
+	}
+	r.timer.Stop()
+	body := r.kept
+	r.kept = nil
+	return body.Close()
+}
 
 // lease is a relay's body while it is being read.
 type lease struct {

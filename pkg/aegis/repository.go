@@ -148,8 +148,8 @@ func (r registryRepository) PushBlob(ctx context.Context, desc ocispec.Descripto
 			return false, err
 		}
 		source := &relay{desc: desc, open: open}
-		defer source.Close() //nolint:errcheck // only read
 		done, err := r.c.send(ctx, &blobs{repo: r.Repository, name: desc.Digest.String()}, source, transfer.PushOptions{Digest: desc.Digest})
+		_ = source.Close() // only read; before it is opened again
 		if !errors.Is(err, transfer.ErrUnsupported) {
 			return done.Sent, err
 		}

@@ -62,7 +62,7 @@ func TestLimitRateBoundsACopy(t *testing.T) {
 		if _, err := c.Copy(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(start); took < 900*time.Millisecond || took > 5*time.Second {
+		if took := time.Since(start); took < 900*time.Millisecond {
 			t.Errorf("8 MiB at 8 MiB/s to %s took %v", o.To, took)
 		}
 	}

@@ -55,6 +55,8 @@ func (c *Client) send(ctx context.Context, b *blobs, f transfer.File, o transfer
 		b.repo.WantsWhole()
 	case errors.As(err, &other):
 		err = &registry.ChangedError{Reference: b.repo.Name() + "@" + other.Want.String(), Reason: fmt.Sprintf("its digest is %s now", other.Got)}
+	case errors.Is(err, transfer.ErrChanged):
+		err = &registry.ChangedError{Reference: b.repo.Name() + " (" + b.name + ")", Reason: err.Error()}
 	}
 	return done, err
 }

@@ -140,10 +140,11 @@ func (l *Layout) isRight(ctx context.Context, desc ocispec.Descriptor) (bool, er
 	}
 	defer content.Close()
 	err = copyChecked(ctx, io.Discard, content, op, l.path+"@"+desc.Digest.String(), desc)
-	if isKind(err, Corrupt) {
-		return false, nil
+	if err != nil && ctx.Err() != nil {
+		return false, err
 	}
-	return err == nil, err
+	// One that cannot be read is as bad as one that is wrong.
+	return err == nil, nil
 }
 
 // only lets one writer of a digest through at a time: a second finds it there. It is

@@ -319,7 +319,9 @@ func (u *unpacking) blobs() []blob {
 	return all
 }
 
-// checkSpace compares what is still to be written with what is free.
+// checkSpace compares what is still to be written with what is free. An old file that
+// could be cloned, and turns out to hold something else when it is read, is fetched after
+// all: there may be no room then, and the old model stays.
 func (u *unpacking) checkSpace(s *site, blobs []blob, old map[digest.Digest]string) error {
 	var need int64
 	var shared []blob // of the old model, if its file system clones

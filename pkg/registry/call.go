@@ -194,7 +194,7 @@ func (r *Repository) setBody(req *http.Request, dog *watchdog, c call) error {
 		}
 		f := &flowing{ReadCloser: body, dog: dog, each: timeout, last: 10 * timeout, left: c.size}
 		if b, ok := body.(piecer); ok {
-			return &flowingPieces{f, b}, nil
+			return &flowingPieces{flowing: f, pieces: b}, nil
 		}
 		return f, nil
 	}
@@ -211,7 +211,8 @@ func (r *Repository) setBody(req *http.Request, dog *watchdog, c call) error {
 	return nil
 }
 
-// flowing resets the watchdog with every read.
+// flowing resets the watchdog with every read. It is patient while what is sent is
+// waited for: that is no silence of the peer, and who reads it has a budget.
 type flowing struct {
 	io.ReadCloser
 	dog        *watchdog
@@ -220,6 +221,7 @@ type flowing struct {
 }
 
 func (f *flowing) Read(p []byte) (int, error) {
+	f.dog.allow(f.last)
 	n, err := f.ReadCloser.Read(p)
 	f.flowed(n)
 	return n, err
@@ -237,7 +239,13 @@ func (f *flowing) flowed(n int) {
 // flowed as it goes out.
 type flowingPieces struct {
 	*flowing
-	piecer
+	pieces piecer
+}
+
+func (f *flowingPieces) Piece(n int64) (p []byte, done func(), err error) {
+	f.dog.allow(f.last)
+	defer f.flowed(0)
+	return f.pieces.Piece(n)
 }
 
 // stream is an open answer. Its read errors are *Error, its Close ends the attempt.

@@ -47,7 +47,7 @@ func bodyOf[B interface {
 }](t *testing.T, b B, n int64) *flowingPieces {
 	_, dog := watch(t.Context(), time.Hour)
 	t.Cleanup(dog.end)
-	return &flowingPieces{&flowing{ReadCloser: io.NopCloser(b), dog: dog, each: time.Hour, last: time.Hour, left: n}, b}
+	return &flowingPieces{flowing: &flowing{ReadCloser: io.NopCloser(b), dog: dog, each: time.Hour, last: time.Hour, left: n}, pieces: b}
 }
 
 // pair is a connection on loopback and what arrives at its other end.

@@ -50,6 +50,13 @@ func (h *health) state() state {
 	return fit
 }
 
+// rests is for how long the mirror is still left alone.
+func (h *health) rests() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return max(0, h.until.Sub(h.now()))
+}
+
 func (h *health) worked() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

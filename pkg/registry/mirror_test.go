@@ -400,3 +400,41 @@ func TestAMirrorWithoutRangesIsNotReadFromTheStart(t *testing.T) {
 		})
 	}
 }
+
+// That the registry wants to be left alone for an hour is no reason not to ask a mirror
+// that will be back in a moment, and the registry is left alone.
+func TestABusyRegistryIsNotAwaitedWhileAMirrorMayAnswer(t *testing.T) {
+	t.Parallel()
+	content := []byte("from the mirror after all")
+	var asked atomic.Int64
+	mirror := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) <= 2 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write(content)
+	}))
+	t.Cleanup(mirror.Close)
+	var origin atomic.Int64
+	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		origin.Add(1)
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusTooManyRequests)
+	}))
+	var w waits
+	r := mirroredRepo(t, host+"/m:v1", registry.Options{
+		Mirrors: []registry.Mirror{{URL: mirror.URL}}, Warn: func(string) {}, Sleep: w.sleep, Retry: registry.RetryPolicy{Budget: time.Minute},
+	})
+	got, err := r.FetchBlob(t.Context(), descOf(content), 1000)
+	if err != nil || string(got) != string(content) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if origin.Load() != 1 || w.total() > time.Minute || len(w.all) == 0 {
+		t.Errorf("the registry was asked %d times, waited %v", origin.Load(), w.all)
+	}
+	mirror.Close()
+	_, err = r.FetchBlob(t.Context(), descOf([]byte("another")), 1000)
+	if e := wantKind(t, err, registry.RateLimited); origin.Load() != 1 || e.RetryAfter() > time.Hour {
+		t.Errorf("the registry was asked %d times, the error asks for %v", origin.Load(), e.RetryAfter())
+	}
+}

@@ -27,6 +27,9 @@ type sources struct {
 	// without are the mirrors that do not have a digest, or not whole; gave are
 	// those that a blob's bytes came from.
 	without, gave map[digest.Digest][]*place
+	// busy is what the registry said last, while it is not to be asked, and until when.
+	busy  *Error
+	until time.Time
 }
 
 // place is a repository at a mirror.
@@ -149,7 +152,7 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 			s.failed(p, d, err)
 		}
 	}
-	err := try(s.origin, nil)
+	err := s.askOrigin(try)
 	if err == nil || errors.Is(err, ErrNoRanges) || errors.Is(err, errWhole) || ctx.Err() != nil {
 		return err
 	}
@@ -165,7 +168,45 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 			s.failed(p, d, again)
 		}
 	}
+	return s.askAgainAfter(d, err)
+}
+
+// askOrigin asks the registry, unless it has said to come later.
+func (s *sources) askOrigin(try func(*Repository, *place) error) error {
+	now := s.repo.client.options.Now()
+	s.mu.Lock()
+	busy, left := s.busy, s.until.Sub(now)
+	s.mu.Unlock()
+	if busy != nil && left > 0 {
+		e := *busy
+		e.retryAfter = left
+		return &e
+	}
+	err := try(s.origin, nil)
+	var e *Error
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy = nil; errors.As(err, &e) && e.retryAfter > 0 {
+		s.busy, s.until = e, s.repo.client.options.Now().Add(e.retryAfter)
+	}
 	return err
+}
+
+// askAgainAfter is the registry's error with the time after which somebody may be asked
+// for d again: it, or a mirror that rests.
+func (s *sources) askAgainAfter(d digest.Digest, err error) error {
+	var e *Error
+	if !errors.As(err, &e) || e.retryAfter <= 0 {
+		return err
+	}
+	soonest := e.retryAfter
+	well, ill := s.usable(d)
+	for _, p := range append(well, ill...) {
+		soonest = min(soonest, p.rests())
+	}
+	sooner := *e
+	sooner.retryAfter = soonest
+	return &sooner
 }
 
 // usable lists the mirrors that may have d: those that are well, and those that

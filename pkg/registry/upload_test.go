@@ -188,6 +188,42 @@ func TestPushBlobLeavesNoSession(t *testing.T) {
 	}
 }
 
+// pausing waits before its second read, as a source does that has to be fetched itself.
+type pausing struct {
+	io.ReadCloser
+	reads int
+	pause time.Duration
+}
+
+func (p *pausing) Read(b []byte) (int, error) {
+	if p.reads++; p.reads == 2 {
+		time.Sleep(p.pause)
+	}
+	return p.ReadCloser.Read(b[:min(len(b), 1000)])
+}
+
+// That what is sent has to be waited for is no silence of the registry.
+func TestAnUploadMayWaitForItsSource(t *testing.T) {
+	t.Parallel()
+	const timeout = 200 * time.Millisecond
+	host, _ := servertest.Distribution(t)
+	r := newRepo(t, host+"/m", registry.Options{AnswerTimeout: timeout})
+	content := bytes.Repeat([]byte("0123456789"), 1000)
+	u, err := r.BeginUpload(t.Context(), "a file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = u.Send(t.Context(), 0, int64(len(content)), func() (io.ReadCloser, error) {
+		return &pausing{ReadCloser: io.NopCloser(bytes.NewReader(content)), pause: 3 * timeout}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Commit(t.Context(), descOf(content).Digest); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // showing is a body that shows its bytes, and counts those that were copied.
 type showing struct {
 	io.ReadCloser

@@ -4,6 +4,7 @@
 package transfer
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -153,7 +154,8 @@ func (f *front) state() mark {
 }
 
 // rewind goes back to an offset. What lies between it and the mark before is read
-// again, to be hashed.
+// again, to be hashed, and further, to the next state of the hash that is known: what
+// was sent must be what is read now, for the other end keeps it.
 func (f *front) rewind(offset int64) error {
 	f.mu.Lock()
 	f.latest = nil
@@ -166,10 +168,10 @@ func (f *front) rewind(offset int64) error {
 		return nil
 	}
 	f.settle()
-	from := f.markBefore(offset)
+	from, next := f.marksAround(offset, mark{f.offset, clone(f.hash)})
 	f.mu.Unlock()
 	if from.offset < offset {
-		if err := f.reread(from, offset); err != nil {
+		if err := f.reread(from.hash, from.offset, offset, next); err != nil {
 			return f.fail(err)
 		}
 	}
@@ -183,33 +185,47 @@ func (f *front) rewind(offset int64) error {
 	return nil
 }
 
-// markBefore forgets the marks behind an offset and returns a copy of the last one.
-func (f *front) markBefore(offset int64) mark {
+// marksAround forgets the marks behind an offset and returns copies of the last one up
+// to it and of the first one after it, which is last where there is none.
+func (f *front) marksAround(offset int64, last mark) (before, after mark) {
 	f.marksMu.Lock()
 	defer f.marksMu.Unlock()
-	for len(f.marks) > 0 && f.marks[len(f.marks)-1].offset > offset {
-		f.marks = f.marks[:len(f.marks)-1]
+	for after = last; len(f.marks) > 0 && f.marks[len(f.marks)-1].offset > offset; f.marks = f.marks[:len(f.marks)-1] {
+		after = f.marks[len(f.marks)-1]
 	}
 	if n := len(f.marks); n > 0 {
-		return mark{f.marks[n-1].offset, clone(f.marks[n-1].hash)}
+		return mark{f.marks[n-1].offset, clone(f.marks[n-1].hash)}, after
 	}
-	return mark{0, newHash()}
+	return mark{0, newHash()}, after
 }
 
-func (f *front) reread(from mark, end int64) error {
-	rc, err := f.file.Open(from.offset)
+// reread brings a hash from one offset to another, and compares what follows with next.
+func (f *front) reread(h hash.Cloner, from, to int64, next mark) error {
+	rc, err := f.file.Open(from)
 	if err != nil {
 		return err
 	}
 	defer rc.Close()
-	n, err := io.CopyBuffer(onlyWriter{from.hash}, io.LimitReader(rc, end-from.offset), make([]byte, rereadBuf))
-	if err != nil {
+	buffer := make([]byte, rereadBuf)
+	if err := readInto(h, rc, to-from, buffer); err != nil {
 		return err
 	}
-	if n != end-from.offset {
-		return fmt.Errorf("the file ends %d bytes early", end-from.offset-n)
+	probe := clone(h)
+	if err := readInto(probe, rc, next.offset-to, buffer); err != nil {
+		return err
+	}
+	if !bytes.Equal(probe.Sum(nil), next.hash.Sum(nil)) {
+		return fmt.Errorf("%w, between %d and %d", ErrChanged, from, next.offset)
 	}
 	return nil
+}
+
+func readInto(h hash.Hash, r io.Reader, size int64, buffer []byte) error {
+	n, err := io.CopyBuffer(onlyWriter{h}, io.LimitReader(r, size), buffer)
+	if err == nil && n != size {
+		err = fmt.Errorf("the file ends %d bytes early", size-n)
+	}
+	return err
 }
 
 type onlyWriter struct{ io.Writer }

@@ -407,3 +407,42 @@ func testAShortFileFailsTheFront(t *testing.T, way func(io.ReadCloser) io.Reader
 		t.Errorf("error %v, want the first one, %v", err, first)
 	}
 }
+
+// What is read again after a cut has to be what was sent: the other end keeps that.
+func TestRewindNoticesOtherBytes(t *testing.T) {
+	const mib = 1 << 20
+	for name, c := range map[string]struct {
+		at, to  int64 // the byte that changes, and where to go on
+		refused bool
+	}{
+		"nothing":                     {-1, 5 * mib, false},
+		"between the mark and there":  {4*mib + 7, 5 * mib, true},
+		"between there and the next":  {6 * mib, 5 * mib, true},
+		"before the mark":             {3 * mib, 5 * mib, false}, // the digest tells
+		"at a mark":                   {5 * mib, 4 * mib, false}, // all of it is sent again
+		"what was not sent":           {8 * mib, 5 * mib, false},
+		"long before, past two marks": {1*mib + 9, 2 * mib, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			content := randomBytes(9 * mib)
+			f := newDiskFile(t, content)
+			p := newPush(t, f)
+			if _, err := io.CopyN(io.Discard, openBody(t, p), 7*mib); err != nil {
+				t.Fatal(err)
+			}
+			if c.at >= 0 {
+				content[c.at] ^= 1
+				if err := os.WriteFile(f.name, content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := p.front.rewind(c.to)
+			if errors.Is(err, ErrChanged) != c.refused || (err != nil) != c.refused || (p.front.failure() != nil) != c.refused {
+				t.Errorf("%v, %v", err, p.front.failure())
+			}
+			if err == nil && p.front.at() != c.to {
+				t.Errorf("it stands at %d", p.front.at())
+			}
+		})
+	}
+}

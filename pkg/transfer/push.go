@@ -55,6 +55,9 @@ var (
 	ErrUnsupported = errors.New("the server does not take uploads in this form")
 	// ErrPiece means that a request was larger than the server takes.
 	ErrPiece = errors.New("the server takes no request of this size")
+	// ErrChanged means that a file, when it was read again after a cut, did not have the
+	// bytes that were sent of it.
+	ErrChanged = errors.New("the file had other bytes before")
 )
 
 // File is what is sent.

@@ -40,14 +40,14 @@ const (
 // Options tune a Reader. The zero value is usable.
 type Options struct {
 	// Budget bounds the time without a new byte, tries and waits together; every
-	// byte starts it anew, but for those of connections that brought fewer than Least.
-	// Zero means two minutes.
+	// byte starts it anew. Zero means two minutes.
 	Budget time.Duration
 	// Stall is how long one read may take before its connection is given up, and
 	// within what time of reading it has to bring Least bytes. Time in which nobody
 	// reads does not count. Zero means 30 seconds.
 	Stall time.Duration
-	// Least is the fewest bytes that count. Zero means 8 KiB, less than zero none.
+	// Least is the fewest bytes that have to come within Budget and Stall together,
+	// however many connections it takes. Zero means 8 KiB, less than zero none.
 	Least int64
 	// Retryable decides about a Source's errors. Nil asks the error itself
 	// (Retryable() bool), and takes network errors and unexpected ends for
@@ -139,12 +139,13 @@ type reader struct {
 	err error      // final
 
 	conn *connection
-	// spent is the time without a new byte, tries the tries in it, dripped the time of
-	// connections that brought next to nothing, and inVain what was discarded at this
-	// offset.
-	spent, dripped time.Duration
-	tries          int
-	inVain         int64
+	// spent is the time without a new byte, tries the tries in it, and inVain what was
+	// discarded at this offset. slow is the time in which the bytes of arrived came,
+	// which are fewer than Least.
+	spent, slow time.Duration
+	tries       int
+	arrived     int64
+	inVain      int64
 	// ended counts clean early ends at this offset.
 	ended int
 }
@@ -155,8 +156,8 @@ type connection struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
-	// skip is what comes before the reader's offset. waited is the time of the reads
-	// that brought the bytes of arrived, which are fewer than Least.
+	// skip is what comes before the reader's offset. waited and arrived are slow and
+	// arrived of this connection's reads.
 	skip    int64
 	waited  time.Duration
 	arrived int64
@@ -210,7 +211,6 @@ func (r *reader) once(p []byte) (int, error) {
 	}
 	c := r.conn
 	if c.waited > r.o.Stall && r.o.Least > 0 {
-		r.dripped += c.waited
 		return 0, errStalled
 	}
 	left := r.end - r.offset
@@ -244,17 +244,28 @@ func (r *reader) took(c *connection, n int, d time.Duration) {
 	if n == 0 {
 		r.spent += d
 	}
+	r.slow += d
 	c.waited += d
+	r.arrived += int64(n)
 	if c.arrived += int64(n); c.arrived >= r.o.Least {
-		c.waited, c.arrived, r.dripped = 0, 0, 0
+		c.waited, c.arrived = 0, 0
 	}
+	if r.arrived >= r.o.Least {
+		r.slow, r.arrived = 0, 0
+	}
+}
+
+// failed takes note of time that brought nothing.
+func (r *reader) failed(d time.Duration) {
+	r.spent += d
+	r.slow += d
 }
 
 func (r *reader) connect() error {
 	ctx, cancel := context.WithCancelCause(r.ctx)
 	began := r.o.Now()
 	body, at, err := r.open(ctx, r.offset)
-	r.spent += r.o.Now().Sub(began)
+	r.failed(r.o.Now().Sub(began))
 	if err != nil {
 		cancel(context.Canceled)
 		return err
@@ -279,14 +290,14 @@ func (r *reader) again(err error) error {
 		return err
 	}
 	wait := retryWait(r.tries, err)
-	if r.spent+r.dripped+wait > r.o.Budget || r.inVain > max(maxInVain, maxRestarts*r.desc.Size) {
+	if r.spent+wait > r.o.Budget || r.o.Least > 0 && r.slow+wait > r.o.Budget+r.o.Stall || r.inVain > max(maxInVain, maxRestarts*r.desc.Size) {
 		if err == io.EOF {
 			return &ShortError{Got: r.offset, Want: r.desc.Size}
 		}
 		return err
 	}
 	r.tries++
-	r.spent += wait
+	r.failed(wait)
 	r.o.Logger.LogAttrs(r.ctx, slog.LevelDebug, "transfer retry",
 		slog.String("digest", r.desc.Digest.String()), slog.Int64("offset", r.offset),
 		slog.String("reason", err.Error()), slog.Duration("wait", wait))
