@@ -155,7 +155,9 @@ func (f *front) state() mark {
 
 // rewind goes back to an offset. What lies between it and the mark before is read
 // again, to be hashed, and further, to the next state of the hash that is known: what
-// was sent must be what is read now, for the other end keeps it.
+// was sent must be what is read now, for the other end keeps it. Forward, to what was
+// sent before it went back, it is read without that: a File has to be one that says
+// itself when it has changed.
 func (f *front) rewind(offset int64) error {
 	f.mu.Lock()
 	f.latest = nil
@@ -168,7 +170,11 @@ func (f *front) rewind(offset int64) error {
 		return nil
 	}
 	f.settle()
-	from, next := f.marksAround(offset, mark{f.offset, clone(f.hash)})
+	here := mark{f.offset, clone(f.hash)}
+	from, next := here, mark{offset: offset}
+	if offset < here.offset {
+		from, next = f.marksAround(offset, here)
+	}
 	f.mu.Unlock()
 	if from.offset < offset {
 		if err := f.reread(from.hash, from.offset, offset, next); err != nil {
@@ -199,7 +205,8 @@ func (f *front) marksAround(offset int64, last mark) (before, after mark) {
 	return mark{0, newHash()}, after
 }
 
-// reread brings a hash from one offset to another, and compares what follows with next.
+// reread brings a hash from one offset to another, and compares what follows with next,
+// if its hash is known.
 func (f *front) reread(h hash.Cloner, from, to int64, next mark) error {
 	rc, err := f.file.Open(from)
 	if err != nil {
@@ -207,7 +214,7 @@ func (f *front) reread(h hash.Cloner, from, to int64, next mark) error {
 	}
 	defer rc.Close()
 	buffer := make([]byte, rereadBuf)
-	if err := readInto(h, rc, to-from, buffer); err != nil {
+	if err := readInto(h, rc, to-from, buffer); err != nil || next.hash == nil {
 		return err
 	}
 	probe := clone(h)

@@ -446,3 +446,21 @@ func TestRewindNoticesOtherBytes(t *testing.T) {
 		})
 	}
 }
+
+// A server that said too little at first is followed forward again.
+func TestRewindGoesForwardToWhatWasSent(t *testing.T) {
+	const mib = 1 << 20
+	content := randomBytes(9 * mib)
+	p := newPush(t, newDiskFile(t, content))
+	if _, err := io.CopyN(io.Discard, openBody(t, p), 7*mib); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int64{1 * mib, 5*mib + 3, 2 * mib, 6 * mib} {
+		if err := p.front.rewind(at); err != nil || p.front.at() != at {
+			t.Fatalf("to %d: %v, it stands at %d", at, err, p.front.at())
+		}
+		if got := p.front.digest(); got != digest.FromBytes(content[:at]) {
+			t.Errorf("at %d the digest is %s", at, got)
+		}
+	}
+}

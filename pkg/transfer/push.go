@@ -322,7 +322,9 @@ func (p *push) recover(ctx context.Context, err error) error {
 	case asked != nil && p.o.Retryable(asked):
 		// It has had its own time for that.
 		return err
-	case asked != nil, held > p.front.furthest():
+	case asked != nil, held > p.front.furthest(), held > p.front.at() && p.o.Digest != "":
+		// A blob on its way from elsewhere cannot be read again with certainty, and its
+		// hash at what was sent before the last step back is gone.
 		return p.restart(ctx, err)
 	case held == p.from && errors.Is(err, ErrOutOfStep):
 		// It is not the offset that it does not like. Else it was still taking in what
