@@ -177,7 +177,7 @@ func (cp *copying) blob(ctx context.Context, desc ocispec.Descriptor) error {
 		if cp.mountFrom != "" {
 			mounted, err := to.MountBlob(ctx, desc, cp.mountFrom)
 			if err != nil {
-				return err
+				return cp.whose(ctx, desc, err)
 			}
 			if mounted {
 				cp.mounted.Add(desc.Size)
@@ -211,6 +211,9 @@ func (cp *copying) whose(ctx context.Context, desc ocispec.Descriptor, err error
 	var e *registry.Error
 	if !errors.As(err, &e) || e.Kind != registry.Corrupt {
 		return err
+	}
+	if desc.Size == 0 && desc.Digest != digest.FromBytes(nil) {
+		return unusableManifest("the descriptor of " + desc.Digest.String() + " says that it is empty")
 	}
 	rc, fetched := cp.fetch(ctx, desc, 0)
 	if fetched == nil {

@@ -186,7 +186,8 @@ func (s *sources) askOrigin(try func(*Repository, *place) error) error {
 	var e *Error
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.busy = nil; errors.As(err, &e) && e.retryAfter > 0 {
+	if s.busy = nil; errors.As(err, &e) && e.retryAfter > 0 && e.Retryable() {
+		// Not what is said of one digest, such as that it is not there.
 		s.busy, s.until = e, s.repo.client.options.Now().Add(e.retryAfter)
 	}
 	return err

@@ -205,7 +205,7 @@ func (p *pausing) Read(b []byte) (int, error) {
 // That what is sent has to be waited for is no silence of the registry.
 func TestAnUploadMayWaitForItsSource(t *testing.T) {
 	t.Parallel()
-	const timeout = 200 * time.Millisecond
+	const timeout = time.Second
 	host, _ := servertest.Distribution(t)
 	r := newRepo(t, host+"/m", registry.Options{AnswerTimeout: timeout})
 	content := bytes.Repeat([]byte("0123456789"), 1000)
