@@ -90,15 +90,10 @@ func (r *relay) keep(body io.ReadCloser, at int64) error {
 // Close gives up what is kept, and whatever comes back later.
 func (r *relay) Close() error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.closed = true
-	if r.kept == nil {
-		return nil
-	}
-	r.timer.Stop()
-	body := r.kept
-	r.kept = nil
-	return body.Close()
+	r.mu.Unlock()
+	r.take(-1)
+	return nil
 }
 
 // lease is a relay's body while it is being read.
@@ -134,13 +129,11 @@ func (l *lease) Close() error {
 		return l.body.Close()
 	}
 	defer l.reading.Unlock()
-	switch {
-	case l.closed:
+	if l.closed {
 		return nil
-	case l.failed:
-		l.closed = true
+	}
+	if l.closed = true; l.failed {
 		return l.body.Close()
 	}
-	l.closed = true
 	return l.relay.keep(l.body, l.at)
 }

@@ -41,6 +41,7 @@ type uploading struct {
 	digests []digest.Digest // each written once, by the goroutine of its file
 	sent    atomic.Int64
 	pace    transfer.Pace
+
 	mu      sync.Mutex
 	claimed map[digest.Digest]bool
 }

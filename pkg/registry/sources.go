@@ -148,9 +148,7 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 		if err == nil || errors.Is(err, ErrNoRanges) || ctx.Err() != nil {
 			return err
 		}
-		if !errors.Is(err, errWhole) {
-			s.failed(p, d, err)
-		}
+		s.failed(p, d, err)
 	}
 	err := s.askOrigin(try)
 	if err == nil || errors.Is(err, ErrNoRanges) || errors.Is(err, errWhole) || ctx.Err() != nil {
@@ -164,9 +162,7 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 		if ctx.Err() != nil {
 			return err
 		}
-		if !errors.Is(again, errWhole) {
-			s.failed(p, d, again)
-		}
+		s.failed(p, d, again)
 	}
 	return s.askAgainAfter(d, err)
 }
@@ -238,8 +234,11 @@ func (s *sources) note(list map[digest.Digest][]*place, d digest.Digest, p *plac
 	}
 }
 
-// failed takes note of what a mirror did wrong.
+// failed takes note of what a mirror did wrong, if it did.
 func (s *sources) failed(p *place, d digest.Digest, err error) {
+	if errors.Is(err, errWhole) {
+		return
+	}
 	var e *Error
 	s.repo.retries.Add(1)
 	switch {

@@ -79,8 +79,9 @@ var errStalled = errors.New("the transfer stalled")
 // NewReader reads desc from offset on and ends at desc.Size, whatever the source
 // sends. When a connection breaks or stalls it opens another one where it is,
 // after a random wait, and at least the one that the server asks for, until the
-// budget is spent; then the last error is returned. It opens the source at the first Read. Read is for one goroutine at a
-// time; Close may be called from another, and ends a Read that waits.
+// budget is spent; then the last error is returned. It opens the source at the
+// first Read. Read is for one goroutine at a time; Close may be called from
+// another, and ends a Read that waits.
 func NewReader(ctx context.Context, src Source, desc ocispec.Descriptor, offset int64, o Options) io.ReadCloser {
 	o = o.withDefaults()
 	open := func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
