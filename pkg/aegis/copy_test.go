@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/aegis-oci/aegis-oci/internal/servertest"
@@ -481,5 +482,192 @@ func TestCopyPrintsNoTitleThatMovesTheCursor(t *testing.T) {
 	}
 	if strings.ContainsAny(warned[0], "\x1b\n") || !strings.Contains(warned[0], note.Digest.Encoded()[:12]) {
 		t.Errorf("warned %q", warned[0])
+	}
+}
+
+// TestCopyAttachesWhatAnIndexListsToo: who lists a signature as a part of an index does
+// not keep it from being attached, where attaching is more than a push.
+func TestCopyAttachesWhatAnIndexListsToo(t *testing.T) {
+	t.Parallel()
+	key, from := ecdsaKey(t), refTo(t, servertest.SharedStack(t).Registry, "v1")
+	pushed := mustPush(t, newClient(t), from, modelDir(t, 50), key)
+	site := layout.Reference{Path: filepath.Join(t.TempDir(), "layout"), Tag: "v1"}
+	copied(t, aegis.CopyOptions{From: from, To: site, NoReferrers: true})
+	l, err := layout.Open(site.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	subject := resolve(t, from).Subject().Descriptor()
+	raw, err := json.Marshal(ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, ArtifactType: "application/vnd.example.list",
+		Manifests: []ocispec.Descriptor{resolve(t, byDigest(from, pushed.Signatures[0].Digest)).Subject().Descriptor()}, Subject: &subject,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := l.PushManifest(t.Context(), ocispec.MediaTypeImageIndex, raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied(t, aegis.CopyOptions{From: from, To: site})
+	distribution, _ := servertest.Distribution(t)
+	to := parse(t, distribution+"/"+name(t)+":v1")
+	if r := copied(t, aegis.CopyOptions{From: site, To: to}); len(r.Skipped) > 0 || r.Referrers != 2 || r.Manifests != 3 {
+		t.Errorf("%+v", r)
+	}
+	verified(t, to, key.Public(t))
+	listed := listedFor(t, to)
+	if slices.Sort(listed); !slices.Equal(listed, slices.Sorted(slices.Values([]string{list.Subject().Digest().String(), pushed.Signatures[0].Digest.String()}))) {
+		t.Errorf("the copy lists %q", listed)
+	}
+}
+
+// listedFor are the digests of what refers to ref.
+func listedFor(t testing.TB, ref registry.Reference) []string {
+	t.Helper()
+	var all []string
+	for desc, err := range repository(t, ref).Referrers(t.Context(), resolve(t, ref).Subject()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, desc.Digest.String())
+	}
+	return all
+}
+
+// TestCopyTakesAReferrerWithoutAMediaType, which a manifest need not have.
+func TestCopyTakesAReferrerWithoutAMediaType(t *testing.T) {
+	t.Parallel()
+	onBothRegistries(t, func(t *testing.T, host string) {
+		key, from := ecdsaKey(t), refTo(t, host, "v1")
+		mustPush(t, newClient(t), from, modelDir(t, 51), key)
+		site := layout.Reference{Path: filepath.Join(t.TempDir(), "layout"), Tag: "v1"}
+		copied(t, aegis.CopyOptions{From: from, To: site})
+		l, err := layout.Open(site.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if _, err := l.PushBlob(t.Context(), note, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("note")), nil }); err != nil {
+			t.Fatal(err)
+		}
+		raw := changedNote(t, from, func(m map[string]any) { delete(m, "mediaType") })
+		p, err := l.PushManifest(t.Context(), ocispec.MediaTypeImageManifest, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := parse(t, host+"/"+name(t)+"-copy:v1")
+		for _, out := range []aegis.Reference{layout.Reference{Path: filepath.Join(t.TempDir(), "layout"), Tag: "v1"}, to} {
+			if r := copied(t, aegis.CopyOptions{From: site, To: out}); len(r.Skipped) > 0 || r.Referrers != 2 {
+				t.Errorf("%s: %+v", out, r)
+			}
+			verified(t, out, key.Public(t))
+		}
+		if listed := listedFor(t, to); !slices.Contains(listed, p.Subject().Digest().String()) || len(listed) != 2 {
+			t.Errorf("the copy lists %q", listed)
+		}
+	})
+}
+
+// changedNote is the manifest of a note on ref with a change.
+func changedNote(t testing.TB, ref registry.Reference, change func(m map[string]any)) []byte {
+	t.Helper()
+	raw, _ := referrer(t, resolve(t, ref).Subject().Descriptor(), note.MediaType, []byte("note"), nil)
+	var m map[string]any
+	if err := json.Unmarshal(raw, &m); err != nil {
+		t.Fatal(err)
+	}
+	change(m)
+	raw, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// TestCopyLeavesOutAReferrerWithOddAnnotations: registries differ in what they take and
+// list.
+func TestCopyLeavesOutAReferrerWithOddAnnotations(t *testing.T) {
+	t.Parallel()
+	host, key := servertest.SharedStack(t).Registry, ecdsaKey(t)
+	from := refTo(t, host, "v1")
+	pushed := mustPush(t, newClient(t), from, modelDir(t, 53), key)
+	raw := changedNote(t, from, func(m map[string]any) { m["annotations"] = map[string]any{"n": 1} })
+	odd := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
+	list, err := json.Marshal(ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: []ocispec.Descriptor{odd, resolve(t, byDigest(from, pushed.Signatures[0].Digest)).Subject().Descriptor()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := servertest.FaultProxy(t, host)
+	proxy.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/referrers/"+pushed.Digest.String()):
+			w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+			_, _ = w.Write(list)
+		case strings.HasSuffix(r.URL.Path, "/manifests/"+odd.Digest.String()):
+			w.Header().Set("Content-Type", odd.MediaType)
+			_, _ = w.Write(raw)
+		default:
+			return false
+		}
+		return true
+	})
+	to := parse(t, host+"/"+name(t)+"-copy:v1")
+	if r := copied(t, aegis.CopyOptions{From: via(proxy, from), To: to}); !slices.Equal(r.Skipped, []string{odd.Digest.String()}) || r.Referrers != 1 {
+		t.Errorf("%+v", r)
+	}
+	verified(t, to, key.Public(t))
+}
+
+// note is a blob.
+var note = ocispec.Descriptor{MediaType: "application/vnd.example.note", Digest: digest.FromString("note"), Size: 4}
+
+// TestCopyLeavesOutASizeThatIsNotTrue, of a blob that the destination has, or takes over
+// from the source's repository, and where the source announces no length.
+func TestCopyLeavesOutASizeThatIsNotTrue(t *testing.T) {
+	t.Parallel()
+	distribution, _ := servertest.Distribution(t)
+	for _, way := range []string{"there", "mounted", "no-length"} {
+		for _, size := range []int64{0, note.Size - 1, note.Size + 1} {
+			t.Run(way+"/"+strconv.FormatInt(size, 10), func(t *testing.T) {
+				t.Parallel()
+				key, from := ecdsaKey(t), refTo(t, distribution, "v1")
+				mustPush(t, newClient(t), from, modelDir(t, 52), key)
+				to := parse(t, distribution+"/"+name(t)+"-copy:v1")
+				pushContent(t, repository(t, from), note, []byte("note"))
+				pushContent(t, repository(t, from), ocispec.DescriptorEmptyJSON, []byte("{}"))
+				raw, _ := referrer(t, resolve(t, from).Subject().Descriptor(), note.MediaType, []byte("note"), nil)
+				raw = bytes.Replace(raw, []byte(`"size":4}`), []byte(`"size":`+strconv.FormatInt(size, 10)+`}`), 1)
+				desc, err := repository(t, from).Attach(t.Context(), resolve(t, from).Subject(), ocispec.MediaTypeImageManifest, raw)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if way != "mounted" {
+					pushContent(t, repository(t, to), note, []byte("note"))
+					proxy := servertest.FaultProxy(t, distribution)
+					if way == "no-length" {
+						proxy.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+							if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, note.Digest.String()) {
+								return false
+							}
+							_, _ = io.WriteString(w, "no")
+							_ = http.NewResponseController(w).Flush()
+							_, _ = io.WriteString(w, "te")
+							return true
+						})
+					}
+					from = via(proxy, from)
+				}
+				r := copied(t, aegis.CopyOptions{From: from, To: to})
+				if !slices.Equal(r.Skipped, []string{desc.Digest.String()}) || r.Referrers != 1 {
+					t.Errorf("%+v", r)
+				}
+				verified(t, to, key.Public(t))
+			})
+		}
 	}
 }

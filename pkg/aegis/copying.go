@@ -19,6 +19,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/referrer"
 	"github.com/aegis-oci/aegis-oci/pkg/layout"
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
@@ -38,14 +39,16 @@ type copying struct {
 	// mountFrom is the source repository's name where both are of one registry.
 	mountFrom       string
 	leave           bool
-	seen            map[digest.Digest]bool // copied, or under way
+	seen            map[digest.Digest]bool // what it lists is copied, or under way
+	joined          map[digest.Digest]bool // attached to its subject: a list may name it as a part, too
 	left            map[listed]bool        // not copied, for good
 	copied, mounted atomic.Int64
 	result          CopyResult
 }
 
 func newCopying(c *Client, src, dst Repository, o CopyOptions) *copying {
-	cp := &copying{c: c, src: src, dst: dst, leave: o.NoReferrers, seen: map[digest.Digest]bool{}, left: map[listed]bool{}}
+	cp := &copying{c: c, src: src, dst: dst, leave: o.NoReferrers,
+		seen: map[digest.Digest]bool{}, joined: map[digest.Digest]bool{}, left: map[listed]bool{}}
 	from, ok := src.(registryRepository)
 	to, both := dst.(registryRepository)
 	if ok && both {
@@ -217,7 +220,11 @@ func (cp *copying) whose(ctx context.Context, desc ocispec.Descriptor, err error
 	}
 	rc, fetched := cp.fetch(ctx, desc, 0)
 	if fetched == nil {
-		_, fetched = io.CopyN(io.Discard, rc, 1)
+		// Not every source announces a length, and none sends more than desc.Size here.
+		is := desc.Digest.Verifier()
+		if _, fetched = io.Copy(is, rc); fetched == nil && !is.Verified() {
+			fetched = &sourceError{&model.ContentError{Path: titleOf(desc), Want: desc.Digest, Reason: fmt.Sprintf("its first %d bytes are not all of it", desc.Size)}}
+		}
 		rc.Close()
 	}
 	if unusable(fetched) {
@@ -291,7 +298,7 @@ func (cp *copying) attached(ctx context.Context, s signature.Subject, depth int)
 		if err != nil {
 			return err
 		}
-		if cp.seen[desc.Digest] || cp.left[listedAs(s, desc)] {
+		if cp.joined[desc.Digest] || cp.left[listedAs(s, desc)] {
 			continue
 		}
 		if err := cp.referrer(ctx, s, desc, depth+1); err != nil {
@@ -308,20 +315,22 @@ func (cp *copying) referrer(ctx context.Context, s signature.Subject, desc ocisp
 	if err != nil {
 		return cp.leaveOut(s, desc, &sourceError{err})
 	}
-	var has contents
-	if err := json.Unmarshal(raw, &has); err != nil || has.Subject == nil || has.Subject.Digest != s.Digest() {
-		return cp.leaveOut(s, desc, unusableManifest("it is listed and does not refer to "+s.Digest().String()))
-	}
 	own, err := signature.SubjectOf(desc.MediaType, raw)
 	if err != nil {
 		return cp.leaveOut(s, desc, &sourceError{err})
 	}
-	if err := cp.lists(ctx, own, raw, depth); err != nil {
-		return cp.leaveOut(s, desc, err)
+	if _, err := referrer.Entry(s, desc.MediaType, raw); err != nil {
+		return cp.leaveOut(s, desc, unusableManifest(err.Error()))
 	}
-	if _, err := cp.dst.Attach(ctx, s, raw); err != nil {
+	if !cp.seen[own.Digest()] {
+		if err := cp.lists(ctx, own, raw, depth); err != nil {
+			return cp.leaveOut(s, desc, err)
+		}
+	}
+	if _, err := cp.dst.Attach(ctx, s, desc.MediaType, raw); err != nil {
 		return err
 	}
+	cp.joined[own.Digest()] = true
 	cp.result.Referrers++
 	return cp.attached(ctx, own, depth)
 }

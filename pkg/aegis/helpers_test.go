@@ -325,7 +325,7 @@ func pushReferrer(t testing.TB, repo *registry.Repository, subject signature.Sub
 	raw, l := referrer(t, subject.Descriptor(), artifactType, layer, annotations)
 	pushContent(t, repo, l, layer)
 	pushContent(t, repo, ocispec.DescriptorEmptyJSON, []byte("{}"))
-	desc, err := repo.Attach(t.Context(), subject, raw)
+	desc, err := repo.Attach(t.Context(), subject, ocispec.MediaTypeImageManifest, raw)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -312,7 +312,7 @@ func copySignatures(t testing.TB, from, to registry.Reference) {
 	for _, a := range attachedTo(t, src, subject) {
 		pushContent(t, dst, a.manifest.Layers[0], a.envelope)
 		pushContent(t, dst, ocispec.DescriptorEmptyJSON, []byte("{}"))
-		if _, err := dst.Attach(t.Context(), subject, a.raw); err != nil {
+		if _, err := dst.Attach(t.Context(), subject, ocispec.MediaTypeImageManifest, a.raw); err != nil {
 			t.Fatal(err)
 		}
 	}

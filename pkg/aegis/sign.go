@@ -213,7 +213,7 @@ func attach(ctx context.Context, repo Repository, subject signature.Subject, a s
 	if err := pushBytes(ctx, repo, a.Layer(), a.Envelope); err != nil {
 		return SignatureMade{}, fmt.Errorf("push the signature: %w", err)
 	}
-	desc, err := repo.Attach(ctx, subject, manifest)
+	desc, err := repo.Attach(ctx, subject, ocispec.MediaTypeImageManifest, manifest)
 	if err != nil {
 		return SignatureMade{}, fmt.Errorf("attach the signature: %w", err)
 	}

@@ -115,10 +115,10 @@ func (l *Layout) Classic(_ context.Context, s signature.Subject) (ocispec.Descri
 	return ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}, true, nil
 }
 
-// Attach stores a manifest that refers to subject, whose blobs are there already,
-// and lists it.
-func (l *Layout) Attach(ctx context.Context, subject signature.Subject, manifest []byte) (ocispec.Descriptor, error) {
-	entry, err := referrer.Entry(subject, manifest)
+// Attach stores a manifest of the media type that refers to subject, whose blobs are
+// there already, and lists it.
+func (l *Layout) Attach(ctx context.Context, subject signature.Subject, mediaType string, manifest []byte) (ocispec.Descriptor, error) {
+	entry, err := referrer.Entry(subject, mediaType, manifest)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("attach to %s@%s: %w", l.path, subject.Digest(), err)
 	}

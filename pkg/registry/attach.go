@@ -17,8 +17,8 @@ import (
 
 const opAttach = "attach"
 
-// Attach pushes a manifest that refers to subject, whose blobs are there already,
-// and sees to it that it is listed. On a registry without the referrers API it
+// Attach pushes a manifest of the media type that refers to subject, whose blobs are
+// there already, and sees to it that it is listed. On a registry without the referrers API it
 // adds an entry to the list under the tag sha256-<hex>; with the API it waits
 // until the list shows the manifest. Either is bounded by the retry budget, and
 // Kind NotListed says that it was spent.
@@ -30,8 +30,8 @@ const opAttach = "attach"
 // slower than the settle delay between its read and its write; it does not close
 // it. Attaching the same manifest again repairs such a loss. Replaced lists are
 // not deleted: that would need a permission to delete.
-func (r *Repository) Attach(ctx context.Context, subject signature.Subject, manifest []byte) (ocispec.Descriptor, error) {
-	entry, err := referrer.Entry(subject, manifest)
+func (r *Repository) Attach(ctx context.Context, subject signature.Subject, mediaType string, manifest []byte) (ocispec.Descriptor, error) {
+	entry, err := referrer.Entry(subject, mediaType, manifest)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("attach to %s@%s: %w", r.Name(), subject.Digest(), err)
 	}

@@ -46,7 +46,7 @@ func TestConcurrentAttachLosesNone(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range signers {
 				wg.Go(func() {
-					_, errs[i] = newRepo(t, ref, real).Attach(t.Context(), p.Subject(), referrer(p.Subject(), "layer", fmt.Sprint(i)))
+					_, errs[i] = newRepo(t, ref, real).Attach(t.Context(), p.Subject(), ocispec.MediaTypeImageManifest, referrer(p.Subject(), "layer", fmt.Sprint(i)))
 				})
 			}
 			wg.Wait()
@@ -80,7 +80,7 @@ func TestAttachFailsWhenItIsNeverListed(t *testing.T) {
 			budget := 20 * time.Second
 			r := newRepo(t, memRegistry(t, o, forget, hide)+"/m", registry.Options{Sleep: w.sleep, Retry: registry.RetryPolicy{Budget: budget}})
 			p := pushImage(t, r, "v1", "layer")
-			_, err := r.Attach(t.Context(), p.Subject(), referrer(p.Subject(), "layer", "lost"))
+			_, err := r.Attach(t.Context(), p.Subject(), ocispec.MediaTypeImageManifest, referrer(p.Subject(), "layer", "lost"))
 			wantKind(t, err, registry.NotListed)
 			if total := w.total(); total > budget || total < budget/4 {
 				t.Errorf("waited %s of a budget of %s", total, budget)
@@ -98,7 +98,7 @@ func TestAttachRefusesWhatIsNotAboutTheSubject(t *testing.T) {
 		"no subject":      b.Manifest(),
 		"no JSON":         []byte("{"),
 	} {
-		if _, err := r.Attach(t.Context(), a.Subject(), raw); err == nil {
+		if _, err := r.Attach(t.Context(), a.Subject(), ocispec.MediaTypeImageManifest, raw); err == nil {
 			t.Errorf("%s was attached", name)
 		}
 	}
@@ -152,7 +152,7 @@ func TestFallbackListThatIsNoneIsRefusedAndNotOverwritten(t *testing.T) {
 			p := pushImage(t, r, "v1", "layer")
 			evil = evilLists(p)[name]
 			var fe *registry.FallbackError
-			_, err := r.Attach(t.Context(), p.Subject(), referrer(p.Subject(), "layer", "x"))
+			_, err := r.Attach(t.Context(), p.Subject(), ocispec.MediaTypeImageManifest, referrer(p.Subject(), "layer", "x"))
 			if wantKind(t, err, registry.Protocol); !errors.As(err, &fe) || fe.Tag != "sha256-"+p.Subject().Digest().Encoded() {
 				t.Errorf("attach: %v", err)
 			}
@@ -175,7 +175,7 @@ func TestAttachKeepsWhatOthersWrote(t *testing.T) {
 	host := memRegistry(t, &ociserver.Options{DisableReferrersAPI: true})
 	r := newRepo(t, host+"/m", registry.Options{})
 	p := pushImage(t, r, "v1", "layer")
-	if _, err := r.Attach(t.Context(), p.Subject(), referrer(p.Subject(), "layer", "first")); err != nil {
+	if _, err := r.Attach(t.Context(), p.Subject(), ocispec.MediaTypeImageManifest, referrer(p.Subject(), "layer", "first")); err != nil {
 		t.Fatal(err)
 	}
 	first := listed(t, r, p.Subject())[0]
@@ -189,7 +189,7 @@ func TestAttachKeepsWhatOthersWrote(t *testing.T) {
 		t.Fatalf("%v, %v", resp, err)
 	}
 	resp.Body.Close()
-	if _, err := r.Attach(t.Context(), p.Subject(), referrer(p.Subject(), "layer", "second")); err != nil {
+	if _, err := r.Attach(t.Context(), p.Subject(), ocispec.MediaTypeImageManifest, referrer(p.Subject(), "layer", "second")); err != nil {
 		t.Fatal(err)
 	}
 	resp, err = http.Get(tag)

@@ -11,6 +11,7 @@ import (
 
 	"cuelabs.dev/go/oci/ociregistry/ociserver"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 )
@@ -87,14 +88,14 @@ func attachAndList(t *testing.T, r *registry.Repository, p registry.Pinned) {
 	want := make(map[digest.Digest]string)
 	for i := range 5 {
 		name := fmt.Sprint("n", i)
-		desc, err := r.Attach(t.Context(), p.Subject(), referrer(p.Subject(), "layer", name))
+		desc, err := r.Attach(t.Context(), p.Subject(), ocispec.MediaTypeImageManifest, referrer(p.Subject(), "layer", name))
 		if err != nil {
 			t.Fatal(err)
 		}
 		want[desc.Digest] = name
 	}
 	// The same again is no second entry.
-	if _, err := r.Attach(t.Context(), p.Subject(), referrer(p.Subject(), "layer", "n0")); err != nil {
+	if _, err := r.Attach(t.Context(), p.Subject(), ocispec.MediaTypeImageManifest, referrer(p.Subject(), "layer", "n0")); err != nil {
 		t.Fatal(err)
 	}
 	all := listed(t, r, p.Subject())

@@ -28,8 +28,8 @@ func ClassicTag(d digest.Digest) string { return Tag(d) + ".sig" }
 
 // Entry is the descriptor of a referrer as lists show it: artifactType and
 // annotations come from the manifest (distribution spec 1.1, "Pushing Manifests
-// with Subject").
-func Entry(subject signature.Subject, manifest []byte) (ocispec.Descriptor, error) {
+// with Subject"), which need not repeat its media type.
+func Entry(subject signature.Subject, mediaType string, manifest []byte) (ocispec.Descriptor, error) {
 	if subject.IsZero() {
 		return ocispec.Descriptor{}, errors.New("the subject names nothing")
 	}
@@ -37,7 +37,7 @@ func Entry(subject signature.Subject, manifest []byte) (ocispec.Descriptor, erro
 	if err := json.Unmarshal(manifest, &m); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("the referrer's manifest: %w", err)
 	}
-	s, err := signature.SubjectOf(m.MediaType, manifest)
+	s, err := signature.SubjectOf(mediaType, manifest)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("the referrer's manifest: %w", err)
 	}

@@ -87,7 +87,7 @@ func (a *attack) attach(s signature.Attachment) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	if _, err := a.repo.Attach(a.t.Context(), a.subject, m); err != nil {
+	if _, err := a.repo.Attach(a.t.Context(), a.subject, ocispec.MediaTypeImageManifest, m); err != nil {
 		a.t.Fatal(err)
 	}
 }
