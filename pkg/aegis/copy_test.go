@@ -594,6 +594,7 @@ func TestCopyLeavesOutAReferrerWithOddAnnotations(t *testing.T) {
 	from := refTo(t, host, "v1")
 	pushed := mustPush(t, newClient(t), from, modelDir(t, 53), key)
 	raw := changedNote(t, from, func(m map[string]any) { m["annotations"] = map[string]any{"n": 1} })
+	pushContent(t, repository(t, from), note, []byte("note"))
 	odd := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
 	list, err := json.Marshal(ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
@@ -618,6 +619,43 @@ func TestCopyLeavesOutAReferrerWithOddAnnotations(t *testing.T) {
 	})
 	to := parse(t, host+"/"+name(t)+"-copy:v1")
 	if r := copied(t, aegis.CopyOptions{From: via(proxy, from), To: to}); !slices.Equal(r.Skipped, []string{odd.Digest.String()}) || r.Referrers != 1 {
+		t.Errorf("%+v", r)
+	}
+	verified(t, to, key.Public(t))
+}
+
+// TestCopyLeavesOutAReferrerThatLacksALayer, also while another one of its layers is
+// being sent.
+func TestCopyLeavesOutAReferrerThatLacksALayer(t *testing.T) {
+	t.Parallel()
+	host, key := servertest.SharedStack(t).Registry, ecdsaKey(t)
+	from := refTo(t, host, "v1")
+	mustPush(t, newClient(t), from, modelDir(t, 54), key)
+	gone := ocispec.Descriptor{MediaType: note.MediaType, Digest: digest.FromString("gone"), Size: 4}
+	for content, desc := range map[string]ocispec.Descriptor{"note": note, "gone": gone, "{}": ocispec.DescriptorEmptyJSON} {
+		pushContent(t, repository(t, from), desc, []byte(content))
+	}
+	raw := changedNote(t, from, func(m map[string]any) { m["layers"] = []any{note, gone} })
+	desc, err := repository(t, from).Attach(t.Context(), resolve(t, from).Subject(), ocispec.MediaTypeImageManifest, raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := servertest.FaultProxy(t, host)
+	source.Fail(servertest.Fault{Method: http.MethodGet, Path: gone.Digest.String(), Status: http.StatusNotFound, Body: `{"errors":[{"code":"BLOB_UNKNOWN"}]}`})
+	proxy := servertest.FaultProxy(t, host)
+	sending := make(chan struct{})
+	proxy.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		switch sent := r.URL.Query().Get("digest"); {
+		case r.Method == http.MethodPut && sent == note.Digest.String():
+			close(sending)
+			<-r.Context().Done()
+		case r.Method == http.MethodHead && strings.HasSuffix(r.URL.Path, gone.Digest.String()):
+			<-sending
+		}
+		return false
+	})
+	to := parse(t, host+"/"+name(t)+"-copy:v1")
+	if r := copied(t, aegis.CopyOptions{From: via(source, from), To: via(proxy, to)}); !slices.Equal(r.Skipped, []string{desc.Digest.String()}) || r.Referrers != 1 {
 		t.Errorf("%+v", r)
 	}
 	verified(t, to, key.Public(t))

@@ -131,7 +131,7 @@ func (r *Repository) openBlob(ctx context.Context, op, about string, desc ocispe
 		c.accept = append(c.accept, http.StatusPartialContent)
 	}
 	got, err := r.do(ctx, c)
-	if e := (*Error)(nil); errors.As(err, &e) && e.Status == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
+	if e, ok := err.(*Error); ok && e.Status == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
 		// RFC 9110, section 15.5.17: there is no such byte, so the blob is shorter.
 		e.Kind, e.Detail = Corrupt, fmt.Sprintf("the registry has no byte %d of the %d that its descriptor says", offset, desc.Size)
 	}

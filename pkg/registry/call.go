@@ -6,7 +6,6 @@ package registry
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -93,8 +92,8 @@ func (r *Repository) send(ctx context.Context, c call) (*answer, error) {
 	if err != nil {
 		err = classify(attempt, c.op, c.about, err)
 		dog.end()
-		var e *Error
-		if errors.As(err, &e) {
+		// One that is wrapped is another request's, such as of a body that is read from one.
+		if e, ok := err.(*Error); ok {
 			e.retryAfter = time.Duration(t.retryAfter.Load())
 		}
 		return nil, err

@@ -224,10 +224,14 @@ var errStalled = errors.New("no answer in time")
 // classify turns what a client returned instead of an answer into an *Error.
 // Errors of other meaning (a cancelled context, a credential file) pass through.
 func classify(ctx context.Context, op, ref string, err error) error {
+	var known *Error
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errStalled) {
+		if errors.As(cause, &known) {
+			// Another request's, which ended this one: a 404 there is none here.
+			cause = ctx.Err()
+		}
 		return fmt.Errorf("%s %s: %w", op, ref, cause)
 	}
-	var known *Error
 	var config *ConfigError
 	if errors.As(err, &known) || errors.As(err, &config) {
 		return err

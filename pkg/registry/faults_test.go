@@ -5,6 +5,7 @@ package registry_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -394,5 +395,41 @@ func TestPushManifestNoticesAnotherDigest(t *testing.T) {
 	}
 	if _, err := r.PushManifest(t.Context(), ocispec.MediaTypeImageManifest, fmt.Appendf(nil, `{"mediaType":%q}`, ocispec.MediaTypeImageIndex)); err == nil {
 		t.Error("a manifest of another type was pushed")
+	}
+}
+
+// TestAnotherRequestsErrorIsNoAnswer: what ended one request of a group is the cause of
+// the end of the others. It says nothing about what they were about, and stays what it is.
+func TestAnotherRequestsErrorIsNoAnswer(t *testing.T) {
+	r, _, desc := behind(t, registry.Options{})
+	content := []byte("of a blob that is not there")
+	_, missing := r.FetchBlob(t.Context(), descOf(content), 1000)
+	wantKind(t, missing, registry.NotFound)
+	before := missing.Error()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(fmt.Errorf("a group: %w", missing))
+	p, err := r.Resolve(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	asks := map[string]func() error{
+		"a blob's presence": func() error { _, err := r.BlobExists(ctx, desc); return err },
+		"a blob":            func() error { _, err := r.FetchBlob(ctx, desc, 1000); return err },
+		"referrers":         func() error { _, err := r.HasReferrersAPI(ctx, p.Subject()); return err },
+		"a mount":           func() error { _, err := r.MountBlob(ctx, desc, "some/where"); return err },
+		"an upload": func() error {
+			_, err := r.PushBlob(ctx, descOf(content), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
+			return err
+		},
+	}
+	for name, ask := range asks {
+		err := ask()
+		var e *registry.Error
+		if !errors.Is(err, context.Canceled) || errors.As(err, &e) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if missing.Error() != before {
+		t.Errorf("%q has become %q", before, missing)
 	}
 }

@@ -171,8 +171,7 @@ func (r *Repository) upload(ctx context.Context, op string, u *upload) error {
 		// The transport's own error only says that the body could not be read.
 		return own
 	}
-	var e *Error
-	if errors.As(err, &e) && e.Kind == NotFound {
+	if e, ok := err.(*Error); ok && e.Kind == NotFound {
 		// The session is gone: a restarted registry, or another replica of it.
 		e.Kind = Unavailable
 	}
