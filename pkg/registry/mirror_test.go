@@ -438,3 +438,26 @@ func TestABusyRegistryIsNotAwaitedWhileAMirrorMayAnswer(t *testing.T) {
 		t.Errorf("the registry was asked %d times, the error asks for %v", origin.Load(), e.RetryAfter())
 	}
 }
+
+// TestAMissingBlobSaysNothingOfOthers: a Retry-After with a 404 is about its blob.
+func TestAMissingBlobSaysNothingOfOthers(t *testing.T) {
+	t.Parallel()
+	content := []byte("is there")
+	mirror := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(mirror.Close)
+	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, descOf(content).Digest.String()) {
+			_, _ = w.Write(content)
+			return
+		}
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	r := mirroredRepo(t, host+"/m:v1", registry.Options{Mirrors: []registry.Mirror{{URL: mirror.URL}}, Warn: func(string) {}})
+	_, err := r.FetchBlob(t.Context(), descOf([]byte("is not")), 1000)
+	wantKind(t, err, registry.NotFound)
+	got, err := r.FetchBlob(t.Context(), descOf(content), 1000)
+	if err != nil || string(got) != string(content) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
