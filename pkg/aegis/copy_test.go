@@ -709,3 +709,23 @@ func TestCopyLeavesOutASizeThatIsNotTrue(t *testing.T) {
 		}
 	}
 }
+
+// TestCopyAsksOnceForABlob that is not there, and once for one that is.
+func TestCopyAsksOnceForABlob(t *testing.T) {
+	t.Parallel()
+	onBothRegistries(t, func(t *testing.T, host string) {
+		from, dir := refTo(t, host, "v1"), modelDir(t, 55)
+		mustPush(t, newClient(t), from, dir, ecdsaKey(t))
+		blob := blobOf(t, dir, "weights/part-1.bin").String()
+		proxy := servertest.FaultProxy(t, host)
+		var asked sequence
+		asked.watch("", proxy)
+		to := via(proxy, parse(t, host+"/"+name(t)+"-copy:v1"))
+		for n := 1; n <= 2; n++ {
+			copied(t, aegis.CopyOptions{From: from, To: to})
+			if got := asked.count("HEAD /v2/" + to.Repository + "/blobs/" + blob); got != n {
+				t.Errorf("copy %d: asked %d times", n, got)
+			}
+		}
+	})
+}

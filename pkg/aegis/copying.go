@@ -11,6 +11,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"unicode"
 	"unicode/utf8"
@@ -171,35 +172,38 @@ func (cp *copying) blob(ctx context.Context, desc ocispec.Descriptor) error {
 	if err := usable(desc); err != nil {
 		return err
 	}
-	// A registry has what it says. What a layout has is read by its PushBlob.
-	if to, ok := cp.dst.(registryRepository); ok {
+	if cp.mountFrom != "" {
+		to := cp.dst.(registryRepository)
 		there, err := to.BlobExists(ctx, desc)
 		if err != nil || there {
 			return cp.whose(ctx, desc, err)
 		}
-		if cp.mountFrom != "" {
-			mounted, err := to.MountBlob(ctx, desc, cp.mountFrom)
-			if err != nil {
-				return cp.whose(ctx, desc, err)
-			}
-			if mounted {
-				cp.mounted.Add(desc.Size)
-				return nil
-			}
+		mounted, err := to.MountBlob(ctx, desc, cp.mountFrom)
+		if err != nil {
+			return cp.whose(ctx, desc, err)
+		}
+		if mounted {
+			cp.mounted.Add(desc.Size)
+			return nil
 		}
 	}
 	name := titleOf(desc)
-	cp.c.start(name, desc.Size)
+	// What is there already, as its PushBlob finds, is not under way.
+	begin := sync.OnceFunc(func() { cp.c.start(name, desc.Size) })
+	if _, remote := cp.dst.(registryRepository); !remote {
+		begin() // a layout reads what it has
+	}
 	defer cp.c.done(name)
 	m := &meter{name: name, progress: cp.c.opts.Progress}
 	for {
 		sent, err := cp.dst.PushBlob(ctx, desc, func(offset int64) (io.ReadCloser, error) {
+			begin()
 			return m.open(offset, func() (io.ReadCloser, error) { return cp.fetch(ctx, desc, offset) })
 		})
 		if sent {
 			cp.copied.Add(desc.Size)
 		}
-		err = sourceFault(name, desc, err)
+		err = cp.whose(ctx, desc, sourceFault(name, desc, err))
 		// A mirror may have sent what the registry has better.
 		var wrong *model.ContentError
 		if from, ok := cp.src.(model.Doubter); !errors.As(err, &wrong) || !ok || !from.Doubt(desc, true) {
@@ -212,7 +216,8 @@ func (cp *copying) blob(ctx context.Context, desc ocispec.Descriptor) error {
 // not confirm: then the descriptor is wrong.
 func (cp *copying) whose(ctx context.Context, desc ocispec.Descriptor, err error) error {
 	var e *registry.Error
-	if !errors.As(err, &e) || e.Kind != registry.Corrupt {
+	var known *sourceError
+	if errors.As(err, &known) || !errors.As(err, &e) || e.Kind != registry.Corrupt {
 		return err
 	}
 	if desc.Size == 0 && desc.Digest != digest.FromBytes(nil) {
