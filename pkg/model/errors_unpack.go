@@ -187,6 +187,18 @@ type LockedError struct {
 
 func (e *LockedError) Error() string { return fmt.Sprintf("%s: %s", e.Dir, e.Reason) }
 
+// judged reports whether err is about what the destination holds, which must not be
+// touched.
+func judged(err error) bool {
+	var (
+		full      *NotEmptyError
+		installed *InstalledError
+		rollback  *RollbackError
+		damaged   *DirError
+	)
+	return errors.As(err, &full) || errors.As(err, &installed) || errors.As(err, &rollback) || errors.As(err, &damaged)
+}
+
 // rejected reports whether err is a judgement about the content, after which
 // nothing of it may stay on disk.
 func rejected(err error) bool {

@@ -274,7 +274,9 @@ func halfExtended(t *testing.T, a *artifact, dst string, moved int) {
 	must(t, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs(), nil))
 	tree, err := u.assemble(t.Context(), s)
 	must(t, err)
-	must(t, s.writeJournal(journal{Digest: m.subject.Digest(), State: stateExtending, New: tree.names, Layers: u.receiptLayers()}),
-		u.placeEach(s, tree, tree.names[:moved]))
+	j := journal{Digest: m.subject.Digest(), State: stateExtending, New: tree.names, Layers: u.receiptLayers()}
+	must(t, s.writeJournal(j))
+	j.New = j.New[:moved]
+	must(t, u.placeEach(s, tree, j))
 	s.leave(false)
 }

@@ -242,8 +242,12 @@ func (u *unpacking) want(set layerSet) {
 // be something staged that is worth keeping.
 func (u *unpacking) at(ctx context.Context, s *site) (started bool, err error) {
 	found, err := u.survey(ctx, s)
-	if err != nil || found == foundSame {
-		return false, err
+	if err != nil {
+		// What is staged does not help at a destination that must not be touched.
+		return !judged(err) && s.readJournal().Digest == u.m.subject.Digest(), err
+	}
+	if found == foundSame {
+		return false, nil
 	}
 	if u.o.NoResume {
 		if err := s.wipe(); err != nil {

@@ -4,7 +4,10 @@
 package model
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,7 +16,10 @@ import (
 	"testing"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
 func TestUnpackChecksWhatIsAlreadyThere(t *testing.T) {
@@ -236,9 +242,10 @@ func keysOf(m map[string]bool) (all []string) {
 	return all
 }
 
-// Whatever rename a run is killed after, the directory does not pass for a
-// complete model, a run of the same digest finishes without fetching the raw
-// layers again, and a run of another digest clears what is there.
+// Whatever rename a run is killed after, but the last one, the directory does not pass
+// for a complete model, a run of the same digest finishes without fetching the raw
+// layers again, and a run of another digest clears what is there. After the last one, the
+// receipt's, it is a model like any other.
 func TestUnpackFinishesOrClearsAHalfDoneList(t *testing.T) {
 	other := newArtifact().file("other", []byte("other"))
 	for n := -1; n <= 9; n++ {
@@ -265,8 +272,24 @@ func TestUnpackFinishesOrClearsAHalfDoneList(t *testing.T) {
 				}
 				v, m := a.decodeSignedAt(t, testNow.Add(time.Hour/2))
 				f := a.fetcher()
-				if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{}); err != nil {
+				res, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{})
+				if n == 9 && !same {
+					var installed *InstalledError
+					if !errors.As(err, &installed) || len(f.calls) > 0 {
+						t.Fatalf("all renames, replace %v: error %v, %d fetched, want an InstalledError", replace, err, len(f.calls))
+					}
+					for name, content := range sampleNames() {
+						if names(t, dst)[name] != content {
+							t.Errorf("replace %v: %s is gone, or another", replace, name)
+						}
+					}
+					continue
+				}
+				if err != nil {
 					t.Fatalf("%d renames, replace %v, same %v: %v", n, replace, same, err)
+				}
+				if n == 9 && (!res.AlreadyThere || len(f.calls) > 0) {
+					t.Errorf("all renames, replace %v: %+v, %d fetched", replace, res, len(f.calls))
 				}
 				if same && f.bytes > 0 && n >= 0 {
 					t.Errorf("%d renames, replace %v: %d bytes were fetched again", n, replace, f.bytes)
@@ -296,6 +319,137 @@ func TestUnpackClearsOnlyTheList(t *testing.T) {
 		t.Errorf("left: %q", keys(got))
 	}
 }
+
+// What somebody writes to an empty destination while a model is fetched stays, and stays
+// somebody's, whether the model has that name or not.
+func TestUnpackLeavesWhatCameMeanwhile(t *testing.T) {
+	for _, name := range []string{"run.sh", "sub dir/mine", "notes"} {
+		for _, o := range []UnpackOptions{{}, {NoResume: true}} {
+			dst, a := t.TempDir(), sample()
+			v, m := a.decode(t)
+			f := a.fetcher()
+			var once sync.Once
+			f.serve = func(_ ocispec.Descriptor, content []byte, offset int64) (io.ReadCloser, error) {
+				once.Do(func() { mkdir(t, filepath.Dir(filepath.Join(dst, name))); writeFile(t, filepath.Join(dst, name), "mine") })
+				return io.NopCloser(bytes.NewReader(content[offset:])), nil
+			}
+			for run := range 3 {
+				_, err := Unpack(t.Context(), f, v, m, dst, o)
+				var full *NotEmptyError
+				if !errors.As(err, &full) {
+					t.Fatalf("%s, %+v, run %d: error %v, want a NotEmptyError", name, o, run, err)
+				}
+				top, _, _ := strings.Cut(name, "/")
+				if run > 0 || o.NoResume {
+					wantOnly(t, dst, top) // nothing is staged
+				}
+				if data, err := os.ReadFile(filepath.Join(dst, name)); err != nil || string(data) != "mine" {
+					t.Fatalf("%s, %+v, run %d: it holds %q, %v", name, o, run, data, err)
+				}
+			}
+		}
+	}
+}
+
+// The same in the middle of the renames: what is the model's is cleared, and nothing else.
+func TestUnpackLeavesWhatCameWhileItIsPlaced(t *testing.T) {
+	dst, a := t.TempDir(), sample()
+	v, m := a.decode(t)
+	u := newUnpacking(a.fetcher(), v, m, dst, UnpackOptions{})
+	s, err := openSite(t.Context(), dst)
+	must(t, err)
+	_, err = u.survey(t.Context(), s)
+	must(t, err, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs(), nil))
+	tr, err := u.assemble(t.Context(), s)
+	must(t, err)
+	j := journal{Digest: m.subject.Digest(), State: statePlacing, New: tr.names}
+	must(t, s.writeJournal(j))
+	taken := tr.names[2]
+	mkdir(t, filepath.Dir(filepath.Join(dst, taken)))
+	writeFile(t, filepath.Join(dst, taken), "mine")
+	var full *NotEmptyError
+	if err := u.placeEach(s, tr, j); !errors.As(err, &full) {
+		t.Fatalf("error %v, want a NotEmptyError", err)
+	}
+	s.leave(false)
+	for range 2 {
+		if _, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{}); !errors.As(err, &full) {
+			t.Fatalf("error %v, want a NotEmptyError", err)
+		}
+		got := names(t, dst)
+		for _, name := range tr.names {
+			if content, there := got[name]; there != (name == taken) || there && content != "mine" {
+				t.Fatalf("%s: %v, %q", name, there, content)
+			}
+		}
+	}
+}
+
+// A model without a receipt that was placed whole is nobody's to clear, though its
+// staging is left.
+func TestUnpackLeavesWhatWasPlacedWhole(t *testing.T) {
+	dst, a := t.TempDir(), sample()
+	_, m := a.decode(t)
+	u := newUnpacking(a.fetcher(), verify.Verified{}, m, dst, UnpackOptions{})
+	s, err := openSite(t.Context(), dst)
+	must(t, err)
+	started, err := u.at(t.Context(), s)
+	if must(t, err); !started {
+		t.Fatal("it has not started")
+	}
+	s.leave(false)
+	before := names(t, dst)
+	other := newArtifact().file("other", []byte("other"))
+	v, m := other.decode(t)
+	var full *NotEmptyError
+	if _, err := Unpack(t.Context(), other.fetcher(), v, m, dst, UnpackOptions{}); !errors.As(err, &full) {
+		t.Fatalf("error %v, want a NotEmptyError", err)
+	}
+	after := names(t, dst)
+	for name, content := range before {
+		if !strings.HasPrefix(name, stagingName+"/") && after[name] != content {
+			t.Errorf("%s is gone, or another", name)
+		}
+	}
+}
+
+// A run that is interrupted while it checks what is there keeps what it has staged.
+func TestUnpackKeepsWhatIsStagedWhenTheCheckIsInterrupted(t *testing.T) {
+	dst, a := t.TempDir(), sample()
+	unpackSelected(t, a, dst, Selection{Include: []string{"run.sh"}})
+	v, m := a.decode(t)
+	f := a.fetcher()
+	f.serve = func(desc ocispec.Descriptor, content []byte, offset int64) (io.ReadCloser, error) {
+		if desc.Size < 1000 {
+			return nil, errors.New("the line is cut")
+		}
+		return io.NopCloser(bytes.NewReader(content[offset:])), nil
+	}
+	if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{Concurrency: 1}); err == nil {
+		t.Fatal("it has all")
+	}
+	staged := func() int { return len(names(t, filepath.Join(dst, stagingName, filepath.FromSlash(blobsDir)))) }
+	before := staged()
+	if before == 0 {
+		t.Fatal("nothing is staged: the test tests nothing")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := Unpack(ctx, a.fetcher(), v, m, dst, UnpackOptions{Progress: endsAtOnce{cancel}})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v", err)
+	}
+	if now := staged(); now != before {
+		t.Errorf("%d blobs are staged, there were %d", now, before)
+	}
+}
+
+// endsAtOnce calls off what it sees begin.
+type endsAtOnce struct{ cancel func() }
+
+func (e endsAtOnce) Start(string, int64) { e.cancel() }
+func (endsAtOnce) Add(string, int64)     {}
+func (endsAtOnce) Done(string)           {}
 
 func TestUnpackManyAtOnceFetchOnce(t *testing.T) {
 	for _, inside := range []bool{false, true} {

@@ -4,9 +4,7 @@
 package model
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 )
@@ -16,22 +14,20 @@ import (
 // reader; the receipt of what was there stays until then.
 func (u *unpacking) extend(s *site, t *tree) error {
 	for _, name := range t.names {
-		if _, err := s.base.Lstat(name); errors.Is(err, fs.ErrNotExist) {
-			continue
+		if strings.HasPrefix(name, evidenceDir+"/") {
+			if err := removeName(s.base, name); err != nil {
+				return err
+			}
 		}
-		if !strings.HasPrefix(name, evidenceDir+"/") {
-			// Before the journal owns the name, so that it is not cleared.
-			return &NotEmptyError{Dir: s.dst, Names: []string{name}}
-		}
-		if err := removeName(s.base, name); err != nil {
-			return err
-		}
+	}
+	if err := s.mustBeFree(t.names); err != nil {
+		return err
 	}
 	j := journal{Digest: u.m.subject.Digest(), State: stateExtending, New: slices.Clone(t.names), Layers: u.receiptLayers()}
 	if err := s.writeJournal(j); err != nil {
 		return err
 	}
-	if err := u.placeEach(s, t, t.names); err != nil {
+	if err := u.placeEach(s, t, j); err != nil {
 		return err
 	}
 	if u.config != nil {
@@ -68,11 +64,11 @@ func (u *unpacking) receiptLayers() string {
 	return u.wanted.String()
 }
 
-// extended reports whether the run that wrote j came as far as the receipt.
-func (s *site) extended(j journal) bool {
-	if j.State != stateExtending {
+// finished reports whether the run that wrote j came as far as the receipt.
+func (s *site) finished(j journal) bool {
+	if j.State != stateExtending && !slices.Contains(j.New, receiptName) {
 		return false
 	}
 	there, err := readInstalled(s.base, s.dst)
-	return err == nil && there.complete && there.digest() == j.Digest && there.receipt.Layers == j.Layers
+	return err == nil && there.complete && there.digest() == j.Digest && (j.State == statePlacing || there.receipt.Layers == j.Layers)
 }

@@ -130,6 +130,9 @@ func (u *unpacking) place(s *site, t *tree, replace bool) error {
 			return err
 		}
 		j.Old = old
+	} else if err := s.mustBeEmpty(); err != nil {
+		// Before the journal owns the names: what it owns is cleared.
+		return err
 	}
 	if err := s.writeJournal(j); err != nil {
 		return err
@@ -139,7 +142,21 @@ func (u *unpacking) place(s *site, t *tree, replace bool) error {
 			return fmt.Errorf("remove the model that is replaced: %w", err)
 		}
 	}
-	return u.placeEach(s, t, names)
+	if err := u.placeEach(s, t, j); err != nil {
+		return err
+	}
+	// From here on it is a model like any other, which nobody clears.
+	return s.writeJournal(journal{Digest: j.Digest, State: stateFetching})
+}
+
+// mustBeFree finds what came to the destination in the meantime.
+func (s *site) mustBeFree(names []string) error {
+	for _, name := range names {
+		if _, err := s.base.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			return &NotEmptyError{Dir: s.dst, Names: []string{name}}
+		}
+	}
+	return nil
 }
 
 // placeWhole makes the destination appear by one rename.
@@ -153,23 +170,24 @@ func (u *unpacking) placeWhole(s *site) error {
 	return rootfile.SyncDir(s.base, ".")
 }
 
-// placeEach moves the files one by one, the receipt last and only when all the
+// placeEach moves the files of j one by one, the receipt last and only when all the
 // others are on the disk.
-func (u *unpacking) placeEach(s *site, t *tree, names []string) error {
+func (u *unpacking) placeEach(s *site, t *tree, j journal) error {
 	made := make(map[string]bool)
 	for _, dir := range slices.Sorted(maps.Keys(t.dirs)) {
 		if err := makeDirs(s.base, dir, made); err != nil {
 			return err
 		}
 	}
-	for _, name := range names {
+	for i, name := range j.New {
 		if name == receiptName {
 			if err := s.syncPlaced(made); err != nil {
 				return err
 			}
 		}
-		if _, err := s.base.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-			return &NotEmptyError{Dir: s.dst, Names: []string{name}}
+		if err := s.mustBeFree(j.New[i : i+1]); err != nil {
+			j.New = j.New[:i]
+			return errors.Join(err, s.writeJournal(j))
 		}
 		if err := s.base.Rename(s.staging+"/"+treeDir+"/"+name, name); err != nil {
 			return err
@@ -190,10 +208,15 @@ func (s *site) syncPlaced(dirs map[string]bool) error {
 // clearPlaced removes the names that an interrupted run had in motion, and no
 // others. What was there before new files came beside it stays, its receipt too.
 func (s *site) clearPlaced(j journal) error {
-	if j.State == stateExtending {
-		if s.extended(j) {
-			return nil
+	if s.finished(j) {
+		// A replaced model's files are gone, unless the power was first.
+		placed := make(map[string]bool, len(j.New))
+		for _, name := range j.New {
+			placed[name] = true
 		}
+		return s.removeNames(slices.DeleteFunc(j.Old, func(name string) bool { return placed[name] }))
+	}
+	if j.State == stateExtending {
 		return s.removeNames(j.New)
 	}
 	if err := s.clear(j.New); err != nil {

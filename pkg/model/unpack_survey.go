@@ -32,7 +32,7 @@ func (u *unpacking) survey(ctx context.Context, s *site) (finding, error) {
 	j := s.readJournal()
 	same := j.Digest == u.m.subject.Digest()
 	if (j.State == statePlacing || j.State == stateExtending) && s.inside {
-		if same && !u.o.NoResume && !s.extended(j) {
+		if same && !u.o.NoResume && !s.finished(j) {
 			u.reclaim(s, j)
 		}
 		if err := s.clearPlaced(j); err != nil {
@@ -60,6 +60,22 @@ func (u *unpacking) survey(ctx context.Context, s *site) (finding, error) {
 	return u.judge(ctx, s, names)
 }
 
+// mustBeEmpty finds what came to an empty destination in the meantime.
+func (s *site) mustBeEmpty() error {
+	names, err := s.contents()
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	return notEmpty(s.dst, names)
+}
+
+func notEmpty(dir string, names []string) *NotEmptyError {
+	if len(names) > 5 {
+		names = append(names[:5], "...")
+	}
+	return &NotEmptyError{Dir: dir, Names: names}
+}
+
 // contents lists the destination without what a volume brings along.
 func (s *site) contents() ([]string, error) {
 	names, err := listDir(s.base, ".")
@@ -79,10 +95,7 @@ func isFurniture(name string) bool {
 func (u *unpacking) judge(ctx context.Context, s *site, names []string) (finding, error) {
 	there, err := readInstalled(s.base, s.dst)
 	if err != nil {
-		if len(names) > 5 {
-			names = append(names[:5], "...")
-		}
-		return foundNothing, &NotEmptyError{Dir: s.dst, Names: names}
+		return foundNothing, notEmpty(s.dst, names)
 	}
 	if u.verified.IsZero() || there.digest() != u.m.subject.Digest() {
 		return u.judgeOther(s, there)
