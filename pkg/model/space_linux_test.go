@@ -160,6 +160,37 @@ func TestUnpackCountsKeptBytesAgainstTheSpaceNeeded(t *testing.T) {
 	checkInstalled(t, volume, v, 1)
 }
 
+// Blocks that an interrupted run has reserved are neither free nor needed once more.
+func TestUnpackCountsReservedBlocksAgainstTheSpaceNeeded(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	a := newArtifact().file("a", random(700<<10))
+	v, m := a.decode(t)
+	volume := mountTmpfs(t, "1m")
+	f := a.fetcher()
+	f.serve = cutAfter(100 << 10)
+	if _, err := Unpack(t.Context(), f, v, m, volume, UnpackOptions{}); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	// What is done on a disk, and not on a tmpfs.
+	staged, err := filepath.Glob(filepath.Join(volume, stagingName, filepath.FromSlash(blobsDir), "*"))
+	if err != nil || len(staged) != 1 {
+		t.Fatal(staged, err)
+	}
+	file, err := os.OpenFile(staged[0], os.O_RDWR, 0)
+	must(t, err, preallocate(file, 700<<10), file.Close())
+	f.serve = nil
+	before := f.bytes
+	if _, err := Unpack(t.Context(), f, v, m, volume, UnpackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := f.bytes - before; n != 600<<10 {
+		t.Errorf("%d bytes were fetched again", n)
+	}
+	checkInstalled(t, volume, v, 1)
+}
+
 func TestUnpackFromAReadOnlyVolumeThatIsReady(t *testing.T) {
 	if ownNamespace(t) {
 		return

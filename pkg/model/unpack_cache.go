@@ -28,7 +28,7 @@ func (u *unpacking) checkCache(s *site, blobs []blob, need int64) error {
 	var missing int64
 	for _, b := range blobs {
 		if !u.o.Cache.Has(b.desc.Digest, b.desc.Size) {
-			missing += b.desc.Size
+			missing += b.desc.Size - min(u.o.Cache.Kept(b.desc.Digest), b.desc.Size)
 		}
 	}
 	free, err := freeSpace(u.o.Cache.Dir())
@@ -57,7 +57,9 @@ func (t *transfer) throughCache(ctx context.Context, s *site, f *os.File) (bool,
 		return false, nil // nothing is pruned for it either
 	}
 	for range 2 {
-		e, err := t.cache.Blob(ctx, t.desc.Digest, t.desc.Size, func(f *os.File, kept int64) error {
+		e, err := t.cache.Blob(ctx, t.desc.Digest, t.desc.Size, func(f *os.File, kept int64, alive func()) error {
+			t.alive = alive
+			defer func() { t.alive = nil }()
 			return t.fillCache(ctx, f, kept)
 		})
 		var unusable *nodecache.UnusableError
@@ -101,7 +103,7 @@ func (t *transfer) fillCache(ctx context.Context, f *os.File, kept int64) error 
 }
 
 // takeEntry hashes the cache's blob on its way into staging. It reports whether it
-// is the blob that is wanted; if not, f is empty.
+// is the blob that is wanted.
 func (t *transfer) takeEntry(ctx context.Context, s *site, f *os.File, e *nodecache.Entry) (bool, error) {
 	// What was fetched just now was shown already.
 	t.silent = e.Filled
@@ -117,15 +119,13 @@ func (t *transfer) takeEntry(ctx context.Context, s *site, f *os.File, e *nodeca
 		return false, fmt.Errorf("copy %s from the cache: %w", t.name, err)
 	}
 	if !same {
-		return false, f.Truncate(0)
+		return false, nil
 	}
 	if !e.Filled {
 		t.reused = t.desc.Size
 	}
-	if t.drop {
-		if err := dropCache(e.File(), 0, 0); err != nil {
-			return false, err
-		}
+	if err := t.forget(e.File()); err != nil {
+		return false, err
 	}
 	return true, t.flush(f)
 }
@@ -160,6 +160,9 @@ func (t *transfer) linkEntry(ctx context.Context, s *site, e *nodecache.Entry) (
 	}
 	if !e.Filled {
 		t.reused = t.desc.Size
+	}
+	if err := t.forget(e.File()); err != nil {
+		return false, errors.Join(err, s.root.Remove(link))
 	}
 	return true, s.root.Rename(link, t.file())
 }

@@ -330,7 +330,10 @@ func TestUnpackLeavesWhatCameMeanwhile(t *testing.T) {
 			f := a.fetcher()
 			var once sync.Once
 			f.serve = func(_ ocispec.Descriptor, content []byte, offset int64) (io.ReadCloser, error) {
-				once.Do(func() { mkdir(t, filepath.Dir(filepath.Join(dst, name))); writeFile(t, filepath.Join(dst, name), "mine") })
+				once.Do(func() {
+					mkdir(t, filepath.Dir(filepath.Join(dst, name)))
+					writeFile(t, filepath.Join(dst, name), "mine")
+				})
 				return io.NopCloser(bytes.NewReader(content[offset:])), nil
 			}
 			for run := range 3 {

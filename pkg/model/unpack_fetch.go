@@ -81,7 +81,8 @@ type transfer struct {
 	cache           *nodecache.Cache // nil for none
 	fullCache       bool             // only what is there comes out of it
 	warn            func(string)
-	silent          bool // progress hears nothing
+	silent          bool   // progress hears nothing
+	alive           func() // called now and then while kept bytes are hashed; nil is nobody
 	fetched, reused int64
 	shown           int64 // what progress was told
 }
@@ -116,7 +117,9 @@ func (t *transfer) run(ctx context.Context, s *site) error {
 		if reused {
 			return t.flush(f)
 		}
-		size = 0
+		if size, err = f.Seek(0, io.SeekEnd); err != nil {
+			return err
+		}
 	}
 	if t.cache != nil && size < t.desc.Size {
 		got, err := t.throughCache(ctx, s, f)
@@ -152,10 +155,23 @@ func (t *transfer) fetchRest(ctx context.Context, f *os.File, size int64) error 
 }
 
 func (t *transfer) flush(f *os.File) error {
-	if err := f.Sync(); err != nil || !t.drop {
+	if err := f.Sync(); err != nil {
 		return err
 	}
-	return dropCache(f, 0, 0)
+	return t.forget(f)
+}
+
+// alive tells with every Read that somebody is at work.
+type alive struct {
+	io.Reader
+	tell func()
+}
+
+func (a alive) Read(p []byte) (int, error) {
+	if a.tell != nil {
+		a.tell()
+	}
+	return a.Reader.Read(p)
 }
 
 // fill hashes the first kept bytes of f, appends what is missing and compares.
@@ -169,7 +185,7 @@ func (t *transfer) fill(ctx context.Context, f *os.File, kept int64) (digest.Dig
 	}
 	sum := sha256.New()
 	if kept > 0 {
-		n, err := t.pump(ctx, io.LimitReader(f, kept), nil, sum)
+		n, err := t.pump(ctx, alive{io.LimitReader(f, kept), t.alive}, nil, sum)
 		if err != nil {
 			return "", err
 		}

@@ -70,15 +70,39 @@ func (t *transfer) reuse(ctx context.Context, s *site, f *os.File) (bool, error)
 	}
 	if !same {
 		t.show(0)
-		return false, f.Truncate(0)
+		return false, nil
 	}
 	t.reused = t.desc.Size
-	return true, nil
+	return true, t.forget(src)
+}
+
+// forget takes a file that was read out of the page cache, if that is wanted.
+func (t *transfer) forget(f *os.File) error {
+	if !t.drop {
+		return nil
+	}
+	return dropCache(f, 0, 0)
 }
 
 // takeOver makes f out of src, which has the blob's size, and reports whether that
-// is the blob.
+// is the blob. What f has of an interrupted download is kept until that is known; when
+// src turns out to be something else after that, f is empty.
 func (t *transfer) takeOver(ctx context.Context, src, f *os.File) (same bool, err error) {
+	if info, err := f.Stat(); err != nil {
+		return false, err
+	} else if info.Size() > 0 {
+		sum := sha256.New()
+		if _, err := t.pump(ctx, io.LimitReader(src, t.desc.Size), nil, sum); err != nil {
+			return false, err
+		}
+		t.show(0)
+		if digest.NewDigest(digest.SHA256, sum) != t.desc.Digest {
+			return false, nil
+		}
+		if _, err := src.Seek(0, io.SeekStart); err != nil {
+			return false, err
+		}
+	}
 	if err := f.Truncate(0); err != nil {
 		return false, err
 	}
@@ -104,7 +128,10 @@ func (t *transfer) takeOver(ctx context.Context, src, f *os.File) (same bool, er
 			return false, err
 		}
 	}
-	return err == nil && digest.NewDigest(digest.SHA256, sum) == t.desc.Digest, err
+	if err != nil || digest.NewDigest(digest.SHA256, sum) == t.desc.Digest {
+		return err == nil, err
+	}
+	return false, f.Truncate(0)
 }
 
 // clones tries whether a copy of an old file shares its blocks, and takes no space.
@@ -151,7 +178,7 @@ func (t *transfer) link(ctx context.Context, s *site) (bool, error) {
 		if s.base.Link(t.old, to) == nil {
 			if linked, err := s.base.Lstat(to); err == nil && os.SameFile(info, linked) {
 				t.reused = t.desc.Size
-				return true, nil
+				return true, t.forget(src)
 			}
 			if err := s.base.Remove(to); err != nil {
 				return false, err

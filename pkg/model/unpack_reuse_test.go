@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
@@ -90,6 +91,38 @@ func TestReplaceFetchesWhatIsNotWhatItWas(t *testing.T) {
 			t.Errorf("repair, link %v: %+v, %d bytes", link, res, f.bytes)
 		}
 	}
+}
+
+// An old file that turns out to be another one costs nothing of what is staged.
+func TestReplaceGoesOnWithWhatIsStaged(t *testing.T) {
+	a := newArtifact().file("a", random(3<<20))
+	dst := filepath.Join(t.TempDir(), "m")
+	install(t, a, dst)
+	damaged, err := os.ReadFile(filepath.Join(dst, "a"))
+	must(t, err)
+	damaged[7] ^= 1
+	writeFile(t, filepath.Join(dst, "a"), string(damaged))
+	v, m := a.decode(t)
+	f := a.fetcher()
+	for _, at := range []int64{2 << 20, 2<<20 + 10, 3 << 20} {
+		f.serve = cutAfter(at)
+		if at == 3<<20 {
+			f.serve = nil
+		}
+		_, err = Unpack(t.Context(), f, v, m, dst, UnpackOptions{Replace: true})
+		if at < 3<<20 && !errors.Is(err, errCut) {
+			t.Fatal(err)
+		}
+	}
+	must(t, err)
+	var offsets []int64
+	for _, c := range f.calls {
+		offsets = append(offsets, c.offset)
+	}
+	if !slices.Equal(offsets, []int64{0, 2 << 20, 2<<20 + 10}) {
+		t.Errorf("fetched from %d on", offsets)
+	}
+	checkInstalled(t, dst, v, 1)
 }
 
 // A file that has a further name, through which it could be written to after the

@@ -3,12 +3,9 @@
 
 package nodecache
 
-import (
-	"io/fs"
-)
+import "io/fs"
 
 // Windows has access control lists in place of these, and a cache there is as safe
 // as the directory's list makes it: what is in it is hashed in any case.
 
-func allocated(fs.FileInfo) int64 { return 0 }
-func openToAll(fs.FileInfo) bool  { return false }
+func openToAll(fs.FileInfo) bool { return false }

@@ -184,8 +184,10 @@ func partialName(d digest.Digest) string {
 }
 
 // Fill fetches a blob into f, of which kept bytes are there from an earlier try,
-// unchecked. Without an error f holds exactly the blob, checked and flushed.
-type Fill func(f *os.File, kept int64) error
+// unchecked. Without an error f holds exactly the blob, checked and flushed. While f does
+// not grow, as while what is kept is read, it is to call alive now and then: others that
+// wait for the blob give up when nothing is to be seen of it.
+type Fill func(f *os.File, kept int64, alive func()) error
 
 // Blob returns the blob of d, size bytes long. When it is not there fill fetches it,
 // while others that want it wait. An error of fill is returned as it is, and what
@@ -259,7 +261,7 @@ func (c *Cache) fill(d digest.Digest, size int64, l *lock, fill Fill) (*Entry, e
 		return nil, &UnusableError{Reason: "it cannot be written to", Err: cause(err)}
 	}
 	defer f.Close()
-	if err := fill(f, kept); err != nil {
+	if err := fill(f, kept, c.alive(d)); err != nil {
 		return nil, c.failed(d, f, err)
 	}
 	return c.commit(d, l)
@@ -338,8 +340,14 @@ type waiting struct {
 	cache  *Cache
 	digest digest.Digest
 	since  time.Time
-	size   int64
+	seen   progress
 	looked time.Time
+}
+
+// progress is what others see of a blob that is being fetched.
+type progress struct {
+	size    int64
+	changed time.Time
 }
 
 const (
@@ -362,27 +370,51 @@ func (w *waiting) wait(ctx context.Context) error {
 		return nil
 	}
 	w.looked = now
-	if size := w.cache.partialSize(w.digest); size != w.size {
-		w.size, w.since = size, now
+	if seen := w.cache.progress(w.digest); seen != w.seen {
+		w.seen, w.since = seen, now
 	}
 	if now.Sub(w.since) > w.cache.o.Stall {
-		return &UnusableError{Reason: fmt.Sprintf("another process has been fetching the blob for %s without a byte", w.cache.o.Stall)}
+		return &UnusableError{Reason: fmt.Sprintf("another process has been fetching the blob for %s without getting on", w.cache.o.Stall)}
 	}
 	return nil
 }
 
-// partialSize is what has been fetched of a blob, by whomever.
-func (c *Cache) partialSize(d digest.Digest) (size int64) {
+// alive returns what has a partial file's time change once in waitLook at most.
+func (c *Cache) alive(d digest.Digest) func() {
+	last := c.o.Now()
+	return func() {
+		if now := c.o.Now(); now.Sub(last) >= waitLook {
+			last = now
+			c.root.Chtimes(partialName(d), now, now) //nolint:errcheck // others fetch it past the cache then
+		}
+	}
+}
+
+// progress is how far a blob is, by whomever.
+func (c *Cache) progress(d digest.Digest) (p progress) {
 	entries, err := fs.ReadDir(c.root.FS(), partialDir)
 	if err != nil {
-		return 0
+		return progress{}
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), d.Encoded()+".") {
-			if info, err := e.Info(); err == nil {
-				size += info.Size()
+		if !strings.HasPrefix(e.Name(), d.Encoded()+".") {
+			continue
+		}
+		if info, err := e.Info(); err == nil {
+			p.size += info.Size()
+			if t := info.ModTime(); t.After(p.changed) {
+				p.changed = t
 			}
 		}
 	}
-	return size
+	return p
+}
+
+// Kept is what the volume has set aside already for a blob that is not whole yet.
+func (c *Cache) Kept(d digest.Digest) int64 {
+	info, err := c.root.Lstat(partialName(d))
+	if err != nil || !info.Mode().IsRegular() {
+		return 0
+	}
+	return max(info.Size(), rootfile.Allocated(info))
 }

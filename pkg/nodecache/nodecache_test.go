@@ -42,7 +42,7 @@ func digestOf(n int) digest.Digest { return digest.FromBytes(content(n)) }
 
 // filling writes what is missing, and counts.
 func filling(n int, times *atomic.Int64) nodecache.Fill {
-	return func(f *os.File, kept int64) error {
+	return func(f *os.File, kept int64, _ func()) error {
 		times.Add(1)
 		if _, err := f.WriteAt(content(n)[kept:], kept); err != nil {
 			return err
@@ -93,9 +93,9 @@ func TestOneOfManyFetches(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			e, err := c.Blob(context.Background(), digestOf(1), 1000, func(f *os.File, kept int64) error {
+			e, err := c.Blob(context.Background(), digestOf(1), 1000, func(f *os.File, kept int64, _ func()) error {
 				time.Sleep(100 * time.Millisecond)
-				return filling(1, &times)(f, kept)
+				return filling(1, &times)(f, kept, nil)
 			})
 			if err != nil {
 				errs[i] = err
@@ -123,7 +123,7 @@ func TestBrokenOffFetchGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	broken := errors.New("the network is gone")
 	breaksAt := func(n int64) nodecache.Fill {
-		return func(f *os.File, _ int64) error {
+		return func(f *os.File, _ int64, _ func()) error {
 			_, err := f.WriteAt(content(1)[:n], 0)
 			return errors.Join(broken, err, f.Truncate(n))
 		}
@@ -133,9 +133,9 @@ func TestBrokenOffFetchGoesOn(t *testing.T) {
 		t.Fatalf("%v, and there is %q", err, names(t, dir, "blobs/sha256"))
 	}
 	var had int64
-	e, err := open(t, dir, nodecache.Options{}).Blob(t.Context(), digestOf(1), 1000, func(f *os.File, kept int64) error {
+	e, err := open(t, dir, nodecache.Options{}).Blob(t.Context(), digestOf(1), 1000, func(f *os.File, kept int64, _ func()) error {
 		had = kept
-		return filling(1, new(atomic.Int64))(f, kept)
+		return filling(1, new(atomic.Int64))(f, kept, nil)
 	})
 	if err != nil || had != 400 || !e.Filled {
 		t.Fatalf("%d bytes were kept, %v", had, err)
@@ -145,7 +145,7 @@ func TestBrokenOffFetchGoesOn(t *testing.T) {
 		t.Errorf("%v, and there is %q", err, names(t, dir, "partial"))
 	}
 	// A full disk is the cache's trouble, not the blob's.
-	_, err = open(t, dir, nodecache.Options{}).Blob(t.Context(), digestOf(2), 1000, func(f *os.File, _ int64) error {
+	_, err = open(t, dir, nodecache.Options{}).Blob(t.Context(), digestOf(2), 1000, func(f *os.File, _ int64, _ func()) error {
 		_, err := f.WriteAt([]byte("x"), 0)
 		return errors.Join(err, &os.PathError{Op: "allocate", Path: f.Name(), Err: syscall.ENOSPC})
 	})
@@ -309,10 +309,10 @@ func TestHangingFetchIsNotWaitedFor(t *testing.T) {
 	go func() {
 		c, err := nodecache.Open(dir, nodecache.Options{})
 		if err == nil {
-			_, err = c.Blob(context.Background(), digestOf(1), 1000, func(f *os.File, kept int64) error {
+			_, err = c.Blob(context.Background(), digestOf(1), 1000, func(f *os.File, kept int64, _ func()) error {
 				close(started)
 				<-end
-				return filling(1, new(atomic.Int64))(f, kept)
+				return filling(1, new(atomic.Int64))(f, kept, nil)
 			})
 		}
 		done <- err
@@ -321,7 +321,7 @@ func TestHangingFetchIsNotWaitedFor(t *testing.T) {
 	c := open(t, dir, nodecache.Options{Stall: 200 * time.Millisecond})
 	_, err := c.Blob(t.Context(), digestOf(1), 1000, filling(1, new(atomic.Int64)))
 	var unusable *nodecache.UnusableError
-	if !errors.As(err, &unusable) || !strings.Contains(err.Error(), "without a byte") {
+	if !errors.As(err, &unusable) || !strings.Contains(err.Error(), "without getting on") {
 		t.Errorf("%v", err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -333,5 +333,67 @@ func TestHangingFetchIsNotWaitedFor(t *testing.T) {
 	close(end)
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAFetchThatReadsWhatIsKeptIsWaitedFor, though nothing grows meanwhile.
+func TestAFetchThatReadsWhatIsKeptIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var clock atomic.Int64 // seconds
+	now := func() time.Time { return time.Unix(1e9+clock.Load(), 0) }
+	started, waited := make(chan struct{}), make(chan error, 1)
+	go func() {
+		<-started
+		c, err := nodecache.Open(dir, nodecache.Options{Stall: 10 * time.Second, Now: now})
+		if err == nil {
+			defer c.Close()
+			var e *nodecache.Entry
+			if e, err = c.Blob(context.Background(), digestOf(1), 1000, func(*os.File, int64, func()) error { return errors.New("it was fetched twice") }); err == nil {
+				err = e.Close()
+			}
+		}
+		waited <- err
+	}()
+	e, err := open(t, dir, nodecache.Options{Now: now}).Blob(t.Context(), digestOf(1), 1000, func(f *os.File, kept int64, alive func()) error {
+		if _, err := f.Write([]byte("a part")); err != nil {
+			return err
+		}
+		close(started)
+		for range 10 {
+			time.Sleep(120 * time.Millisecond) // more than the other looks apart
+			clock.Add(5)
+			alive()
+			select {
+			case err := <-waited:
+				return fmt.Errorf("the other has not waited: %w", err)
+			default:
+			}
+		}
+		return errors.Join(f.Truncate(0), filling(1, new(atomic.Int64))(f, 0, nil))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = e.Close()
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWhatIsKeptIsSetAsideAlready: its blocks are, too, where they are taken at once.
+func TestWhatIsKeptIsSetAsideAlready(t *testing.T) {
+	t.Parallel()
+	c := open(t, t.TempDir(), nodecache.Options{})
+	if n := c.Kept(digestOf(1)); n != 0 {
+		t.Errorf("%d bytes of nothing", n)
+	}
+	broken := errors.New("the network is gone")
+	_, err := c.Blob(t.Context(), digestOf(1), 1000, func(f *os.File, _ int64, _ func()) error {
+		_, err := f.Write(content(1)[:400])
+		return errors.Join(broken, err)
+	})
+	if n := c.Kept(digestOf(1)); !errors.Is(err, broken) || n < 400 {
+		t.Errorf("%v, %d bytes are kept", err, n)
 	}
 }

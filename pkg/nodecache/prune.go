@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 // stored is a file that counts for the cache's size.
@@ -32,14 +34,14 @@ func (c *Cache) reserve(d digest.Digest, size int64) error {
 	for _, n := range c.filling {
 		need += n
 	}
-	c.mu.Unlock()
-	if err := c.prune(d, need); err != nil {
-		return err
-	}
-	c.mu.Lock()
+	// Before room is made: others that make room at the same time count it.
 	c.filling[d] = size
 	c.mu.Unlock()
-	return nil
+	err := c.prune(d, need)
+	if err != nil {
+		c.unreserve(d)
+	}
+	return err
 }
 
 func (c *Cache) unreserve(d digest.Digest) {
@@ -104,7 +106,7 @@ func (c *Cache) list() []stored {
 			if l, err := c.root.Lstat(lockFile(d)); err == nil && l.ModTime().After(used) {
 				used = l.ModTime()
 			}
-			all = append(all, stored{name: dir + "/" + e.Name(), digest: d, size: max(info.Size(), allocated(info)), used: used})
+			all = append(all, stored{name: dir + "/" + e.Name(), digest: d, size: max(info.Size(), rootfile.Allocated(info)), used: used})
 		}
 	}
 	return all

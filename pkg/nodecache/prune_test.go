@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -93,5 +94,36 @@ func TestPrunedByLastUse(t *testing.T) {
 	}
 	if err := small.Close(); err != nil || len(names(t, dir, "blobs/sha256")) != 0 {
 		t.Errorf("%v, and there is %q", err, names(t, dir, "blobs/sha256"))
+	}
+}
+
+// TestBlobsOfOnePullStayWithinTheSize though they begin at the same time.
+func TestBlobsOfOnePullStayWithinTheSize(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		c := open(t, t.TempDir(), nodecache.Options{MaxSize: 2500})
+		var fetched atomic.Int64
+		var wg sync.WaitGroup
+		for n := range 4 {
+			wg.Go(func() {
+				e, err := c.Blob(t.Context(), digestOf(n), 1000, func(f *os.File, _ int64, _ func()) error {
+					fetched.Add(1)
+					time.Sleep(time.Millisecond)
+					_, err := f.Write(content(n))
+					return err
+				})
+				var full *nodecache.UnusableError
+				if err == nil {
+					// Held, so that it is not pruned for another one.
+					t.Cleanup(func() { _ = e.Close() })
+				} else if !errors.As(err, &full) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := fetched.Load(); n < 1 || n > 2 {
+			t.Fatalf("%d blobs were fetched into a cache for two", n)
+		}
 	}
 }

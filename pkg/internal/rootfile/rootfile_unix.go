@@ -30,6 +30,16 @@ func LinkCount(info fs.FileInfo) uint64 {
 	return uint64(st.Nlink)
 }
 
+// Allocated is what a file takes on the disk, in bytes: one that is being fetched has
+// all its blocks from the beginning, but on a tmpfs.
+func Allocated(info fs.FileInfo) int64 {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0
+	}
+	return st.Blocks * 512
+}
+
 // SyncDir flushes a directory's entries. File systems that cannot are let be.
 func SyncDir(root *os.Root, name string) error {
 	d, err := root.Open(name)

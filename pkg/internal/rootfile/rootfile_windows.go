@@ -22,6 +22,9 @@ func OwnedByUs(fs.FileInfo) bool { return true }
 // LinkCount is not known here.
 func LinkCount(fs.FileInfo) uint64 { return 1 }
 
+// Allocated is not known here.
+func Allocated(fs.FileInfo) int64 { return 0 }
+
 // SyncDir does nothing: NTFS journals directory entries by itself.
 func SyncDir(*os.Root, string) error { return nil }
 
