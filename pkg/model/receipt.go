@@ -82,10 +82,10 @@ func (u *unpacking) writeEvidence(t *tree) error {
 		}
 	}
 	for i, a := range u.verified.Accepted() {
-		if err := t.write(signatureName(i, "manifest.json"), a.ManifestBytes); err != nil {
+		if err := t.write(signatureName(signaturesDir, i, "manifest.json"), a.ManifestBytes); err != nil {
 			return err
 		}
-		if err := t.write(signatureName(i, "envelope"), a.Envelope); err != nil {
+		if err := t.write(signatureName(signaturesDir, i, "envelope"), a.Envelope); err != nil {
 			return err
 		}
 	}
@@ -101,8 +101,8 @@ func (t *tree) write(name string, data []byte) error {
 	return writeNew(t.root, name, data)
 }
 
-func signatureName(i int, what string) string {
-	return fmt.Sprintf("%s/%d.%s", signaturesDir, i, what)
+func signatureName(dir string, i int, what string) string {
+	return fmt.Sprintf("%s/%d.%s", dir, i, what)
 }
 
 func (u *unpacking) receipt(files int, size int64) ([]byte, error) {
@@ -145,34 +145,54 @@ func (u *unpacking) sameEvidence(there *Installed) bool {
 	return true
 }
 
-// renewEvidence replaces the signatures beside a model whose files were just
-// checked. The receipt goes first and comes back last.
+const (
+	newSignatures = signaturesDir + ".new"
+	newReceipt    = receiptName + ".new"
+)
+
+// renewEvidence replaces the signatures beside a model whose files were just checked. A
+// full disk takes nothing away: everything is written before what was there goes. The
+// receipt changes last. A run that is killed before that leaves the older one, whose
+// signatures the next run finds to be others, and replaces.
 func (u *unpacking) renewEvidence(s *site) error {
-	if err := removeName(s.base, receiptName); err != nil {
+	if err := u.writeNewEvidence(s); err != nil {
+		return errors.Join(err, s.base.RemoveAll(newSignatures), s.base.RemoveAll(newReceipt))
+	}
+	if err := s.base.RemoveAll(signaturesDir); err != nil {
 		return err
 	}
-	if err := s.base.RemoveAll(signaturesDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.base.Rename(newSignatures, signaturesDir); err != nil {
 		return err
 	}
-	if err := makeDirs(s.base, signaturesDir, map[string]bool{}); err != nil {
+	if err := s.base.Rename(newReceipt, receiptName); err != nil {
+		return err
+	}
+	return rootfile.SyncDir(s.base, evidenceDir)
+}
+
+func (u *unpacking) writeNewEvidence(s *site) error {
+	if err := errors.Join(s.base.RemoveAll(newSignatures), s.base.RemoveAll(newReceipt)); err != nil {
+		return err
+	}
+	if err := makeDirs(s.base, newSignatures, map[string]bool{}); err != nil {
 		return err
 	}
 	for i, a := range u.verified.Accepted() {
-		if err := writeNew(s.base, signatureName(i, "manifest.json"), a.ManifestBytes); err != nil {
+		if err := writeNew(s.base, signatureName(newSignatures, i, "manifest.json"), a.ManifestBytes); err != nil {
 			return err
 		}
-		if err := writeNew(s.base, signatureName(i, "envelope"), a.Envelope); err != nil {
+		if err := writeNew(s.base, signatureName(newSignatures, i, "envelope"), a.Envelope); err != nil {
 			return err
 		}
-	}
-	if err := rootfile.SyncDir(s.base, signaturesDir); err != nil {
-		return err
 	}
 	data, err := u.receipt(u.res.Files, u.res.Size)
 	if err != nil {
 		return err
 	}
-	return replaceFile(s.base, receiptName, data)
+	if err := writeNew(s.base, newReceipt, data); err != nil {
+		return err
+	}
+	return rootfile.SyncDir(s.base, newSignatures)
 }
 
 // StoredSignature is a signature as it was kept beside a model. It is as
@@ -187,14 +207,14 @@ type StoredSignature struct {
 func readSignatures(root *os.Root, r receipt) ([]StoredSignature, error) {
 	var all []StoredSignature
 	for i := range maxSignatures {
-		manifest, err := readSmall(root, signatureName(i, "manifest.json"), maxEvidenceSize)
+		manifest, err := readSmall(root, signatureName(signaturesDir, i, "manifest.json"), maxEvidenceSize)
 		if errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 		if err != nil {
 			return nil, err
 		}
-		envelope, err := readSmall(root, signatureName(i, "envelope"), maxEvidenceSize)
+		envelope, err := readSmall(root, signatureName(signaturesDir, i, "envelope"), maxEvidenceSize)
 		if err != nil {
 			return nil, err
 		}

@@ -11,10 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -189,6 +191,79 @@ func TestUnpackCountsReservedBlocksAgainstTheSpaceNeeded(t *testing.T) {
 		t.Errorf("%d bytes were fetched again", n)
 	}
 	checkInstalled(t, volume, v, 1)
+}
+
+// A full disk leaves the evidence that is there, when newer signatures would replace it.
+func TestUnpackOnAFullVolumeKeepsTheOlderEvidence(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	a := newArtifact().file("a", []byte("a"))
+	volume := mountTmpfs(t, "1m")
+	dst := filepath.Join(volume, "m")
+	v, m := a.decode(t)
+	if _, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	before := snapshot(t, dst)
+	if err := os.WriteFile(filepath.Join(volume, "filler"), make([]byte, 2<<20), 0o644); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the volume was not filled: %v", err)
+	}
+	later, m := a.decodeSignedAt(t, testNow.Add(time.Hour))
+	var warned []string
+	res, err := Unpack(t.Context(), a.fetcher(), later, m, dst, UnpackOptions{Warn: func(s string) { warned = append(warned, s) }})
+	if err != nil || !res.AlreadyThere || len(warned) != 1 || !strings.Contains(warned[0], "keeping the older evidence") {
+		t.Fatalf("%+v, %v, warned %q", res, err, warned)
+	}
+	if after := snapshot(t, dst); !maps.Equal(after, before) {
+		t.Errorf("there is %q, was %q", keys(after), keys(before))
+	}
+	checkInstalled(t, dst, v, 1)
+	// With room again it is replaced, and nothing of the attempt is left.
+	must(t, os.Remove(filepath.Join(volume, "filler")))
+	if _, err := Unpack(t.Context(), a.fetcher(), later, m, dst, UnpackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	checkInstalled(t, dst, later, 1)
+	wantOnly(t, filepath.Join(dst, evidenceDir), slices.Sorted(maps.Keys(topNames(before, evidenceDir)))...)
+}
+
+// topNames are the names right below dir.
+func topNames(all map[string]string, dir string) map[string]bool {
+	top := make(map[string]bool)
+	for name := range all {
+		if rest, ok := strings.CutPrefix(name, dir+"/"); ok && rest != "" {
+			first, _, _ := strings.Cut(rest, "/")
+			top[first] = true
+		}
+	}
+	return top
+}
+
+// Killed between the steps, the next run repairs it, and the guard against older
+// signatures holds.
+func TestUnpackRepairsEvidenceThatWasHalfRenewed(t *testing.T) {
+	for _, step := range []func(dst string) error{
+		func(dst string) error { return os.RemoveAll(filepath.Join(dst, filepath.FromSlash(signaturesDir))) },
+		func(dst string) error {
+			return os.WriteFile(filepath.Join(dst, filepath.FromSlash(newReceipt)), []byte("{"), 0o644)
+		},
+	} {
+		a, dst := newArtifact().file("a", []byte("a")), filepath.Join(t.TempDir(), "m")
+		install(t, a, dst)
+		must(t, step(dst))
+		older := newArtifact().file("a", []byte("b"))
+		ov, om := older.decodeSignedAt(t, testNow.Add(-time.Hour))
+		var rollback *RollbackError
+		if _, err := Unpack(t.Context(), older.fetcher(), ov, om, dst, UnpackOptions{Replace: true}); !errors.As(err, &rollback) {
+			t.Errorf("error %v, want a RollbackError", err)
+		}
+		v, m := a.decodeSignedAt(t, testNow.Add(time.Hour))
+		if res, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{}); err != nil || !res.AlreadyThere {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		checkInstalled(t, dst, v, 1)
+	}
 }
 
 func TestUnpackFromAReadOnlyVolumeThatIsReady(t *testing.T) {

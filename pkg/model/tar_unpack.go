@@ -159,7 +159,7 @@ func (t *tree) unpackEntry(e tarEntry, rec *tarRecorder, content io.Reader) erro
 	if err != nil {
 		return errors.Join(tarReadError(rec.layer, err), f.Close())
 	}
-	return finish(f, e.executable)
+	return t.finish(f, e.executable)
 }
 
 // ownWriter keeps a disk that cannot take more from passing for an archive that is
@@ -185,7 +185,7 @@ func (t *tree) copyLinked(e tarEntry, rec *tarRecorder) error {
 		return rec.tooMany
 	}
 	t.size += info.Size()
-	return copyFile(t.root, e.target, e.path, info.Mode()&0o100 != 0)
+	return t.copyFile(e.target, e.path, info.Mode()&0o100 != 0)
 }
 
 // skeletonFile is where the skeleton of one archive is kept; nil when it is not.

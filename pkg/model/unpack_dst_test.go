@@ -524,7 +524,7 @@ func TestOpenInstalledTrustsNothing(t *testing.T) {
 		"a malformed receipt": func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, receiptName), "{") },
 		"another manifest":    func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, manifestName), "{}") },
 		"an unfinished signature": func(t *testing.T, dir string) {
-			must(t, os.Remove(filepath.Join(dir, signatureName(0, "envelope"))))
+			must(t, os.Remove(filepath.Join(dir, signatureName(signaturesDir, 0, "envelope"))))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,6 +26,21 @@ type tree struct {
 	names []string
 	files int
 	size  int64
+	drop  bool // files from the page cache
+}
+
+// finish flushes and closes a file of the model.
+func (t *tree) finish(f *os.File, executable bool) error {
+	if t.drop {
+		// What is not on the disk yet stays in the page cache.
+		if err := f.Sync(); err != nil {
+			return errors.Join(err, f.Close())
+		}
+		if err := dropCache(f, 0, 0); err != nil {
+			return errors.Join(err, f.Close())
+		}
+	}
+	return finish(f, executable)
 }
 
 // assemble builds the model under its final names inside staging.
@@ -38,7 +53,7 @@ func (u *unpacking) assemble(ctx context.Context, s *site) (*tree, error) {
 		return nil, err
 	}
 	defer root.Close()
-	t := &tree{root: root, dirs: make(map[string]bool)}
+	t := &tree{root: root, dirs: make(map[string]bool), drop: u.o.DropPageCache}
 	moved := make(map[string]string) // blob to the first file made of it
 	for _, l := range u.m.layers {
 		if ctx.Err() != nil {
@@ -77,7 +92,7 @@ func (u *unpacking) assembleFile(s *site, t *tree, l Layer, moved map[string]str
 	}
 	from := blobFile(l.Descriptor.Digest)
 	if first, ok := moved[from]; ok {
-		if err := copyFile(t.root, first, l.Path, l.Executable); err != nil {
+		if err := t.copyFile(first, l.Path, l.Executable); err != nil {
 			return err
 		}
 	} else {
@@ -99,18 +114,21 @@ func (u *unpacking) assembleFile(s *site, t *tree, l Layer, moved map[string]str
 	return nil
 }
 
-func copyFile(root *os.Root, from, to string, executable bool) error {
-	src, _, err := rootfile.OpenPlain(root, from, os.O_RDONLY)
+func (t *tree) copyFile(from, to string, executable bool) error {
+	src, _, err := rootfile.OpenPlain(t.root, from, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	dst, err := root.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	dst, err := t.root.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(dst, src)
-	return errors.Join(err, finish(dst, executable))
+	if err == nil && t.drop {
+		err = dropCache(src, 0, 0)
+	}
+	return errors.Join(err, t.finish(dst, executable))
 }
 
 // place gives the model its final name. From here on ctx is not asked: what is

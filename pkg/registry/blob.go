@@ -209,10 +209,12 @@ func (r *Repository) openRange(ctx context.Context, c call, d digest.Digest) (*a
 		if err == nil {
 			return got, nil
 		}
-		if ctx.Err() != nil {
+		if e, ok := err.(*Error); ctx.Err() != nil || ok && e.retryAfter > 0 && e.Retryable() {
+			// The registry would send us to the same busy host.
 			return nil, err
 		}
-		r.elsewhere.Delete(d)
+		// Another connection may have come by a newer one.
+		r.elsewhere.CompareAndDelete(d, at)
 	}
 	got, err := r.do(ctx, c)
 	if err == nil && !sameOrigin(&r.base, &got.from) {

@@ -140,7 +140,7 @@ func (r *Repository) exchange(ctx context.Context, dog *watchdog, c call) (*answ
 	}
 	got.body, err = io.ReadAll(io.LimitReader(resp.Body, c.limit+1))
 	if err != nil {
-		return nil, &url.Error{Op: c.method, URL: c.url.Path, Err: err}
+		return nil, &bodyError{err}
 	}
 	if int64(len(got.body)) > c.limit {
 		return nil, tooLarge(c, "more than the %d bytes that are read", c.limit)
@@ -258,7 +258,7 @@ type stream struct {
 func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.body.Read(p)
 	if err != nil && err != io.EOF {
-		err = classify(s.ctx, s.op, s.about, &url.Error{Op: s.op, Err: err})
+		err = classify(s.ctx, s.op, s.about, &bodyError{err})
 	}
 	return n, err
 }

@@ -246,9 +246,21 @@ func classify(ctx context.Context, op, ref string, err error) error {
 		return tokenError(e, token)
 	}
 	e.Kind, e.Detail = kindOf(err)
+	var broken *bodyError
+	if errors.As(err, &broken) {
+		// A TLS record or a trailer that is damaged on its way is a line that broke: the
+		// handshake, and the answer's head, were good.
+		e.Kind, e.Detail = Unreachable, ""
+	}
 	e.Err = scrub(innermost(err))
 	return e
 }
+
+// bodyError is one of reading an answer that has begun.
+type bodyError struct{ err error }
+
+func (b *bodyError) Error() string { return b.err.Error() }
+func (b *bodyError) Unwrap() error { return b.err }
 
 // tokenError is for an answer of the token endpoint, which oras-go returns as an
 // error.
