@@ -126,3 +126,40 @@ func TestOpenRangeRefusesAnotherRange(t *testing.T) {
 		}
 	}
 }
+
+// TestABusyHostElsewhereIsAwaited: the registry would only send us there again.
+func TestABusyHostElsewhereIsAwaited(t *testing.T) {
+	t.Parallel()
+	content := bytes.Repeat([]byte("x"), 1<<12)
+	var there, here atomic.Int64
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if there.Add(1) == 2 {
+			w.Header().Set("Retry-After", "5")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(content))
+	}))
+	t.Cleanup(elsewhere.Close)
+	host := memRegistry(t, nil, answer(get("/blobs/sha256:"), func(w http.ResponseWriter, req *http.Request) {
+		here.Add(1)
+		http.Redirect(w, req, strings.Replace(elsewhere.URL, "127.0.0.1", "localhost", 1), http.StatusTemporaryRedirect)
+	}))
+	repo := newRepo(t, host+"/a/b:v1", registry.Options{})
+	for n := range 3 {
+		body, err := repo.OpenRange(t.Context(), descOf(content), 0, 10)
+		if n == 1 {
+			if e := wantKind(t, err, registry.Unavailable); e.RetryAfter() != 5*time.Second || here.Load() != 1 {
+				t.Errorf("to be asked again after %v; the registry was asked %d times", e.RetryAfter(), here.Load())
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		body.Close()
+	}
+	if here.Load() != 1 || there.Load() != 3 {
+		t.Errorf("the registry was asked %d times, the other host %d times", here.Load(), there.Load())
+	}
+}

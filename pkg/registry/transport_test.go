@@ -4,10 +4,12 @@
 package registry_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -195,5 +197,46 @@ func TestRedirectOutOfTLSIsRefused(t *testing.T) {
 	_, err := newRepo(t, strings.TrimPrefix(srv.URL, "https://")+"/m", o).FetchBlob(t.Context(), descOf([]byte("x")), 10)
 	if wantKind(t, err, registry.Protocol); asked {
 		t.Error("the plain server was asked")
+	}
+}
+
+// TestADamagedRecordIsALineThatBroke, and no failure of TLS: another connection is opened.
+func TestADamagedRecordIsALineThatBroke(t *testing.T) {
+	t.Parallel()
+	content := bytes.Repeat([]byte("x"), 1<<16)
+	var asked atomic.Int64
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1)%2 == 0 {
+			_, _ = w.Write(content)
+			return
+		}
+		conn, buf, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		fmt.Fprintf(buf, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nxxxxx", len(content))
+		_ = buf.Flush()
+		// Application data that nobody has encrypted.
+		_, _ = conn.(*tls.Conn).NetConn().Write(append([]byte{23, 3, 3, 0, 40}, make([]byte, 40)...))
+		_, _ = io.Copy(io.Discard, conn)
+	}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	repo := newRepo(t, strings.TrimPrefix(srv.URL, "https://")+"/m:v1", registry.Options{CAFile: writeFile(t, "ca.pem", string(pemOf(srv.Certificate())), 0o600)})
+	body, _, err := repo.OpenBlob(t.Context(), descOf(content), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	n, err := io.Copy(io.Discard, body)
+	if e := wantKind(t, err, registry.Unreachable); n != 5 || !e.Retryable() || !strings.Contains(err.Error(), "bad record MAC") {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	asked.Store(0)
+	if got, err := repo.FetchBlob(t.Context(), descOf(content), 1<<20); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
