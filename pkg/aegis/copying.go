@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -27,10 +28,17 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
-// Whoever can push can attach, to what is attached as well: a copy ends here.
+// Whoever can push can attach, to what is attached as well.
 const (
-	maxCopyDepth     = 8
+	// maxCopyDepth is how deep a copy goes; what is attached deeper is left out.
+	maxCopyDepth = 8
+	// maxCopyManifests and signatures in classic lists are copied, all in all.
 	maxCopyManifests = 10000
+	// maxCopyClassic is ten times what a verification examines in one list.
+	maxCopyClassic = 1000
+	// maxCopyEntry bounds what a referrer adds to the list that stands under a tag where
+	// there is no referrers API, and that has to stay below 4 MiB.
+	maxCopyEntry = 64 << 10
 )
 
 // copying is one Copy under way.
@@ -40,16 +48,19 @@ type copying struct {
 	// mountFrom is the source repository's name where both are of one registry.
 	mountFrom       string
 	leave           bool
-	seen            map[digest.Digest]bool // what it lists is copied, or under way
+	seen            map[digest.Digest]bool // at the destination, or under way
 	joined          map[digest.Digest]bool // attached to its subject: a list may name it as a part, too
 	left            map[listed]bool        // not copied, for good
+	looked          map[digest.Digest]bool // what is attached to it was looked for
+	queue           []attachee
+	classics        int // signatures in classic lists
 	copied, mounted atomic.Int64
 	result          CopyResult
 }
 
 func newCopying(c *Client, src, dst Repository, o CopyOptions) *copying {
 	cp := &copying{c: c, src: src, dst: dst, leave: o.NoReferrers,
-		seen: map[digest.Digest]bool{}, joined: map[digest.Digest]bool{}, left: map[listed]bool{}}
+		seen: map[digest.Digest]bool{}, joined: map[digest.Digest]bool{}, left: map[listed]bool{}, looked: map[digest.Digest]bool{}}
 	from, ok := src.(registryRepository)
 	to, both := dst.(registryRepository)
 	if ok && both {
@@ -84,11 +95,28 @@ type TooManyError struct{ Reason string }
 
 func (e *TooManyError) Error() string { return "too much to copy: " + e.Reason }
 
-// root copies the manifest and everything that belongs to it.
+// attachee is a manifest at the destination to which something may be attached.
+type attachee struct {
+	signature.Subject
+	depth int
+	// foreign says that it is itself attached, and no part of what is to be copied.
+	foreign bool
+}
+
+// root copies the manifest and everything that belongs to it. What is attached comes
+// breadth first, after what it is attached to: then all that it can list as its parts is
+// there, and nothing is met at a greater depth than it has.
 func (cp *copying) root(ctx context.Context, p Pinned) (Pinned, error) {
-	made, err := cp.manifest(ctx, p.Subject(), p.Manifest(), 0)
+	made, err := cp.manifest(ctx, attachee{Subject: p.Subject()}, p.Manifest())
 	if err != nil {
 		return nil, err
+	}
+	for len(cp.queue) > 0 {
+		next := cp.queue[0]
+		cp.queue = cp.queue[1:]
+		if err := cp.attached(ctx, next); err != nil {
+			return nil, err
+		}
 	}
 	if made.Subject().Digest() != p.Subject().Digest() {
 		return nil, fmt.Errorf("the copy is %s", made.Subject().Digest())
@@ -96,29 +124,29 @@ func (cp *copying) root(ctx context.Context, p Pinned) (Pinned, error) {
 	return made, nil
 }
 
-// manifest copies what a manifest lists, the manifest, and what is attached.
-func (cp *copying) manifest(ctx context.Context, s signature.Subject, raw []byte, depth int) (Pinned, error) {
-	if err := cp.lists(ctx, s, raw, depth); err != nil {
+// manifest copies what a manifest lists, and the manifest.
+func (cp *copying) manifest(ctx context.Context, m attachee, raw []byte) (Pinned, error) {
+	if err := cp.lists(ctx, m, raw); err != nil {
 		return nil, err
 	}
-	made, err := cp.dst.Put(ctx, s.MediaType(), raw)
-	if err != nil {
-		return nil, err
+	made, err := cp.dst.Put(ctx, m.MediaType(), raw)
+	if err == nil {
+		cp.queue = append(cp.queue, m)
 	}
-	return made, cp.attached(ctx, s, depth)
+	return made, err
 }
 
 // lists copies the blobs and manifests that a manifest names.
-func (cp *copying) lists(ctx context.Context, s signature.Subject, raw []byte, depth int) (err error) {
-	cp.seen[s.Digest()] = true
+func (cp *copying) lists(ctx context.Context, m attachee, raw []byte) (err error) {
+	cp.seen[m.Digest()] = true
 	defer func() {
 		if err != nil {
-			delete(cp.seen, s.Digest())
+			delete(cp.seen, m.Digest())
 		}
 	}()
 	cp.result.Manifests++
-	if depth > maxCopyDepth {
-		return &TooManyError{fmt.Sprintf("more than %d levels", maxCopyDepth)}
+	if m.depth > maxCopyDepth {
+		return tooDeep()
 	}
 	if cp.result.Manifests > maxCopyManifests {
 		return &TooManyError{fmt.Sprintf("more than %d manifests", maxCopyManifests)}
@@ -142,7 +170,7 @@ func (cp *copying) lists(ctx context.Context, s signature.Subject, raw []byte, d
 		if err != nil {
 			return &sourceError{err}
 		}
-		if _, err := cp.manifest(ctx, subject, content, depth+1); err != nil {
+		if _, err := cp.manifest(ctx, attachee{subject, m.depth + 1, m.foreign}, content); err != nil {
 			return err
 		}
 	}
@@ -204,6 +232,9 @@ func (cp *copying) blob(ctx context.Context, desc ocispec.Descriptor) error {
 			cp.copied.Add(desc.Size)
 		}
 		err = cp.whose(ctx, desc, sourceFault(name, desc, err))
+		if ctx.Err() != nil {
+			return err // perhaps another blob's
+		}
 		// A mirror may have sent what the registry has better.
 		var wrong *model.ContentError
 		if from, ok := cp.src.(model.Doubter); !errors.As(err, &wrong) || !ok || !from.Doubt(desc, true) {
@@ -293,20 +324,23 @@ func sourceFault(name string, desc ocispec.Descriptor, err error) error {
 	return err
 }
 
-// attached copies what refers to s, and what refers to that, and the signatures
-// under cosign's classic tag.
-func (cp *copying) attached(ctx context.Context, s signature.Subject, depth int) error {
-	if cp.leave {
+// attached copies what refers to s, and the signatures under cosign's classic tag.
+func (cp *copying) attached(ctx context.Context, s attachee) error {
+	if cp.leave || cp.looked[s.Digest()] {
 		return nil
 	}
-	for desc, err := range cp.src.Referrers(ctx, s) {
+	cp.looked[s.Digest()] = true
+	for desc, err := range cp.src.Referrers(ctx, s.Subject) {
 		if err != nil {
-			return err
+			if err := cp.unlisted(s, err); err != nil {
+				return err
+			}
+			break
 		}
-		if cp.joined[desc.Digest] || cp.left[listedAs(s, desc)] {
+		if cp.joined[desc.Digest] || cp.left[listedAs(s.Subject, desc)] {
 			continue
 		}
-		if err := cp.referrer(ctx, s, desc, depth+1); err != nil {
+		if err := cp.referrer(ctx, s, desc); err != nil {
 			return err
 		}
 	}
@@ -315,20 +349,29 @@ func (cp *copying) attached(ctx context.Context, s signature.Subject, depth int)
 
 // referrer copies one candidate. What is listed and is no referrer of s is anybody's
 // doing, and must not keep the rest from being copied: it is named in the result.
-func (cp *copying) referrer(ctx context.Context, s signature.Subject, desc ocispec.Descriptor, depth int) error {
+func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descriptor) error {
+	s := to.Subject
+	if to.depth >= maxCopyDepth {
+		return cp.leaveOut(s, desc, tooDeep())
+	}
 	raw, err := cp.src.FetchManifest(ctx, desc)
 	if err != nil {
 		return cp.leaveOut(s, desc, &sourceError{err})
 	}
-	own, err := signature.SubjectOf(desc.MediaType, raw)
+	subject, err := signature.SubjectOf(desc.MediaType, raw)
 	if err != nil {
 		return cp.leaveOut(s, desc, &sourceError{err})
 	}
-	if _, err := referrer.Entry(s, desc.MediaType, raw); err != nil {
+	entry, err := referrer.Entry(s, desc.MediaType, raw)
+	if err != nil {
 		return cp.leaveOut(s, desc, unusableManifest(err.Error()))
 	}
+	if size := jsonSize(entry); size > maxCopyEntry {
+		return cp.leaveOut(s, desc, unusableManifest(fmt.Sprintf("a list would need %d bytes for it, at most %d are copied", size, maxCopyEntry)))
+	}
+	own := attachee{subject, to.depth + 1, true}
 	if !cp.seen[own.Digest()] {
-		if err := cp.lists(ctx, own, raw, depth); err != nil {
+		if err := cp.lists(ctx, own, raw); err != nil {
 			return cp.leaveOut(s, desc, err)
 		}
 	}
@@ -337,7 +380,16 @@ func (cp *copying) referrer(ctx context.Context, s signature.Subject, desc ocisp
 	}
 	cp.joined[own.Digest()] = true
 	cp.result.Referrers++
-	return cp.attached(ctx, own, depth)
+	cp.queue = append(cp.queue, own)
+	return nil
+}
+
+func jsonSize(v any) int {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return math.MaxInt
+	}
+	return len(raw)
 }
 
 func listedAs(s signature.Subject, desc ocispec.Descriptor) listed {
@@ -354,11 +406,26 @@ func (cp *copying) leaveOut(s signature.Subject, desc ocispec.Descriptor, err er
 	if len(cp.left) > maxCopyManifests {
 		return &TooManyError{fmt.Sprintf("more than %d that cannot be copied", maxCopyManifests)}
 	}
-	if name := desc.Digest.String(); !slices.Contains(cp.result.Skipped, name) {
+	cp.skip(desc.Digest.String(), err)
+	return nil
+}
+
+// skip names what is left out, once.
+func (cp *copying) skip(name string, err error) {
+	if !slices.Contains(cp.result.Skipped, name) {
 		cp.result.Skipped = append(cp.result.Skipped, name)
 		cp.c.warn("not copied: " + name + ": " + err.Error())
 	}
-	return nil
+}
+
+// unlisted goes on without what is attached to s when s itself is attached, by anybody,
+// and its list is no list: what is attached to the model has others.
+func (cp *copying) unlisted(s attachee, err error) error {
+	if err := error(&sourceError{err}); s.foreign && unusable(err) {
+		cp.skip(referrer.Tag(s.Digest()), err)
+		return nil
+	}
+	return err
 }
 
 // usable refuses a descriptor by which nothing can be fetched and checked.
@@ -367,6 +434,10 @@ func usable(desc ocispec.Descriptor) error {
 		return nil
 	}
 	return unusableManifest(fmt.Sprintf("the descriptor %.100q of %d bytes cannot be used", desc.Digest.String(), desc.Size))
+}
+
+func tooDeep() error {
+	return &sourceError{&TooManyError{fmt.Sprintf("more than %d levels", maxCopyDepth)}}
 }
 
 func unusableManifest(reason string) error {
@@ -383,10 +454,12 @@ func unusable(err error) bool {
 	var content *model.ContentError
 	var short *model.ShortError
 	var manifest *signature.ManifestError
+	var deep *TooManyError
+	var list *registry.FallbackError
 	var r *registry.Error
 	var l *layout.Error
 	switch {
-	case errors.As(err, &content), errors.As(err, &short), errors.As(err, &manifest):
+	case errors.As(err, &content), errors.As(err, &short), errors.As(err, &manifest), errors.As(err, &deep), errors.As(err, &list):
 		return true
 	case errors.As(err, &r):
 		return r.Kind == registry.NotFound || r.Kind == registry.Corrupt || r.Kind == registry.TooLarge
@@ -399,8 +472,13 @@ func unusable(err error) bool {
 // classic adds cosign's classic signatures to those at the destination. Whoever can
 // push can write the manifest that lists them: one that cannot be copied must not keep
 // the rest from being, and is named in the result.
-func (cp *copying) classic(ctx context.Context, s signature.Subject) error {
+func (cp *copying) classic(ctx context.Context, to attachee) error {
+	s := to.Subject
 	desc, found, err := cp.src.Classic(ctx, s)
+	if err := error(&sourceError{err}); unusable(err) {
+		cp.skip(referrer.ClassicTag(s.Digest()), err)
+		return nil
+	}
 	if err != nil || !found {
 		return err
 	}
@@ -409,9 +487,14 @@ func (cp *copying) classic(ctx context.Context, s signature.Subject) error {
 		return cp.leaveOut(s, desc, &sourceError{err})
 	}
 	var has contents
-	if json.Unmarshal(raw, &has) != nil || len(has.Layers) > maxCopyManifests {
+	if json.Unmarshal(raw, &has) != nil {
 		return cp.leaveOut(s, desc, unusableManifest("no list of signatures"))
 	}
+	if n := len(has.Layers); n > maxCopyClassic || cp.classics+n > maxCopyManifests {
+		return cp.leaveOut(s, desc, unusableManifest(fmt.Sprintf("a list of %d signatures; at most %d of one list are copied, and %d in all", n, maxCopyClassic, maxCopyManifests)))
+	}
+	cp.classics += len(has.Layers)
+	var layers []ocispec.Descriptor
 	for _, layer := range has.Layers {
 		if err := usable(layer); err != nil {
 			// The layer has no name that could be shown.
@@ -426,10 +509,14 @@ func (cp *copying) classic(ctx context.Context, s signature.Subject) error {
 			}
 			continue
 		}
-		if _, err := cp.dst.AppendClassic(ctx, s, layer); err != nil {
-			return err
-		}
-		cp.result.Referrers++
+		layers = append(layers, layer)
 	}
+	if len(layers) == 0 {
+		return nil
+	}
+	if _, err := cp.dst.AppendClassic(ctx, s, layers...); err != nil {
+		return err
+	}
+	cp.result.Referrers += len(layers)
 	return nil
 }

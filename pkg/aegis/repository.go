@@ -66,7 +66,7 @@ type Repository interface {
 	Put(ctx context.Context, mediaType string, manifest []byte) (Pinned, error)
 	Mark(ctx context.Context, p Pinned, tag string) error
 	Attach(ctx context.Context, subject signature.Subject, mediaType string, manifest []byte) (ocispec.Descriptor, error)
-	AppendClassic(ctx context.Context, s signature.Subject, layer ocispec.Descriptor) (digest.Digest, error)
+	AppendClassic(ctx context.Context, s signature.Subject, layers ...ocispec.Descriptor) (digest.Digest, error)
 
 	Retries() int
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -35,12 +34,25 @@ func (l *Layout) Referrers(ctx context.Context, s signature.Subject) iter.Seq2[o
 			yield(ocispec.Descriptor{}, err)
 			return
 		}
-		seen := map[digest.Digest]bool{s.Digest(): true}
+		// Of several entries for a digest one may be right where another is not.
+		type listed struct {
+			digest    digest.Digest
+			mediaType string
+			size      int64
+		}
+		seen := make(map[listed]bool)
+		fresh := func(desc ocispec.Descriptor) bool {
+			as := listed{desc.Digest, desc.MediaType, desc.Size}
+			if !usable(desc) || desc.Digest == s.Digest() || seen[as] {
+				return false
+			}
+			seen[as] = true
+			return true
+		}
 		for _, e := range x.entries {
-			if !usable(e.desc) || seen[e.desc.Digest] {
+			if !fresh(e.desc) {
 				continue
 			}
-			seen[e.desc.Digest] = true
 			desc, ok, err := l.refers(ctx, e.desc, s.Digest())
 			if err != nil {
 				yield(ocispec.Descriptor{}, err)
@@ -50,12 +62,13 @@ func (l *Layout) Referrers(ctx context.Context, s signature.Subject) iter.Seq2[o
 				return
 			}
 		}
-		for _, desc := range l.fallback(ctx, x, s) {
-			if !seen[desc.Digest] && usable(desc) {
-				seen[desc.Digest] = true
-				if !yield(desc, nil) {
-					return
-				}
+		list, unread := l.fallback(ctx, x, s)
+		if unread != nil && usable(*unread) && !yield(*unread, nil) {
+			return
+		}
+		for _, desc := range list {
+			if fresh(desc) && !yield(desc, nil) {
+				return
 			}
 		}
 	}
@@ -82,20 +95,28 @@ func (l *Layout) refers(ctx context.Context, desc ocispec.Descriptor, subject di
 	return desc, true, nil
 }
 
-// fallback reads the list that tools without another way leave under a tag. One
-// that is no list holds no referrer.
-func (l *Layout) fallback(ctx context.Context, x *index, s signature.Subject) []ocispec.Descriptor {
+// fallback reads the list that tools without another way leave under a tag. unread is
+// the list itself where it cannot be read: it might have listed the one that counts.
+func (l *Layout) fallback(ctx context.Context, x *index, s signature.Subject) (list []ocispec.Descriptor, unread *ocispec.Descriptor) {
 	desc, found, err := x.tagged(opReferrers, l.path, referrer.Tag(s.Digest()))
 	if err != nil || !found || desc.MediaType != ocispec.MediaTypeImageIndex {
-		return nil
+		return nil, nil
 	}
 	raw, err := l.FetchManifest(ctx, desc)
-	var list ocispec.Index
-	if err != nil || json.Unmarshal(raw, &list) != nil {
-		// It might have listed the one that counts.
-		return []ocispec.Descriptor{desc}
+	var has struct {
+		Manifests []json.RawMessage `json:"manifests"`
 	}
-	return list.Manifests
+	if err != nil || json.Unmarshal(raw, &has) != nil {
+		return nil, &desc
+	}
+	for _, raw := range has.Manifests {
+		// Each alone: one that is malformed hides no other.
+		var entry ocispec.Descriptor
+		if json.Unmarshal(raw, &entry) == nil {
+			list = append(list, entry)
+		}
+	}
+	return list, nil
 }
 
 // Classic returns the manifest under cosign's classic tag of s, and false where
@@ -133,9 +154,9 @@ func (l *Layout) Attach(ctx context.Context, subject signature.Subject, mediaTyp
 	return entry, nil
 }
 
-// AppendClassic adds layer, whose blob is there already, to the manifest under
+// AppendClassic adds layers, whose blobs are there already, to the manifest under
 // cosign's classic tag of s. It returns the digest of the manifest.
-func (l *Layout) AppendClassic(ctx context.Context, s signature.Subject, layer ocispec.Descriptor) (digest.Digest, error) {
+func (l *Layout) AppendClassic(ctx context.Context, s signature.Subject, layers ...ocispec.Descriptor) (digest.Digest, error) {
 	var made digest.Digest
 	tag := referrer.ClassicTag(s.Digest())
 	for {
@@ -154,7 +175,7 @@ func (l *Layout) AppendClassic(ctx context.Context, s signature.Subject, layer o
 				return "", newError("attach", l.path+":"+tag, Malformed, "it is no manifest")
 			}
 		}
-		desc, err := l.withClassic(ctx, &m, layer)
+		desc, err := l.withClassic(ctx, &m, layers)
 		if err != nil {
 			return "", err
 		}
@@ -177,32 +198,24 @@ func (l *Layout) AppendClassic(ctx context.Context, s signature.Subject, layer o
 	}
 }
 
-// withClassic adds a layer unless it is there, and stores what comes of it.
-func (l *Layout) withClassic(ctx context.Context, m *ocispec.Manifest, layer ocispec.Descriptor) (ocispec.Descriptor, error) {
-	own, err := json.Marshal(layer)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	key, err := referrer.LayerKey(own)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
+// withClassic adds layers unless they are there, and stores what comes of it.
+func (l *Layout) withClassic(ctx context.Context, m *ocispec.Manifest, added []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	var layers []json.RawMessage
-	there := false
-	for _, x := range m.Layers {
+	all, there := m.Layers, make(map[string]bool)
+	m.Layers = nil
+	for i, x := range append(all[:len(all):len(all)], added...) {
 		raw, err := json.Marshal(x)
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}
-		k, err := referrer.LayerKey(raw)
+		key, err := referrer.LayerKey(raw)
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}
-		there = there || k == key
-		layers = append(layers, raw)
-	}
-	if !there {
-		layers, m.Layers = append(layers, own), append(slices.Clone(m.Layers), layer)
+		if i < len(all) || !there[key] {
+			layers, m.Layers = append(layers, raw), append(m.Layers, x)
+		}
+		there[key] = true
 	}
 	config, err := referrer.ImageConfig(layers)
 	if err != nil {

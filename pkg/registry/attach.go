@@ -50,7 +50,7 @@ func (r *Repository) Attach(ctx context.Context, subject signature.Subject, medi
 	} else {
 		var own []byte
 		if own, err = json.Marshal(entry); err == nil {
-			_, err = a.join(ctx, entry.Digest.String(), own)
+			_, err = a.join(ctx, listEntry{entry.Digest.String(), own})
 		}
 	}
 	if err != nil {

@@ -40,25 +40,29 @@ func (r *Repository) Classic(ctx context.Context, s signature.Subject) (desc oci
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: now.dgst, Size: now.size}, true, nil
 }
 
-// AppendClassic adds layer, whose blob is there already, to the manifest under
-// cosign's classic tag of s, and leaves every signature in it that is there. It
+// AppendClassic adds layers, whose blobs are there already, to the manifest under
+// cosign's classic tag of s, in one write, and leaves every signature in it that is there. It
 // keeps to the same rules as Attach on a registry without the referrers API, with
 // the same narrow race. It returns the digest of the manifest.
-func (r *Repository) AppendClassic(ctx context.Context, s signature.Subject, layer ocispec.Descriptor) (digest.Digest, error) {
+func (r *Repository) AppendClassic(ctx context.Context, s signature.Subject, layers ...ocispec.Descriptor) (digest.Digest, error) {
 	if s.IsZero() {
 		return "", errors.New("attach a classic signature: the subject names nothing")
 	}
-	own, err := json.Marshal(layer)
-	if err != nil {
-		return "", err
+	var own []listEntry
+	for _, layer := range layers {
+		raw, err := json.Marshal(layer)
+		if err != nil {
+			return "", err
+		}
+		key, err := referrer.LayerKey(raw)
+		if err != nil {
+			return "", err
+		}
+		own = append(own, listEntry{key, raw})
 	}
-	key, err := referrer.LayerKey(own)
-	if err != nil {
-		return "", err
-	}
-	a := &attachment{repo: r, subject: s, entry: layer, list: &classicList{repo: r, subject: s},
+	a := &attachment{repo: r, subject: s, list: &classicList{repo: r, subject: s},
 		about: r.Name() + ":" + referrer.ClassicTag(s.Digest()), budget: r.client.options.Retry.Budget}
-	return a.join(ctx, key, own)
+	return a.join(ctx, own...)
 }
 
 // classicList is the manifest of classic signatures, as a list to join.

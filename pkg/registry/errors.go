@@ -263,10 +263,10 @@ func (b *bodyError) Error() string { return b.err.Error() }
 func (b *bodyError) Unwrap() error { return b.err }
 
 // tokenError is for an answer of the token endpoint, which oras-go returns as an
-// error.
+// error. Its status is not the registry's: a 404 does not say what is not there.
 func tokenError(e *Error, token *errcode.ErrorResponse) error {
-	e.Kind, e.Status = kindOfStatus(token.StatusCode), token.StatusCode
-	e.Detail = "the token endpoint " + token.URL.Host + " answered"
+	e.Kind = kindOfStatus(token.StatusCode)
+	e.Detail = fmt.Sprintf("the token endpoint %s answered %d", token.URL.Host, token.StatusCode)
 	if len(token.Errors) > 0 {
 		e.Code = clip(printable(token.Errors[0].Code), 60)
 		e.Detail += ": " + scrubText(token.Errors[0].Message)

@@ -4,6 +4,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,12 +50,24 @@ type snapshot interface {
 	keyed() map[string]json.RawMessage
 }
 
-// join adds the entry to the list and stays until it is kept there. It returns
-// the digest of the list in which it was seen last.
-func (a *attachment) join(ctx context.Context, key string, own json.RawMessage) (digest.Digest, error) {
-	// known is what the list should hold: our entry, and whatever it held since
+// listEntry is one of a list, and what tells it apart.
+type listEntry struct {
+	key string
+	raw json.RawMessage
+}
+
+// join adds entries to the list, in their order, and stays until they are kept there. It
+// returns the digest of the list in which they were seen last.
+func (a *attachment) join(ctx context.Context, own ...listEntry) (digest.Digest, error) {
+	// known is what the list should hold: our entries, and whatever it held since
 	// we began. A writer that overwrites us overwrites those as well.
-	known := map[string]json.RawMessage{key: own}
+	known := make(map[string]json.RawMessage)
+	place := make(map[string]int) // of ours
+	for i, e := range own {
+		if _, twice := known[e.key]; !twice {
+			known[e.key], place[e.key] = e.raw, i+1
+		}
+	}
 	var settled digest.Digest
 	calm, writes := 0, 0
 	for {
@@ -62,7 +75,7 @@ func (a *attachment) join(ctx context.Context, key string, own json.RawMessage) 
 		if err != nil {
 			return "", err
 		}
-		lost, names := remember(known, listed)
+		lost, names := remember(known, listed, place)
 		if len(lost) == 0 {
 			calm++
 			if index.version() == settled || calm > calmReads {
@@ -76,7 +89,7 @@ func (a *attachment) join(ctx context.Context, key string, own json.RawMessage) 
 		}
 		settled, calm = "", 0
 		err = a.write(ctx, index, lost)
-		if errors.Is(err, errMissingContent) && forget(known, names, key) {
+		if errors.Is(err, errMissingContent) && forget(known, names, place) {
 			err = nil
 		}
 		if err != nil {
@@ -106,9 +119,11 @@ func spread(n int) time.Duration {
 }
 
 // remember adds what is listed to known, and returns those known that the list
-// lacks, in a fixed order, with their keys.
-func remember(known, listed map[string]json.RawMessage) (lost []json.RawMessage, names []string) {
-	for _, key := range slices.Sorted(maps.Keys(known)) {
+// lacks, in a fixed order, ours last and by their place, with their keys.
+func remember(known, listed map[string]json.RawMessage, place map[string]int) (lost []json.RawMessage, names []string) {
+	for _, key := range slices.SortedFunc(maps.Keys(known), func(a, b string) int {
+		return cmp.Or(cmp.Compare(place[a], place[b]), cmp.Compare(a, b))
+	}) {
 		if _, ok := listed[key]; !ok {
 			lost, names = append(lost, known[key]), append(names, key)
 		}
@@ -169,10 +184,10 @@ func (a *attachment) write(ctx context.Context, index snapshot, lost []json.RawM
 
 // forget drops entries that others had and that vanished: somebody may have
 // deleted them, and registries refuse a list that names what they do not have.
-func forget(known map[string]json.RawMessage, lost []string, own string) bool {
+func forget(known map[string]json.RawMessage, lost []string, own map[string]int) bool {
 	dropped := false
 	for _, key := range lost {
-		if key != own {
+		if own[key] == 0 {
 			delete(known, key)
 			dropped = true
 		}

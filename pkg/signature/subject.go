@@ -37,7 +37,7 @@ type Subject struct {
 //
 // It refuses bytes that two readers could take for two different things: a body
 // whose own mediaType differs from the header's (the image-spec 1.1 confusion of
-// GHSA-77vh-xpmg-72qh), one that has both manifests and layers, duplicate or
+// GHSA-77vh-xpmg-72qh), or is missing where it is called a Docker manifest, one that has both manifests and layers, duplicate or
 // case-variant keys, and anything over MaxManifestSize.
 func SubjectOf(mediaType string, manifest []byte) (Subject, error) {
 	if len(manifest) > MaxManifestSize {
@@ -76,6 +76,11 @@ func unambiguous(mediaType string, manifest []byte) error {
 	}
 	if err := json.Unmarshal(manifest, &body); err != nil {
 		return &ManifestError{Reason: err.Error()}
+	}
+	if body.MediaType == nil && (mediaType == dockerManifest || mediaType == dockerManifestList) {
+		// Docker's schema has it always. An OCI manifest without one could be listed as
+		// either, and stored as the wrong one.
+		return &ManifestError{Reason: fmt.Sprintf("the registry calls it %q and it has no mediaType", mediaType)}
 	}
 	if body.MediaType != nil && *body.MediaType != mediaType {
 		return &ManifestError{Reason: fmt.Sprintf("the registry calls it %q and its own mediaType is %q", mediaType, *body.MediaType)}
