@@ -12,11 +12,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 const (
@@ -26,6 +29,9 @@ const (
 	// ingestName begins the names of files that are not whole yet.
 	ingestName = ".aegis-ingest-"
 	lockPoll   = 20 * time.Millisecond
+	// staleAfter is how old a file is whose writer is gone.
+	staleAfter = 24 * time.Hour
+	blobsDir   = "blobs/sha256"
 )
 
 // dirStore is a layout in a directory. Every path goes through an os.Root, and no
@@ -101,14 +107,32 @@ func (d *dirStore) make() (*os.Root, error) {
 			return nil, err
 		}
 	}
-	if err := root.MkdirAll("blobs/sha256", 0o755); err != nil {
+	if err := root.MkdirAll(blobsDir, 0o755); err != nil {
 		return nil, err
 	}
+	sweep(root)
 	d.made = true
 	return root, nil
 }
 
 const versionFile = `{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`
+
+// sweep removes files that a killed run has left, which may be as large as a model. One
+// that is being written is younger.
+func sweep(root *os.Root) {
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ingestName) || !e.Type().IsRegular() {
+			continue
+		}
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > staleAfter {
+			_ = root.Remove(e.Name()) // if it cannot be, it stays
+		}
+	}
+}
 
 // replace writes a file beside its place and renames it there when it is whole.
 func replace(root *os.Root, name string, fill func(io.Writer) error) error {
@@ -172,10 +196,18 @@ func (d *dirStore) update(ctx context.Context, change func(*index) error) error 
 	if len(raw) > maxIndex || len(x.entries) > maxEntries {
 		return newError(op, d.path, TooLarge, "the index would have %d entries", len(x.entries))
 	}
-	return replace(root, ocispec.ImageIndexFile, func(w io.Writer) error {
+	// The index never names what a loss of power takes away, and is itself there then.
+	if err := rootfile.SyncDir(root, blobsDir); err != nil {
+		return err
+	}
+	err = replace(root, ocispec.ImageIndexFile, func(w io.Writer) error {
 		_, err := w.Write(raw)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return rootfile.SyncDir(root, ".")
 }
 
 func (d *dirStore) commit() error { return nil }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -351,5 +352,104 @@ func TestAMovedTagKeepsWhatItLeft(t *testing.T) {
 		index.Manifests[0].Digest != all[0].Digest || index.Manifests[0].Annotations[ocispec.AnnotationRefName] != "" ||
 		index.Manifests[1].Digest != all[1].Digest || index.Manifests[1].Annotations[ocispec.AnnotationRefName] != "v1" {
 		t.Errorf("%s", raw)
+	}
+}
+
+func descOf(content []byte) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: "application/octet-stream", Digest: digest.FromBytes(content), Size: int64(len(content))}
+}
+
+// TestTwoTarsThatEndTogether: one gets the name, and the other one says that it did not.
+func TestTwoTarsThatEndTogether(t *testing.T) {
+	t.Parallel()
+	for range 10 {
+		file := filepath.Join(t.TempDir(), "m.tar")
+		begin := make(chan struct{})
+		errs := make([]error, 4)
+		var wg sync.WaitGroup
+		for i := range errs {
+			l, err := layout.Create(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			content := []byte(fmt.Sprintf("blob %d", i))
+			if _, err := l.PushBlob(t.Context(), descOf(content), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }); err != nil {
+				t.Fatal(err)
+			}
+			wg.Go(func() {
+				<-begin
+				errs[i] = errors.Join(l.Commit(), l.Close())
+			})
+		}
+		close(begin)
+		wg.Wait()
+		done := 0
+		for i, err := range errs {
+			var refused *layout.Error
+			switch {
+			case err == nil:
+				done++
+				l, err := layout.Open(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if rc, err := l.OpenBlob(t.Context(), descOf([]byte(fmt.Sprintf("blob %d", i))), 0); err != nil {
+					t.Errorf("the one that ended well is another: %v", err)
+				} else {
+					rc.Close()
+				}
+				l.Close()
+			case !errors.As(err, &refused) || refused.Kind != layout.ReadOnly:
+				t.Error(err)
+			}
+		}
+		if left, err := os.ReadDir(filepath.Dir(file)); done != 1 || err != nil || len(left) != 1 {
+			t.Fatalf("%d ended well, left: %v, %v", done, left, err)
+		}
+	}
+}
+
+// TestWhatAKilledCopyLeftIsRemoved a day later, and what another one writes now is not.
+func TestWhatAKilledCopyLeftIsRemoved(t *testing.T) {
+	t.Parallel()
+	for _, tar := range []bool{false, true} {
+		dir := t.TempDir()
+		at := dir
+		if tar {
+			at = filepath.Join(dir, "m.tar")
+		}
+		old, young, other := filepath.Join(dir, ".aegis-ingest-old"), filepath.Join(dir, ".aegis-ingest-young"), filepath.Join(dir, "mine")
+		for _, name := range []string{old, young, other} {
+			if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, name := range []string{old, other} {
+			if err := os.Chtimes(name, time.Time{}, time.Now().Add(-25*time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !tar {
+			if err := os.Remove(other); err != nil { // a layout is made in no directory that holds others' files
+				t.Fatal(err)
+			}
+		}
+		l, err := layout.Create(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content := []byte("blob")
+		if _, err := l.PushBlob(t.Context(), descOf(content), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(l.Commit(), l.Close()); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]bool{old: false, young: true, other: tar} {
+			if _, err := os.Lstat(name); (err == nil) != want {
+				t.Errorf("tar %v: %s: %v", tar, filepath.Base(name), err)
+			}
+		}
 	}
 }

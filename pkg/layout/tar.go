@@ -19,6 +19,8 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 // maxMembers bounds a tar, whose headers somebody else wrote.
@@ -98,7 +100,7 @@ func ours(name string) bool {
 	if name == ocispec.ImageLayoutFile || name == ocispec.ImageIndexFile {
 		return true
 	}
-	blob, found := strings.CutPrefix(name, "blobs/sha256/")
+	blob, found := strings.CutPrefix(name, blobsDir+"/")
 	return found && blob != ""
 }
 
@@ -164,6 +166,10 @@ func (t *tarWriter) append(name string, size int64, fill func(io.Writer) error) 
 			return err
 		}
 		t.file = f
+		if root, err := os.OpenRoot(filepath.Dir(t.path)); err == nil {
+			sweep(root)
+			root.Close()
+		}
 	}
 	if _, err := t.file.Seek(t.end, io.SeekStart); err != nil {
 		return err
@@ -225,14 +231,31 @@ func (t *tarWriter) commit() error {
 	if err := errors.Join(t.file.Chmod(0o644), t.file.Sync()); err != nil {
 		return err
 	}
-	if _, err := os.Lstat(t.path); err == nil {
-		return newError("write layout", t.path, ReadOnly, "somebody else has written it meanwhile")
-	}
-	if err := os.Rename(t.file.Name(), t.path); err != nil {
+	if err := t.publish(); err != nil {
 		return err
 	}
-	t.done = true
-	return nil
+	root, err := os.OpenRoot(filepath.Dir(t.path))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return rootfile.SyncDir(root, ".")
+}
+
+// publish gives the file its name. A rename would replace what somebody else has
+// finished meanwhile.
+func (t *tarWriter) publish() error {
+	err := os.Link(t.file.Name(), t.path)
+	if err == nil {
+		return nil // close takes the other name away
+	}
+	if _, there := os.Lstat(t.path); !errors.Is(err, fs.ErrExist) && errors.Is(there, fs.ErrNotExist) {
+		// There are no links on this volume.
+		err = os.Rename(t.file.Name(), t.path)
+		t.done = err == nil
+		return err
+	}
+	return newError("write layout", t.path, ReadOnly, "somebody else has written it meanwhile")
 }
 
 func (t *tarWriter) close() error {
