@@ -16,32 +16,74 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
-// checkArchives rebuilds every archive from its skeleton and the files on disk
-// and compares the digest, in the manifest's order.
-func (c *checker) checkArchives(ctx context.Context) error {
+// skimArchives takes the names out of all archives, in the manifest's order, by which
+// they depend on one another, and reads no content. It returns the archives whose files
+// can be compared, and the names of all their files.
+func (c *checker) skimArchives(ctx context.Context) ([]Layer, map[string]bool, error) {
 	names, err := c.m.newTarNames()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
+	var whole []Layer
 	for _, l := range c.m.layers {
 		if !l.Archive {
 			continue
 		}
-		if err := c.checkArchive(ctx, l, names); err != nil {
-			return err
+		f, err := c.skeleton(l)
+		if err != nil {
+			return nil, nil, err
+		}
+		if f == nil {
+			continue
+		}
+		var seen []tarEntry
+		s := &skimmer{skeleton: bufio.NewReader(io.LimitReader(f, maxSkeleton))}
+		err = walkTar(s, l.Descriptor.Digest, names, func(e tarEntry, _ io.Reader) error {
+			if ctx.Err() != nil {
+				return &contentReadError{context.Cause(ctx)}
+			}
+			seen = append(seen, e)
+			if e.kind == tarFile {
+				s.content = e.size
+			}
+			return nil
+		})
+		f.Close()
+		var own *contentReadError
+		switch {
+		case errors.As(err, &own):
+			return nil, nil, own.err
+		case err != nil:
+			// The skeleton is not what we wrote. What it names is not too much besides.
+			c.changed(skeletonName(l))
+			for _, e := range seen {
+				c.expectEntry(e)
+			}
+		default:
+			whole = append(whole, l)
 		}
 	}
-	return nil
+	return whole, names.files, nil
 }
 
-func (c *checker) checkArchive(ctx context.Context, l Layer, names *tarNames) error {
-	want, _ := c.m.contentDigest(l, c.config)
+// skeleton opens the skeleton of an archive. It is nil when that is missing, which is
+// noted.
+func (c *checker) skeleton(l Layer) (*os.File, error) {
 	f, _, err := rootfile.OpenPlain(c.root, skeletonName(l), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.missing(skeletonName(l))
-		return nil
+		return nil, nil
 	}
-	if err != nil {
+	return f, err
+}
+
+// checkArchive rebuilds an archive from its skeleton and the files on disk and compares
+// the digest. others are the files of all archives: that hard links name earlier ones,
+// and no name comes twice, was seen to when they were skimmed.
+func (c *checker) checkArchive(ctx context.Context, l Layer, others map[string]bool) error {
+	want, _ := c.m.contentDigest(l, c.config)
+	f, err := c.skeleton(l)
+	if f == nil || err != nil {
 		return err
 	}
 	defer f.Close()
@@ -52,6 +94,7 @@ func (c *checker) checkArchive(ctx context.Context, l Layer, names *tarNames) er
 		layer:   l.name(),
 		stream:  &tarRebuilder{skeleton: bufio.NewReader(io.LimitReader(f, maxSkeleton)), sum: sha256.New()},
 	}
+	names := &tarNames{files: make(map[string]bool), others: others}
 	err = walkTar(a.stream, l.Descriptor.Digest, names, func(e tarEntry, content io.Reader) error {
 		if ctx.Err() != nil {
 			return &contentReadError{context.Cause(ctx)}
@@ -91,21 +134,27 @@ func (a *archiveCheck) suspects(l Layer) string {
 	return fmt.Sprintf("one of the %d files of %s, the first of which is %q", a.files, l.name(), a.first)
 }
 
+func (c *checker) expectEntry(e tarEntry) {
+	kind := e.kind
+	if kind == tarHardlink {
+		kind = tarFile
+	}
+	c.expect(e.path, kind)
+}
+
 // entry compares one entry with the disk; the content of a file is only hashed
 // into the whole.
 func (a *archiveCheck) entry(e tarEntry, content io.Reader) error {
+	// From what is hashed, and not from what was skimmed: that could be another file.
+	a.expectEntry(e)
 	switch e.kind {
 	case tarDir:
-		a.expect(e.path, tarDir)
 		return a.directory(e.path)
 	case tarSymlink:
-		a.expect(e.path, tarSymlink)
 		return a.symlink(e)
 	case tarHardlink:
-		a.expect(e.path, tarFile)
 		return a.hardlink(e)
 	}
-	a.expect(e.path, tarFile)
 	if a.files++; a.first == "" {
 		a.first = e.path
 	}

@@ -69,10 +69,14 @@ func (i *Installed) check(ctx context.Context, root *os.Root, v verify.Verified,
 		total += l.Descriptor.Size
 	}
 	Plan(c.progress, total)
-	g, ctx := errgroup.WithContext(ctx)
+	tasks, err := c.tasks(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	g, within := errgroup.WithContext(ctx)
 	g.SetLimit(readers)
-	for _, task := range c.tasks() {
-		g.Go(func() error { return task.run(ctx) })
+	for _, task := range tasks {
+		g.Go(func() error { return task.run(within) })
 	}
 	if err := g.Wait(); err != nil {
 		return 0, 0, err
@@ -95,22 +99,26 @@ type task struct {
 	run  func(context.Context) error
 }
 
-// tasks are the files, largest first, so that no core is left with a large one at
-// the end. Archives share their names and are one task.
-func (c *checker) tasks() []task {
+// tasks are the files and the archives, largest first, so that no core is left with a
+// large one at the end.
+func (c *checker) tasks(ctx context.Context) ([]task, error) {
+	archives, files, err := c.skimArchives(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var all []task
-	archives := task{run: c.checkArchives}
+	for _, l := range archives {
+		all = append(all, task{l.Descriptor.Size, func(ctx context.Context) error { return c.checkArchive(ctx, l, files) }})
+	}
 	for _, l := range c.m.layers {
 		if l.Archive {
-			archives.size += l.Descriptor.Size
 			continue
 		}
 		c.expect(l.Path, tarFile)
 		all = append(all, task{l.Descriptor.Size, func(ctx context.Context) error { return c.checkFile(ctx, l) }})
 	}
-	all = append(all, archives)
 	slices.SortStableFunc(all, func(a, b task) int { return cmp.Compare(b.size, a.size) })
-	return all
+	return all, nil
 }
 
 // blind lists the archives whose files cannot be judged.

@@ -4,11 +4,17 @@
 package model
 
 import (
+	"archive/tar"
+	"errors"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	modelspec "github.com/modelpack/model-spec/specs-go/v1"
 )
 
 // watcher notes in which order files are begun, and how many are open at once.
@@ -66,5 +72,51 @@ func TestCheckTakesTheLargestFilesFirstAndSeveralAtOnce(t *testing.T) {
 	}
 	if w.most != 2 || w.begun[len(w.begun)-1] > 10 {
 		t.Errorf("with two workers: %v, %d at once", w.begun, w.most)
+	}
+}
+
+// Archives are compared at the same time, though a hard link may lead from one to
+// another, and each of them is held to its own names.
+func TestCheckTakesSeveralArchivesAtOnce(t *testing.T) {
+	one := tarOf(t, tarIn{Header: tar.Header{Name: "a/one"}, body: string(random(70000))}, tarIn{Header: tar.Header{Name: "a/empty"}})
+	two := tarOf(t, tarIn{Header: tar.Header{Name: "a/two"}, body: string(random(80001))},
+		tarIn{Header: tar.Header{Name: "a/link", Typeflag: tar.TypeLink, Linkname: "a/one"}})
+	a := newArtifact().layer(modelspec.MediaTypeModelWeight, one, nil).layer(modelspec.MediaTypeModelWeight, two, nil).file("c", random(10))
+	dst := filepath.Join(t.TempDir(), "m")
+	install(t, a, dst)
+	v, _ := a.decode(t)
+	i, err := OpenInstalled(dst)
+	must(t, err)
+	w := &watcher{meet: make(chan struct{})}
+	got, err := i.Check(t.Context(), v, CheckOptions{Concurrency: 2, Progress: w})
+	if err != nil || got.Files != 5 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if w.most != 2 || w.begun[0] < 60000 || w.begun[1] < 60000 {
+		t.Errorf("%v, %d at once", w.begun, w.most)
+	}
+	for name, change := range map[string]func(p string) error{
+		"a/one": func(p string) error { return os.WriteFile(p, random(70000)[:69999], 0o644) },
+		"a/two": func(p string) error { return os.WriteFile(p, append(random(80001)[1:], 0), 0o644) },
+		"a/link": func(p string) error {
+			return errors.Join(os.Remove(p), os.WriteFile(p, append(random(70000)[1:], 0), 0o644))
+		},
+		"a/more": func(p string) error { return os.WriteFile(p, nil, 0o644) },
+	} {
+		p := filepath.Join(dst, filepath.FromSlash(name))
+		before, _ := os.ReadFile(p)
+		must(t, change(p))
+		_, err := i.Check(t.Context(), v, CheckOptions{Concurrency: 4})
+		var differs *DirError
+		if !errors.As(err, &differs) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		must(t, os.Remove(p))
+		if before != nil {
+			must(t, os.WriteFile(p, before, 0o644))
+		}
+	}
+	if _, err := i.Check(t.Context(), v, CheckOptions{}); err != nil {
+		t.Error(err)
 	}
 }

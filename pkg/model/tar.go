@@ -39,6 +39,7 @@ type tarEntry struct {
 type tarNames struct {
 	paths   pathSet
 	files   map[string]bool // regular files of archives, which hard links may name
+	others  map[string]bool // further ones, of archives that are walked elsewhere
 	entries int
 }
 
@@ -163,7 +164,7 @@ func (n *tarNames) classify(hdr *tar.Header, e *tarEntry) error {
 		}
 	case tar.TypeLink:
 		e.kind, e.target = tarHardlink, strings.TrimPrefix(hdr.Linkname, "./")
-		if !n.files[e.target] {
+		if !n.files[e.target] && !n.others[e.target] {
 			return &PathError{Path: e.path, Reason: fmt.Sprintf("a hard link to %q, which is not a file earlier in the model's archives", hdr.Linkname)}
 		}
 	default:

@@ -5,6 +5,7 @@ package model
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -124,6 +125,37 @@ func (t *tarRebuilder) Read(p []byte) (n int, err error) {
 }
 
 func (t *tarRebuilder) digest() digest.Digest { return digest.NewDigest(digest.SHA256, t.sum) }
+
+// skimmer is an archive without the content of its files, which a reader passes over:
+// there is nothing but its length. It can be sought in, forward, as archive/tar does.
+type skimmer struct {
+	skeleton io.Reader
+	content  int64 // left of the file that is passed
+	at       int64
+}
+
+func (s *skimmer) Read(p []byte) (n int, err error) {
+	if s.content == 0 {
+		n, err = s.skeleton.Read(p)
+	} else {
+		n = int(min(int64(len(p)), s.content))
+		clear(p[:n])
+		s.content -= int64(n)
+	}
+	s.at += int64(n)
+	return n, err
+}
+
+func (s *skimmer) Seek(offset int64, whence int) (int64, error) {
+	if whence != io.SeekCurrent || offset < 0 {
+		return s.at, errors.ErrUnsupported
+	}
+	n := min(offset, s.content)
+	s.content -= n
+	s.at += n
+	_, err := io.CopyN(io.Discard, s, offset-n)
+	return s.at, err
+}
 
 // contentReadError carries an input or output error of ours through archive/tar.
 type contentReadError struct{ err error }
