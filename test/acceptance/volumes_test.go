@@ -6,6 +6,7 @@
 package acceptance
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"os"
@@ -14,22 +15,23 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
-// cloningVolume mounts a file system of 400 MiB whose files can share blocks.
-func cloningVolume(t *testing.T) string {
+// volumeOf mounts a new file system of size bytes, made by mkfs, a program of a Debian
+// package.
+func volumeOf(t *testing.T, size int64, mkfs, debianPackage string) string {
 	t.Helper()
 	image, dir := filepath.Join(t.TempDir(), "image"), t.TempDir()
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(image, 400<<20); err != nil {
+	if err := os.Truncate(image, size); err != nil {
 		t.Fatal(err)
 	}
-	mkfs := debian(t, "mkfs.btrfs", "btrfs-progs")
-	for _, args := range [][]string{{mkfs, "-q", image}, {"mount", "-o", "loop", image, dir}} {
+	for _, args := range [][]string{{debian(t, mkfs, debianPackage), "-q", image}, {"mount", "-o", "loop", image, dir}} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%s needs root, loop devices and btrfs: %v\n%s", args[0], err, out)
+			t.Fatalf("%s needs root, loop devices and the file system of %s: %v\n%s", args[0], mkfs, err, out)
 		}
 	}
 	t.Cleanup(func() {
@@ -74,7 +76,7 @@ func TestReplaceOnAVolumeThatClones(t *testing.T) {
 	_, _ = rand.Read(weights)
 	push("v3", "model.bin", weights)
 
-	volume := cloningVolume(t)
+	volume := volumeOf(t, 400<<20, "mkfs.btrfs", "btrfs-progs")
 	dst := filepath.Join(volume, "model")
 	pull := func(code int, tag string, flags ...string) (stdout, stderr string) {
 		t.Helper()
@@ -106,4 +108,59 @@ func TestReplaceOnAVolumeThatClones(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
+}
+
+// TestResumeOnAVolumeWithRoomForOne: what a killed pull has reserved on the disk is not
+// asked for once more, and what it has fetched is kept.
+func TestResumeOnAVolumeWithRoomForOne(t *testing.T) {
+	const size = 80 << 20
+	v := newCIVault(t)
+	const key = "hashivault://aegis-model-sign"
+	env, repo := v.job(t, "reserved"), v.host+"/models/reserved"
+	model := writeModel(t)
+	weights := make([]byte, size)
+	_, _ = rand.Read(weights)
+	if err := os.WriteFile(filepath.Join(model, "model.bin"), weights, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	aegis(t, env, 0, "push", "-q", "--sign", "--key", key, repo+":v1", model)
+
+	volume := volumeOf(t, 128<<20, "mkfs.ext4", "e2fsprogs")
+	dst := filepath.Join(volume, "model")
+	cmd := exec.Command(builtProgram(t), "pull", "-q", "--key", key, "--limit-rate", "20M", "-o", dst, repo+":v1")
+	cmd.Env = []string{"HOME=" + t.TempDir()}
+	for k, v := range env {
+		cmd.Env = append(cmd.Env, k+"="+v)
+	}
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var kept int64
+	for end := time.Now().Add(time.Minute); kept < 20<<20 && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		staged, _ := filepath.Glob(filepath.Join(volume, ".aegis-*", "blobs", "*"))
+		for _, name := range staged {
+			if info, err := os.Stat(name); err == nil {
+				kept = max(kept, info.Size())
+			}
+		}
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if kept < 20<<20 || kept > size-(10<<20) {
+		t.Fatalf("it was killed after %d bytes: the test tests nothing\n%s", kept, log.String())
+	}
+	if free := freeOn(t, volume); free > size-kept {
+		t.Fatalf("%d bytes are free: nothing was reserved", free)
+	}
+	var got struct{ BytesReused, BytesFetched int64 }
+	out, _ := aegis(t, env, 0, "pull", "--key", key, "--format", "json", "-o", dst, repo+":v1")
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.BytesReused < kept || got.BytesFetched > size-kept+(1<<20) {
+		t.Errorf("%d bytes were kept, %d reused, %d fetched", kept, got.BytesReused, got.BytesFetched)
+	}
+	aegis(t, env, 0, "verify", "--key", key, "--dir", dst)
 }
