@@ -143,6 +143,57 @@ func TestCopyLeavesOutWhatIsAttachedTooDeep(t *testing.T) {
 	verified(t, to, key.Public(t))
 }
 
+// TestCopyLooksIntoWhatIsNearFirst: somebody who lists an SBOM as a deep part of an index
+// does not keep its signature from being copied.
+func TestCopyLooksIntoWhatIsNearFirst(t *testing.T) {
+	t.Parallel()
+	host := servertest.SharedStack(t).Registry
+	from := refTo(t, host, "v1")
+	mustPush(t, newClient(t), from, modelDir(t, 70), nil)
+	m := resolve(t, from).Subject().Descriptor()
+	sbom := noteOn(t, from, &m, map[string]string{"what": "an SBOM"})
+	put(t, from, sbom.Digest.String(), sbom)
+	deep := indexOf(t, nil, sbom.Descriptor)
+	put(t, from, deep.Digest.String(), deep)
+	for range 5 {
+		deep = indexOf(t, nil, deep.Descriptor)
+		put(t, from, deep.Digest.String(), deep)
+	}
+	attach(t, from, m, indexOf(t, &m, deep.Descriptor))
+	attach(t, from, m, sbom)
+	attach(t, from, sbom.Descriptor, noteOn(t, from, &sbom.Descriptor, map[string]string{"what": "its signature"}))
+	to := parse(t, host+"/"+name(t)+"-copy:v1")
+	if r := copied(t, aegis.CopyOptions{From: from, To: to}); len(r.Skipped) > 0 || r.Referrers != 3 {
+		t.Errorf("%+v", r)
+	}
+	if got := listedFor(t, byDigest(to, sbom.Digest)); len(got) != 1 {
+		t.Errorf("to the SBOM is attached: %q", got)
+	}
+}
+
+// TestCopyLeavesOutWhatAListHasNoRoomFor: not the signature, though it is listed last.
+func TestCopyLeavesOutWhatAListHasNoRoomFor(t *testing.T) {
+	t.Parallel()
+	host, _ := servertest.Distribution(t)
+	key, from := ecdsaKey(t), refTo(t, host, "v1")
+	pushed := mustPush(t, newClient(t), from, modelDir(t, 71), key)
+	m := resolve(t, from).Subject().Descriptor()
+	var listed []ocispec.Descriptor
+	for i := range 60 {
+		n := noteOn(t, from, &m, map[string]string{"a": strings.Repeat("x", 62000), "n": strconv.Itoa(i)})
+		put(t, from, n.Digest.String(), n)
+		listed = append(listed, n.Descriptor)
+	}
+	listed = append(listed, resolve(t, byDigest(from, pushed.Signatures[0].Digest)).Subject().Descriptor())
+	put(t, from, "sha256-"+pushed.Digest.Encoded(), indexOf(t, nil, listed...))
+	// To a layout: the same bounds, and no half second for each.
+	site := layout.Reference{Path: filepath.Join(t.TempDir(), "model.tar"), Tag: "v1"}
+	if r := copied(t, aegis.CopyOptions{From: from, To: site}); len(r.Skipped) < 5 || r.Referrers+len(r.Skipped) != 61 {
+		t.Errorf("%d attached, %d skipped", r.Referrers, len(r.Skipped))
+	}
+	verified(t, site, key.Public(t))
+}
+
 // TestCopyLeavesOutAListThatIsNone of what is attached to a signature.
 func TestCopyLeavesOutAListThatIsNone(t *testing.T) {
 	t.Parallel()
@@ -417,7 +468,11 @@ func TestCopyStoresASignatureAsWhatItIs(t *testing.T) {
 	called := bare.Descriptor
 	called.MediaType = "application/vnd.docker.distribution.manifest.v2+json"
 	m := resolve(t, from).Subject().Descriptor()
-	list := indexOf(t, &m, called)
+	// Of the same rank in the order in which they are copied.
+	list := encode(t, ocispec.MediaTypeImageIndex, map[string]any{
+		"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageIndex, "artifactType": fields["artifactType"], "annotations": fields["annotations"],
+		"manifests": []ocispec.Descriptor{called}, "subject": m,
+	})
 	for _, e := range []encoded{bare, list} {
 		if err := os.WriteFile(filepath.Join(site.Path, "blobs", "sha256", e.Digest.Encoded()), e.raw, 0o600); err != nil {
 			t.Fatal(err)

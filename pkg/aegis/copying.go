@@ -4,6 +4,7 @@
 package aegis
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,7 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/signature/formats"
 )
 
 // Whoever can push can attach, to what is attached as well.
@@ -36,9 +38,14 @@ const (
 	maxCopyManifests = 10000
 	// maxCopyClassic is ten times what a verification examines in one list.
 	maxCopyClassic = 1000
-	// maxCopyEntry bounds what a referrer adds to the list that stands under a tag where
-	// there is no referrers API, and that has to stay below 4 MiB.
+	// maxCopyEntry and maxCopyList bound what one referrer, and all of one manifest, add to
+	// the list that stands under a tag where there is no referrers API, and that has to
+	// stay below 4 MiB. maxCopyLists bounds all lists: a layout has one, of 16 MiB.
 	maxCopyEntry = 64 << 10
+	maxCopyList  = 3 << 20
+	maxCopyLists = 12 << 20
+	// maxCopyLayers bounds the same of a list of classic signatures.
+	maxCopyLayers = 2 << 20
 )
 
 // copying is one Copy under way.
@@ -54,6 +61,7 @@ type copying struct {
 	looked          map[digest.Digest]bool // what is attached to it was looked for
 	queue           []attachee
 	classics        int // signatures in classic lists
+	listed          int // bytes of entries in lists
 	copied, mounted atomic.Int64
 	result          CopyResult
 }
@@ -105,15 +113,22 @@ type attachee struct {
 
 // root copies the manifest and everything that belongs to it. What is attached comes
 // breadth first, after what it is attached to: then all that it can list as its parts is
-// there, and nothing is met at a greater depth than it has.
+// there, and nothing is looked into at a greater depth than it has.
 func (cp *copying) root(ctx context.Context, p Pinned) (Pinned, error) {
 	made, err := cp.manifest(ctx, attachee{Subject: p.Subject()}, p.Manifest())
 	if err != nil {
 		return nil, err
 	}
 	for len(cp.queue) > 0 {
-		next := cp.queue[0]
-		cp.queue = cp.queue[1:]
+		// The least deep: what is listed as a part of something deep may be near, too.
+		first := 0
+		for i, a := range cp.queue {
+			if a.depth < cp.queue[first].depth {
+				first = i
+			}
+		}
+		next := cp.queue[first]
+		cp.queue = slices.Delete(cp.queue, first, first+1)
 		if err := cp.attached(ctx, next); err != nil {
 			return nil, err
 		}
@@ -330,6 +345,7 @@ func (cp *copying) attached(ctx context.Context, s attachee) error {
 		return nil
 	}
 	cp.looked[s.Digest()] = true
+	var all []ocispec.Descriptor
 	for desc, err := range cp.src.Referrers(ctx, s.Subject) {
 		if err != nil {
 			if err := cp.unlisted(s, err); err != nil {
@@ -337,10 +353,16 @@ func (cp *copying) attached(ctx context.Context, s attachee) error {
 			}
 			break
 		}
+		all = append(all, desc)
+	}
+	// What may be signatures comes before others can have taken the room in the list.
+	slices.SortStableFunc(all, func(a, b ocispec.Descriptor) int { return cmp.Compare(formats.Rank(a), formats.Rank(b)) })
+	room := 0 // taken in the list
+	for _, desc := range all {
 		if cp.joined[desc.Digest] || cp.left[listedAs(s.Subject, desc)] {
 			continue
 		}
-		if err := cp.referrer(ctx, s, desc); err != nil {
+		if err := cp.referrer(ctx, s, desc, &room); err != nil {
 			return err
 		}
 	}
@@ -349,7 +371,7 @@ func (cp *copying) attached(ctx context.Context, s attachee) error {
 
 // referrer copies one candidate. What is listed and is no referrer of s is anybody's
 // doing, and must not keep the rest from being copied: it is named in the result.
-func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descriptor) error {
+func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descriptor, listed *int) error {
 	s := to.Subject
 	if to.depth >= maxCopyDepth {
 		return cp.leaveOut(s, desc, tooDeep())
@@ -366,8 +388,12 @@ func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descr
 	if err != nil {
 		return cp.leaveOut(s, desc, unusableManifest(err.Error()))
 	}
-	if size := jsonSize(entry); size > maxCopyEntry {
+	size := jsonSize(entry)
+	switch {
+	case size > maxCopyEntry:
 		return cp.leaveOut(s, desc, unusableManifest(fmt.Sprintf("a list would need %d bytes for it, at most %d are copied", size, maxCopyEntry)))
+	case *listed+size > maxCopyList || cp.listed+size > maxCopyLists:
+		return cp.leaveOut(s, desc, unusableManifest("what is attached before it fills the list"))
 	}
 	own := attachee{subject, to.depth + 1, true}
 	if !cp.seen[own.Digest()] {
@@ -379,6 +405,8 @@ func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descr
 		return err
 	}
 	cp.joined[own.Digest()] = true
+	*listed += size
+	cp.listed += size
 	cp.result.Referrers++
 	cp.queue = append(cp.queue, own)
 	return nil
@@ -492,6 +520,9 @@ func (cp *copying) classic(ctx context.Context, to attachee) error {
 	}
 	if n := len(has.Layers); n > maxCopyClassic || cp.classics+n > maxCopyManifests {
 		return cp.leaveOut(s, desc, unusableManifest(fmt.Sprintf("a list of %d signatures; at most %d of one list are copied, and %d in all", n, maxCopyClassic, maxCopyManifests)))
+	}
+	if size := jsonSize(has.Layers); size > maxCopyLayers {
+		return cp.leaveOut(s, desc, unusableManifest(fmt.Sprintf("a list of signatures of %d bytes, at most %d are copied", size, maxCopyLayers)))
 	}
 	cp.classics += len(has.Layers)
 	var layers []ocispec.Descriptor

@@ -193,8 +193,8 @@ func (d *dirStore) update(ctx context.Context, change func(*index) error) error 
 	if err != nil {
 		return err
 	}
-	if len(raw) > maxIndex || len(x.entries) > maxEntries {
-		return newError(op, d.path, TooLarge, "the index would have %d entries", len(x.entries))
+	if err := x.fits(d.path, raw); err != nil {
+		return err
 	}
 	// The index never names what a loss of power takes away, and is itself there then.
 	if err := rootfile.SyncDir(root, blobsDir); err != nil {

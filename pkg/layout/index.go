@@ -91,6 +91,14 @@ func (x *index) add(desc ocispec.Descriptor) error {
 	return x.append(desc)
 }
 
+// fits refuses an index, whose bytes are raw, that nobody would read again.
+func (x *index) fits(path string, raw []byte) error {
+	if len(raw) > maxIndex || len(x.entries) > maxEntries {
+		return newError("write index", path, TooLarge, "the index would have %d entries in %d bytes", len(x.entries), len(raw))
+	}
+	return nil
+}
+
 // setTag moves a tag. The manifest that had it stays listed.
 func (x *index) setTag(desc ocispec.Descriptor, tag string) error {
 	var kept []entry

@@ -216,6 +216,9 @@ func (t *tarWriter) commit() error {
 	if err != nil {
 		return err
 	}
+	if err := t.index.fits(t.path, raw); err != nil {
+		return err
+	}
 	for _, m := range []struct{ name, content string }{{ocispec.ImageLayoutFile, versionFile}, {ocispec.ImageIndexFile, string(raw)}} {
 		err := t.append(m.name, int64(len(m.content)), func(w io.Writer) error {
 			_, err := io.WriteString(w, m.content)

@@ -91,6 +91,7 @@ func (c *checker) checkArchive(ctx context.Context, l Layer, others map[string]b
 	defer c.progress.Done(l.name())
 	a := &archiveCheck{
 		checker: c,
+		ctx:     ctx,
 		layer:   l.name(),
 		stream:  &tarRebuilder{skeleton: bufio.NewReader(io.LimitReader(f, maxSkeleton)), sum: sha256.New()},
 	}
@@ -119,6 +120,7 @@ func (c *checker) checkArchive(ctx context.Context, l Layer, others map[string]b
 // archiveCheck is one archive on its way back.
 type archiveCheck struct {
 	*checker
+	ctx     context.Context
 	layer   string
 	stream  *tarRebuilder
 	differs bool // noted already
@@ -162,7 +164,7 @@ func (a *archiveCheck) entry(e tarEntry, content io.Reader) error {
 	if err != nil {
 		return &contentReadError{err}
 	}
-	a.stream.content = zeros{}
+	a.stream.content = zeros{a.ctx}
 	if f == nil {
 		// The rest of the archive is still walked, for its names.
 		a.differs = true
@@ -259,9 +261,13 @@ func (a *archiveCheck) hardlink(e tarEntry) error {
 }
 
 // zeros stands in for a file that is not there.
-type zeros struct{}
+type zeros struct{ ctx context.Context }
 
-func (zeros) Read(p []byte) (int, error) {
+// Read ends with the context: nothing else bounds what a skeleton says of a size.
+func (z zeros) Read(p []byte) (int, error) {
+	if z.ctx.Err() != nil {
+		return 0, &contentReadError{context.Cause(z.ctx)}
+	}
 	clear(p)
 	return len(p), nil
 }

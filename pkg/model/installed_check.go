@@ -139,9 +139,17 @@ func (c *checker) blind() []digest.Digest {
 func (c *checker) expect(name string, kind tarKind) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if was := c.expected[name]; was != 0 && (was != kind || kind != tarDir) {
+		// Two archives have the name. They had not when they were skimmed.
+		c.diff.add(&c.diff.Changed, name)
+	}
 	c.expected[name] = kind
-	for d := path.Dir(name); d != "." && c.expected[d] == 0; d = path.Dir(d) {
+	d := path.Dir(name)
+	for ; d != "." && c.expected[d] == 0; d = path.Dir(d) {
 		c.expected[d] = tarDir
+	}
+	if d != "." && c.expected[d] != tarDir {
+		c.diff.add(&c.diff.Changed, d)
 	}
 }
 

@@ -120,3 +120,28 @@ func TestCheckTakesSeveralArchivesAtOnce(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A name that two archives have when they are hashed, and had not when they were skimmed,
+// is no name of the model.
+func TestCheckRefusesANameOfTwoArchives(t *testing.T) {
+	for _, kinds := range [][2]tarKind{{tarFile, tarSymlink}, {tarFile, tarFile}, {tarSymlink, tarDir}} {
+		c := &checker{expected: make(map[string]tarKind)}
+		c.expect("d/x", kinds[0])
+		c.expect("d/y", kinds[0])
+		if !c.diff.empty() {
+			t.Fatalf("%v", c.diff)
+		}
+		c.expect("d/x", kinds[1])
+		if !slices.Equal(c.diff.Changed, []string{"d/x"}) {
+			t.Errorf("%v: %v", kinds, c.diff)
+		}
+	}
+	c := &checker{expected: make(map[string]tarKind)}
+	c.expect("d", tarDir)
+	c.expect("d", tarDir)
+	c.expect("d/x", tarFile)
+	c.expect("d/x/y", tarFile)
+	if !slices.Equal(c.diff.Changed, []string{"d/x"}) {
+		t.Errorf("%v", c.diff)
+	}
+}

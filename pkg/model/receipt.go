@@ -130,10 +130,11 @@ func (r receipt) encode() ([]byte, error) {
 	return append(data, '\n'), err
 }
 
-// sameEvidence reports whether exactly the signatures that count now are kept.
+// sameEvidence reports whether exactly the signatures that count now are kept, and the
+// receipt is theirs.
 func (u *unpacking) sameEvidence(there *Installed) bool {
 	accepted := u.verified.Accepted()
-	if len(accepted) != len(there.signatures) {
+	if len(accepted) != len(there.signatures) || len(accepted) != len(there.receipt.Signatures) || !signedAt(u.verified).Equal(there.signedAt) {
 		return false
 	}
 	for i, a := range accepted {
@@ -147,31 +148,33 @@ func (u *unpacking) sameEvidence(there *Installed) bool {
 
 const (
 	newSignatures = signaturesDir + ".new"
+	oldSignatures = signaturesDir + ".old"
 	newReceipt    = receiptName + ".new"
 )
 
 // renewEvidence replaces the signatures beside a model whose files were just checked. A
 // full disk takes nothing away: everything is written before what was there goes. The
-// receipt changes last. A run that is killed before that leaves the older one, whose
-// signatures the next run finds to be others, and replaces.
+// receipt changes last. A run that is killed before that leaves the older one, of which
+// the next run finds that it, or its signatures, are others.
 func (u *unpacking) renewEvidence(s *site) error {
 	if err := u.writeNewEvidence(s); err != nil {
 		return errors.Join(err, s.base.RemoveAll(newSignatures), s.base.RemoveAll(newReceipt))
 	}
-	if err := s.base.RemoveAll(signaturesDir); err != nil {
+	// None of these steps leaves half a list, which could not be read.
+	if err := s.base.Rename(signaturesDir, oldSignatures); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := s.base.Rename(newSignatures, signaturesDir); err != nil {
-		return err
+		return errors.Join(err, s.base.Rename(oldSignatures, signaturesDir))
 	}
 	if err := s.base.Rename(newReceipt, receiptName); err != nil {
 		return err
 	}
-	return rootfile.SyncDir(s.base, evidenceDir)
+	return errors.Join(rootfile.SyncDir(s.base, evidenceDir), s.base.RemoveAll(oldSignatures))
 }
 
 func (u *unpacking) writeNewEvidence(s *site) error {
-	if err := errors.Join(s.base.RemoveAll(newSignatures), s.base.RemoveAll(newReceipt)); err != nil {
+	if err := errors.Join(s.base.RemoveAll(newSignatures), s.base.RemoveAll(newReceipt), s.base.RemoveAll(oldSignatures)); err != nil {
 		return err
 	}
 	if err := makeDirs(s.base, newSignatures, map[string]bool{}); err != nil {

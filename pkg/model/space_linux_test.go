@@ -266,6 +266,26 @@ func TestUnpackRepairsEvidenceThatWasHalfRenewed(t *testing.T) {
 	}
 }
 
+// Killed right before the receipt changed: it is renewed, though the signatures are the
+// new ones already, and the model that is older than these does not replace it.
+func TestUnpackRenewsTheReceiptOfNewerSignatures(t *testing.T) {
+	a, dst, newer := newArtifact().file("a", []byte("a")), filepath.Join(t.TempDir(), "m"), filepath.Join(t.TempDir(), "m")
+	install(t, a, dst)
+	v, m := a.decodeSignedAt(t, testNow.Add(time.Hour))
+	_, err := Unpack(t.Context(), a.fetcher(), v, m, newer, UnpackOptions{})
+	must(t, err, os.RemoveAll(filepath.Join(dst, filepath.FromSlash(signaturesDir))),
+		os.Rename(filepath.Join(newer, filepath.FromSlash(signaturesDir)), filepath.Join(dst, filepath.FromSlash(signaturesDir))))
+	if res, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{}); err != nil || !res.AlreadyThere {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	between := newArtifact().file("a", []byte("b"))
+	bv, bm := between.decodeSignedAt(t, testNow.Add(time.Minute))
+	var rollback *RollbackError
+	if _, err := Unpack(t.Context(), between.fetcher(), bv, bm, dst, UnpackOptions{Replace: true}); !errors.As(err, &rollback) {
+		t.Errorf("error %v, want a RollbackError", err)
+	}
+}
+
 func TestUnpackFromAReadOnlyVolumeThatIsReady(t *testing.T) {
 	if ownNamespace(t) {
 		return

@@ -365,9 +365,9 @@ func TestUnpackLeavesWhatCameWhileItIsPlaced(t *testing.T) {
 	must(t, err, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs(), nil))
 	tr, err := u.assemble(t.Context(), s)
 	must(t, err)
-	j := journal{Digest: m.subject.Digest(), State: statePlacing, New: tr.names}
-	must(t, s.writeJournal(j))
 	taken := tr.names[2]
+	j := journal{Digest: m.subject.Digest(), State: statePlacing, New: tr.names, Old: []string{taken}}
+	must(t, s.writeJournal(j))
 	mkdir(t, filepath.Dir(filepath.Join(dst, taken)))
 	writeFile(t, filepath.Join(dst, taken), "mine")
 	var full *NotEmptyError

@@ -204,8 +204,12 @@ func (u *unpacking) placeEach(s *site, t *tree, j journal) error {
 			}
 		}
 		if err := s.mustBeFree(j.New[i : i+1]); err != nil {
-			j.New = j.New[:i]
-			return errors.Join(err, s.writeJournal(j))
+			// What was replaced is gone: who uses its names now is somebody else.
+			j.New, j.Old = j.New[:i], nil
+			if s.writeJournal(j) != nil {
+				s.root.Remove(journalName) //nolint:errcheck // then the next run clears too much
+			}
+			return err
 		}
 		if err := s.base.Rename(s.staging+"/"+treeDir+"/"+name, name); err != nil {
 			return err

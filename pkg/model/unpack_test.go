@@ -226,7 +226,7 @@ func TestUnpackNeverWritesPastTheDescriptor(t *testing.T) {
 	v, m := a.decode(t)
 	f := a.fetcher()
 	f.serve = func(_ ocispec.Descriptor, content []byte, _ int64) (io.ReadCloser, error) {
-		return f.count(io.NopCloser(io.MultiReader(bytes.NewReader(content), zeros{}))), nil
+		return f.count(io.NopCloser(io.MultiReader(bytes.NewReader(content), zeros{t.Context()}))), nil
 	}
 	_, err := Unpack(t.Context(), f, v, m, filepath.Join(t.TempDir(), "m"), UnpackOptions{})
 	var content *ContentError

@@ -209,8 +209,9 @@ func (r *Repository) openRange(ctx context.Context, c call, d digest.Digest) (*a
 		if err == nil {
 			return got, nil
 		}
-		if e, ok := err.(*Error); ctx.Err() != nil || ok && e.retryAfter > 0 && e.Retryable() {
-			// The registry would send us to the same busy host.
+		if e, ok := err.(*Error); ctx.Err() != nil || ok && e.Retryable() && e.retryAfter > 0 && e.retryAfter <= r.client.options.Retry.Budget {
+			// The registry would send us to the same busy host. Where the wait is longer
+			// than we have, it may know another one.
 			return nil, err
 		}
 		// Another connection may have come by a newer one.

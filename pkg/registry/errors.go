@@ -93,6 +93,7 @@ type Error struct {
 
 	retryAfter time.Duration
 	lied       bool // the bytes came and are others
+	token      bool // the token endpoint said so
 }
 
 func (e *Error) Error() string {
@@ -133,8 +134,9 @@ func (e *Error) Retryable() bool {
 // RetryAfter is how long the registry asked to wait; zero when it did not.
 func (e *Error) RetryAfter() time.Duration { return e.retryAfter }
 
-// Answered reports whether the registry itself said so, and no connection broke.
-func (e *Error) Answered() bool { return e.Status != 0 }
+// Answered reports whether the registry itself, or its token endpoint, said so, and no
+// connection broke.
+func (e *Error) Answered() bool { return e.Status != 0 || e.token }
 
 // Retryable reports whether err is, or wraps, an *Error that may pass.
 func Retryable(err error) bool {
@@ -265,7 +267,7 @@ func (b *bodyError) Unwrap() error { return b.err }
 // tokenError is for an answer of the token endpoint, which oras-go returns as an
 // error. Its status is not the registry's: a 404 does not say what is not there.
 func tokenError(e *Error, token *errcode.ErrorResponse) error {
-	e.Kind = kindOfStatus(token.StatusCode)
+	e.Kind, e.token = kindOfStatus(token.StatusCode), true
 	e.Detail = fmt.Sprintf("the token endpoint %s answered %d", token.URL.Host, token.StatusCode)
 	if len(token.Errors) > 0 {
 		e.Code = clip(printable(token.Errors[0].Code), 60)

@@ -121,7 +121,7 @@ func (r *Repository) MountOrBegin(ctx context.Context, desc ocispec.Descriptor, 
 		accept: []int{http.StatusCreated, http.StatusAccepted},
 	})
 	var e *Error
-	if errors.As(err, &e) && !e.Retryable() && e.Status != 0 {
+	if errors.As(err, &e) && !e.Retryable() && e.Answered() {
 		return false, nil, nil
 	}
 	if err != nil {

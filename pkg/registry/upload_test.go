@@ -325,3 +325,23 @@ func TestUploadRulesOfKnownServices(t *testing.T) {
 		t.Errorf("whole: %q, in pieces: %q", whole, pieces)
 	}
 }
+
+// TestAMountThatATokenEndpointRefusesIsNone: the blob can be sent.
+func TestAMountThatATokenEndpointRefusesIsNone(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound} {
+		var host string
+		host = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/token" {
+				w.WriteHeader(status)
+				return
+			}
+			w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+host+`/token",service="s"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}))
+		mounted, begun, err := newRepo(t, host+"/to", registry.Options{}).MountOrBegin(t.Context(), descOf([]byte("x")), "from")
+		if mounted || begun != nil || err != nil {
+			t.Errorf("%d: mounted %v, begun %v, %v", status, mounted, begun, err)
+		}
+	}
+}
