@@ -179,8 +179,12 @@ func TestCopyLeavesOutWhatAListHasNoRoomFor(t *testing.T) {
 	pushed := mustPush(t, newClient(t), from, modelDir(t, 71), key)
 	m := resolve(t, from).Subject().Descriptor()
 	var listed []ocispec.Descriptor
-	for i := range 60 {
-		n := noteOn(t, from, &m, map[string]string{"a": strings.Repeat("x", 62000), "n": strconv.Itoa(i)})
+	for i := range 120 {
+		size := 62000
+		if i >= 60 {
+			size = 1000 // in what room is left
+		}
+		n := noteOn(t, from, &m, map[string]string{"a": strings.Repeat("x", size), "n": strconv.Itoa(i)})
 		put(t, from, n.Digest.String(), n)
 		listed = append(listed, n.Descriptor)
 	}
@@ -188,7 +192,7 @@ func TestCopyLeavesOutWhatAListHasNoRoomFor(t *testing.T) {
 	put(t, from, "sha256-"+pushed.Digest.Encoded(), indexOf(t, nil, listed...))
 	// To a layout: the same bounds, and no half second for each.
 	site := layout.Reference{Path: filepath.Join(t.TempDir(), "model.tar"), Tag: "v1"}
-	if r := copied(t, aegis.CopyOptions{From: from, To: site}); len(r.Skipped) < 5 || r.Referrers+len(r.Skipped) != 61 {
+	if r := copied(t, aegis.CopyOptions{From: from, To: site}); len(r.Skipped) < 5 || r.Referrers+len(r.Skipped) != 121 {
 		t.Errorf("%d attached, %d skipped", r.Referrers, len(r.Skipped))
 	}
 	verified(t, site, key.Public(t))
