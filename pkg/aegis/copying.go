@@ -94,7 +94,6 @@ type contents struct {
 	Layers    []ocispec.Descriptor `json:"layers"`
 	Blobs     []ocispec.Descriptor `json:"blobs"`
 	Manifests []ocispec.Descriptor `json:"manifests"`
-	Subject   *ocispec.Descriptor  `json:"subject"`
 }
 
 // TooManyError means that more is attached to what is copied, or deeper, than a
@@ -120,15 +119,8 @@ func (cp *copying) root(ctx context.Context, p Pinned) (Pinned, error) {
 		return nil, err
 	}
 	for len(cp.queue) > 0 {
-		// The least deep: what is listed as a part of something deep may be near, too.
-		first := 0
-		for i, a := range cp.queue {
-			if a.depth < cp.queue[first].depth {
-				first = i
-			}
-		}
-		next := cp.queue[first]
-		cp.queue = slices.Delete(cp.queue, first, first+1)
+		next := cp.queue[0]
+		cp.queue = cp.queue[1:]
 		if err := cp.attached(ctx, next); err != nil {
 			return nil, err
 		}
@@ -139,6 +131,13 @@ func (cp *copying) root(ctx context.Context, p Pinned) (Pinned, error) {
 	return made, nil
 }
 
+// enqueue keeps the queue in order of depth: what is listed as a part of something deep
+// may be near, too, and comes up as what it is then.
+func (cp *copying) enqueue(a attachee) {
+	after, _ := slices.BinarySearchFunc(cp.queue, a.depth+1, func(q attachee, depth int) int { return cmp.Compare(q.depth, depth) })
+	cp.queue = slices.Insert(cp.queue, after, a)
+}
+
 // manifest copies what a manifest lists, and the manifest.
 func (cp *copying) manifest(ctx context.Context, m attachee, raw []byte) (Pinned, error) {
 	if err := cp.lists(ctx, m, raw); err != nil {
@@ -146,7 +145,7 @@ func (cp *copying) manifest(ctx context.Context, m attachee, raw []byte) (Pinned
 	}
 	made, err := cp.dst.Put(ctx, m.MediaType(), raw)
 	if err == nil {
-		cp.queue = append(cp.queue, m)
+		cp.enqueue(m)
 	}
 	return made, err
 }
@@ -366,7 +365,7 @@ func (cp *copying) attached(ctx context.Context, s attachee) error {
 			return err
 		}
 	}
-	return cp.classic(ctx, s)
+	return cp.classic(ctx, s.Subject)
 }
 
 // referrer copies one candidate. What is listed and is no referrer of s is anybody's
@@ -408,7 +407,7 @@ func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descr
 	*listed += size
 	cp.listed += size
 	cp.result.Referrers++
-	cp.queue = append(cp.queue, own)
+	cp.enqueue(own)
 	return nil
 }
 
@@ -500,8 +499,7 @@ func unusable(err error) bool {
 // classic adds cosign's classic signatures to those at the destination. Whoever can
 // push can write the manifest that lists them: one that cannot be copied must not keep
 // the rest from being, and is named in the result.
-func (cp *copying) classic(ctx context.Context, to attachee) error {
-	s := to.Subject
+func (cp *copying) classic(ctx context.Context, s signature.Subject) error {
 	desc, found, err := cp.src.Classic(ctx, s)
 	if err := error(&sourceError{err}); unusable(err) {
 		cp.skip(referrer.ClassicTag(s.Digest()), err)

@@ -91,7 +91,6 @@ func (c *checker) checkArchive(ctx context.Context, l Layer, others map[string]b
 	defer c.progress.Done(l.name())
 	a := &archiveCheck{
 		checker: c,
-		ctx:     ctx,
 		layer:   l.name(),
 		stream:  &tarRebuilder{skeleton: bufio.NewReader(io.LimitReader(f, maxSkeleton)), sum: sha256.New()},
 	}
@@ -100,7 +99,7 @@ func (c *checker) checkArchive(ctx context.Context, l Layer, others map[string]b
 		if ctx.Err() != nil {
 			return &contentReadError{context.Cause(ctx)}
 		}
-		return a.entry(e, content)
+		return a.entry(ctx, e, content)
 	})
 	var own *contentReadError
 	if errors.As(err, &own) {
@@ -120,7 +119,6 @@ func (c *checker) checkArchive(ctx context.Context, l Layer, others map[string]b
 // archiveCheck is one archive on its way back.
 type archiveCheck struct {
 	*checker
-	ctx     context.Context
 	layer   string
 	stream  *tarRebuilder
 	differs bool // noted already
@@ -146,7 +144,7 @@ func (c *checker) expectEntry(e tarEntry) {
 
 // entry compares one entry with the disk; the content of a file is only hashed
 // into the whole.
-func (a *archiveCheck) entry(e tarEntry, content io.Reader) error {
+func (a *archiveCheck) entry(ctx context.Context, e tarEntry, content io.Reader) error {
 	// From what is hashed, and not from what was skimmed: that could be another file.
 	a.expectEntry(e)
 	switch e.kind {
@@ -164,7 +162,7 @@ func (a *archiveCheck) entry(e tarEntry, content io.Reader) error {
 	if err != nil {
 		return &contentReadError{err}
 	}
-	a.stream.content = zeros{a.ctx}
+	a.stream.content = zeros{ctx}
 	if f == nil {
 		// The rest of the archive is still walked, for its names.
 		a.differs = true

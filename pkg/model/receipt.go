@@ -81,13 +81,8 @@ func (u *unpacking) writeEvidence(t *tree) error {
 			return err
 		}
 	}
-	for i, a := range u.verified.Accepted() {
-		if err := t.write(signatureName(signaturesDir, i, "manifest.json"), a.ManifestBytes); err != nil {
-			return err
-		}
-		if err := t.write(signatureName(signaturesDir, i, "envelope"), a.Envelope); err != nil {
-			return err
-		}
+	if err := u.writeSignatures(signaturesDir, t.write); err != nil {
+		return err
 	}
 	data, err := u.receipt(t.files, t.size)
 	if err != nil {
@@ -99,6 +94,19 @@ func (u *unpacking) writeEvidence(t *tree) error {
 func (t *tree) write(name string, data []byte) error {
 	t.names = append(t.names, name)
 	return writeNew(t.root, name, data)
+}
+
+// writeSignatures writes what counted into a directory, numbered from zero.
+func (u *unpacking) writeSignatures(dir string, write func(name string, data []byte) error) error {
+	for i, a := range u.verified.Accepted() {
+		if err := write(signatureName(dir, i, "manifest.json"), a.ManifestBytes); err != nil {
+			return err
+		}
+		if err := write(signatureName(dir, i, "envelope"), a.Envelope); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func signatureName(dir string, i int, what string) string {
@@ -180,13 +188,9 @@ func (u *unpacking) writeNewEvidence(s *site) error {
 	if err := makeDirs(s.base, newSignatures, map[string]bool{}); err != nil {
 		return err
 	}
-	for i, a := range u.verified.Accepted() {
-		if err := writeNew(s.base, signatureName(newSignatures, i, "manifest.json"), a.ManifestBytes); err != nil {
-			return err
-		}
-		if err := writeNew(s.base, signatureName(newSignatures, i, "envelope"), a.Envelope); err != nil {
-			return err
-		}
+	err := u.writeSignatures(newSignatures, func(name string, data []byte) error { return writeNew(s.base, name, data) })
+	if err != nil {
+		return err
 	}
 	data, err := u.receipt(u.res.Files, u.res.Size)
 	if err != nil {

@@ -39,16 +39,21 @@ func writeNew(root *os.Root, name string, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	return errors.Join(err, finish(f, false))
+	return errors.Join(err, finish(f, false, false))
 }
 
-// finish sets a written file's mode, flushes it to the disk and closes it.
-func finish(f *os.File, executable bool) error {
+// finish sets a written file's mode, flushes it to the disk and closes it. drop takes it
+// out of the page cache, which it leaves only when it is on the disk.
+func finish(f *os.File, executable, drop bool) error {
 	mode := fs.FileMode(0o644)
 	if executable {
 		mode = 0o755
 	}
-	return errors.Join(f.Chmod(mode), f.Sync(), f.Close())
+	err := errors.Join(f.Chmod(mode), f.Sync())
+	if err == nil && drop {
+		err = dropCache(f, 0, 0)
+	}
+	return errors.Join(err, f.Close())
 }
 
 // replaceFile writes name so that a reader finds the old content or the new one.

@@ -159,7 +159,7 @@ func (t *tree) unpackEntry(e tarEntry, rec *tarRecorder, content io.Reader) erro
 	if err != nil {
 		return errors.Join(tarReadError(rec.layer, err), f.Close())
 	}
-	return t.finish(f, e.executable)
+	return finish(f, e.executable, t.drop)
 }
 
 // ownWriter keeps a disk that cannot take more from passing for an archive that is
@@ -223,5 +223,5 @@ func (s *skeletonFile) close() error {
 	if s == nil {
 		return nil
 	}
-	return errors.Join(s.w.Flush(), finish(s.f, false))
+	return errors.Join(s.w.Flush(), finish(s.f, false, false))
 }

@@ -335,7 +335,7 @@ func (u *unpacking) checkSpace(s *site, blobs []blob, old map[digest.Digest]stri
 		}
 		left := b.desc.Size
 		if info, err := s.root.Lstat(b.file()); err == nil {
-			left -= min(max(info.Size(), rootfile.Allocated(info)), b.desc.Size)
+			left -= min(rootfile.Allocated(info), b.desc.Size)
 		}
 		if need += left; left == b.desc.Size && old[b.desc.Digest] != "" {
 			shared = append(shared, b)

@@ -5,15 +5,12 @@ package model
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"github.com/opencontainers/go-digest"
 
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
@@ -145,15 +142,15 @@ func (t *transfer) linkEntry(ctx context.Context, s *site, e *nodecache.Entry) (
 	if os.Link(e.Path(), filepath.Join(s.stagingPath(), filepath.FromSlash(link))) != nil {
 		return false, nil
 	}
-	sum := sha256.New()
+	same := false
 	linked, err := s.root.Lstat(link)
 	if err == nil {
-		_, err = t.pump(ctx, io.LimitReader(e.File(), t.desc.Size), nil, sum)
+		same, err = t.isBlob(ctx, e.File())
 	}
 	if err != nil {
 		return false, errors.Join(fmt.Errorf("hash %s in the cache: %w", t.name, err), s.root.Remove(link))
 	}
-	if !os.SameFile(info, linked) || digest.NewDigest(digest.SHA256, sum) != t.desc.Digest {
+	if !os.SameFile(info, linked) || !same {
 		t.show(0)
 		_, err := e.File().Seek(0, io.SeekStart)
 		return false, errors.Join(err, s.root.Remove(link))

@@ -29,20 +29,6 @@ type tree struct {
 	drop  bool // files from the page cache
 }
 
-// finish flushes and closes a file of the model.
-func (t *tree) finish(f *os.File, executable bool) error {
-	if t.drop {
-		// What is not on the disk yet stays in the page cache.
-		if err := f.Sync(); err != nil {
-			return errors.Join(err, f.Close())
-		}
-		if err := dropCache(f, 0, 0); err != nil {
-			return errors.Join(err, f.Close())
-		}
-	}
-	return finish(f, executable)
-}
-
 // assemble builds the model under its final names inside staging.
 func (u *unpacking) assemble(ctx context.Context, s *site) (*tree, error) {
 	if err := makeDirs(s.root, treeDir, map[string]bool{}); err != nil {
@@ -104,7 +90,7 @@ func (u *unpacking) assembleFile(s *site, t *tree, l Layer, moved map[string]str
 		if err != nil {
 			return err
 		}
-		if err := finish(f, l.Executable); err != nil {
+		if err := finish(f, l.Executable, false); err != nil {
 			return err
 		}
 	}
@@ -128,7 +114,7 @@ func (t *tree) copyFile(from, to string, executable bool) error {
 	if err == nil && t.drop {
 		err = dropCache(src, 0, 0)
 	}
-	return errors.Join(err, t.finish(dst, executable))
+	return errors.Join(err, finish(dst, executable, t.drop))
 }
 
 // place gives the model its final name. From here on ctx is not asked: what is

@@ -91,12 +91,11 @@ func (t *transfer) takeOver(ctx context.Context, src, f *os.File) (same bool, er
 	if info, err := f.Stat(); err != nil {
 		return false, err
 	} else if info.Size() > 0 {
-		sum := sha256.New()
-		if _, err := t.pump(ctx, io.LimitReader(src, t.desc.Size), nil, sum); err != nil {
+		same, err := t.isBlob(ctx, src)
+		if err != nil {
 			return false, err
 		}
-		t.show(0)
-		if digest.NewDigest(digest.SHA256, sum) != t.desc.Digest {
+		if t.show(0); !same {
 			return false, nil
 		}
 		if _, err := src.Seek(0, io.SeekStart); err != nil {
@@ -134,6 +133,13 @@ func (t *transfer) takeOver(ctx context.Context, src, f *os.File) (same bool, er
 	return false, f.Truncate(0)
 }
 
+// isBlob reads a file of the blob's size and reports whether that is the blob.
+func (t *transfer) isBlob(ctx context.Context, f *os.File) (bool, error) {
+	sum := sha256.New()
+	_, err := t.pump(ctx, io.LimitReader(f, t.desc.Size), nil, sum)
+	return err == nil && digest.NewDigest(digest.SHA256, sum) == t.desc.Digest, err
+}
+
 // clones tries whether a copy of an old file shares its blocks, and takes no space.
 func clones(s *site, old string) bool {
 	src, _, err := rootfile.OpenPlain(s.base, old, os.O_RDONLY)
@@ -166,12 +172,12 @@ func (t *transfer) link(ctx context.Context, s *site) (bool, error) {
 	if !rootfile.OwnedByUs(info) || rootfile.LinkCount(info) != 1 || info.Size() != t.desc.Size {
 		return false, nil
 	}
-	sum := sha256.New()
-	if _, err := t.pump(ctx, io.LimitReader(src, t.desc.Size), nil, sum); err != nil {
+	same, err := t.isBlob(ctx, src)
+	if err != nil {
 		return false, fmt.Errorf("hash %s: %w", filepath.Join(s.dst, t.old), err)
 	}
 	to := s.staging + "/" + t.file()
-	if digest.NewDigest(digest.SHA256, sum) == t.desc.Digest {
+	if same {
 		if err := s.root.RemoveAll(t.file()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}

@@ -416,5 +416,5 @@ func (c *Cache) Kept(d digest.Digest) int64 {
 	if err != nil || !info.Mode().IsRegular() {
 		return 0
 	}
-	return max(info.Size(), rootfile.Allocated(info))
+	return rootfile.Allocated(info)
 }

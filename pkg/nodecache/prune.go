@@ -106,7 +106,7 @@ func (c *Cache) list() []stored {
 			if l, err := c.root.Lstat(lockFile(d)); err == nil && l.ModTime().After(used) {
 				used = l.ModTime()
 			}
-			all = append(all, stored{name: dir + "/" + e.Name(), digest: d, size: max(info.Size(), rootfile.Allocated(info)), used: used})
+			all = append(all, stored{name: dir + "/" + e.Name(), digest: d, size: rootfile.Allocated(info), used: used})
 		}
 	}
 	return all

@@ -18,8 +18,8 @@ import (
 const opAttach = "attach"
 
 // Attach pushes a manifest of the media type that refers to subject, whose blobs are
-// there already, and sees to it that it is listed. On a registry without the referrers API it
-// adds an entry to the list under the tag sha256-<hex>; with the API it waits
+// there already, and sees to it that it is listed. On a registry without the referrers
+// API it adds an entry to the list under the tag sha256-<hex>; with the API it waits
 // until the list shows the manifest. Either is bounded by the retry budget, and
 // Kind NotListed says that it was spent.
 //

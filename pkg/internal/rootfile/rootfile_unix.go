@@ -30,14 +30,14 @@ func LinkCount(info fs.FileInfo) uint64 {
 	return uint64(st.Nlink)
 }
 
-// Allocated is what a file takes on the disk, in bytes: one that is being fetched has
-// all its blocks from the beginning, but on a tmpfs.
+// Allocated is what a file takes on the disk, in bytes, and no less than its length: one
+// that is being fetched has all its blocks from the beginning, but on a tmpfs.
 func Allocated(info fs.FileInfo) int64 {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return 0
+		return info.Size()
 	}
-	return st.Blocks * 512
+	return max(info.Size(), st.Blocks*512)
 }
 
 // SyncDir flushes a directory's entries. File systems that cannot are let be.
