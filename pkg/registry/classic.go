@@ -41,9 +41,9 @@ func (r *Repository) Classic(ctx context.Context, s signature.Subject) (desc oci
 }
 
 // AppendClassic adds layers, whose blobs are there already, to the manifest under
-// cosign's classic tag of s, in one write, and leaves every signature in it that is there. It
-// keeps to the same rules as Attach on a registry without the referrers API, with
-// the same narrow race. It returns the digest of the manifest.
+// cosign's classic tag of s, in one write, and leaves every signature in it that is
+// there. It keeps to the same rules as Attach on a registry without the referrers API,
+// with the same narrow race. It returns the digest of the manifest.
 func (r *Repository) AppendClassic(ctx context.Context, s signature.Subject, layers ...ocispec.Descriptor) (digest.Digest, error) {
 	if s.IsZero() {
 		return "", errors.New("attach a classic signature: the subject names nothing")

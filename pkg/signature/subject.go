@@ -37,8 +37,9 @@ type Subject struct {
 //
 // It refuses bytes that two readers could take for two different things: a body
 // whose own mediaType differs from the header's (the image-spec 1.1 confusion of
-// GHSA-77vh-xpmg-72qh), or is missing where it is called a Docker manifest, one that has both manifests and layers, duplicate or
-// case-variant keys, and anything over MaxManifestSize.
+// GHSA-77vh-xpmg-72qh), or is missing where it is called a Docker manifest, one that
+// has both manifests and layers, duplicate or case-variant keys, and anything over
+// MaxManifestSize.
 func SubjectOf(mediaType string, manifest []byte) (Subject, error) {
 	if len(manifest) > MaxManifestSize {
 		return Subject{}, &ManifestError{Reason: fmt.Sprintf("%d bytes, more than the %d a manifest may have", len(manifest), MaxManifestSize)}
