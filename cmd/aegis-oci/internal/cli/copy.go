@@ -68,6 +68,9 @@ func (a *app) runCopy(cmd *cobra.Command, o *copyOptions, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := o.noRegistries(cmd); err != nil {
+		return err
+	}
 	if (o.from.passStdin || o.from.tokenStdin) && (o.to.passStdin || o.to.tokenStdin) {
 		return usagef("standard input holds one secret: give the other by --from-registry-config or --to-registry-config")
 	}
@@ -98,6 +101,19 @@ func (a *app) runCopy(cmd *cobra.Command, o *copyOptions, args []string) error {
 		return err
 	}
 	return a.print(r, func(w io.Writer) error { return copyText(w, r) })
+}
+
+// noRegistries is noRegistry for the sides that are layouts.
+func (o *copyOptions) noRegistries(cmd *cobra.Command) error {
+	if o.fromLayout.ociLayout {
+		if err := o.from.noRegistry(cmd, "SRC is in a layout"); err != nil {
+			return err
+		}
+	}
+	if o.toLayout {
+		return o.to.noRegistry(cmd, "DST is in a layout")
+	}
+	return nil
 }
 
 // options reads both references; the destination may have several tags.

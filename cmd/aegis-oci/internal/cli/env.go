@@ -89,12 +89,18 @@ func beaten(cmd *cobra.Command, name string) bool {
 			continue
 		}
 		for _, other := range group {
-			if f := cmd.Flags().Lookup(other); f != nil && f.Changed && f.Annotations[fromEnv] == nil {
+			if onCommandLine(cmd, other) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// onCommandLine reports that cmd has a flag of this name, and that no variable set it.
+func onCommandLine(cmd *cobra.Command, name string) bool {
+	f := cmd.Flags().Lookup(name)
+	return f != nil && f.Changed && f.Annotations[fromEnv] == nil
 }
 
 // fromEnv marks a flag that its variable has set.

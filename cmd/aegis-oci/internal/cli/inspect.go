@@ -44,7 +44,7 @@ Example:
 }
 
 func (a *app) runInspect(cmd *cobra.Command, o *inspectOptions, args []string) error {
-	ref, err := o.layoutFlags.parse(args[0])
+	ref, err := o.parseOne(cmd, &o.registryFlags, args[0])
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ package cli
 
 import (
 	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
 
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
 	"github.com/aegis-oci/aegis-oci/pkg/layout"
@@ -18,10 +19,8 @@ func (l *layoutFlags) register(f *flagSet) {
 	f.BoolVar(&l.ociLayout, "oci-layout", false, "REF is PATH[:TAG][@DIGEST] in an OCI image layout, a directory or a tar file")
 }
 
-func (l *layoutFlags) parse(s string) (aegis.Reference, error) { return parseEither(s, l.ociLayout) }
-
-func parseEither(s string, ociLayout bool) (aegis.Reference, error) {
-	if ociLayout {
+func (l *layoutFlags) parse(s string) (aegis.Reference, error) {
+	if l.ociLayout {
 		ref, err := layout.ParseReference(s)
 		if err != nil {
 			return nil, err
@@ -33,6 +32,15 @@ func parseEither(s string, ociLayout bool) (aegis.Reference, error) {
 		return nil, err
 	}
 	return ref, nil
+}
+
+// parseOne is parse for commands with one reference, which r says how to reach.
+func (l *layoutFlags) parseOne(cmd *cobra.Command, r *registryFlags, s string) (aegis.Reference, error) {
+	ref, err := l.parse(s)
+	if err == nil && l.ociLayout {
+		err = r.noRegistry(cmd, "REF is in a layout")
+	}
+	return ref, err
 }
 
 // scope is the repository that a policy is matched with. A layout's own word about

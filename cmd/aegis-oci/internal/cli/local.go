@@ -32,7 +32,7 @@ func (l *localFlags) register(f *flagSet, verb string) {
 func (l *localFlags) given() bool { return l.dir != "" || l.file != "" }
 
 // options checks the flags that go with a bundle.
-func (l *localFlags) options(bundle string, args []string) (aegis.LocalOptions, error) {
+func (l *localFlags) options(cmd *cobra.Command, r *registryFlags, bundle string, args []string) (aegis.LocalOptions, error) {
 	switch {
 	case (l.dir == "") == (l.file == ""):
 		return aegis.LocalOptions{}, usagef("a bundle goes with either --dir or --file")
@@ -43,11 +43,11 @@ func (l *localFlags) options(bundle string, args []string) (aegis.LocalOptions, 
 	case l.file != "" && len(l.ignore) > 0:
 		return aegis.LocalOptions{}, usagef("--ignore-path goes with --dir")
 	}
-	return aegis.LocalOptions{Path: first(l.dir, l.file), Bundle: bundle, Ignore: l.ignore}, nil
+	return aegis.LocalOptions{Path: first(l.dir, l.file), Bundle: bundle, Ignore: l.ignore}, r.noRegistry(cmd, "a bundle is in none")
 }
 
 func (a *app) runSignLocal(cmd *cobra.Command, o *signOptions, args []string) error {
-	local, err := o.localFlags.options(o.bundle, args)
+	local, err := o.localFlags.options(cmd, &o.registryFlags, o.bundle, args)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (a *app) runSignLocal(cmd *cobra.Command, o *signOptions, args []string) er
 }
 
 func (a *app) verifyLocal(cmd *cobra.Command, o *verifyOptions, args []string) (aegis.VerifyResult, error) {
-	local, err := o.localFlags.options(o.bundle, args)
+	local, err := o.localFlags.options(cmd, &o.registryFlags, o.bundle, args)
 	if err != nil {
 		return aegis.VerifyResult{}, err
 	}

@@ -168,7 +168,7 @@ func (a *app) runPull(cmd *cobra.Command, o *pullOptions, args []string) error {
 	if o.output == "" {
 		return &usageError{msg: "pull needs a directory", hint: "aegis-oci pull -o DIR ... " + args[0]}
 	}
-	ref, err := o.layoutFlags.parse(args[0])
+	ref, err := o.parseOne(cmd, &o.registryFlags, args[0])
 	if err != nil {
 		return err
 	}

@@ -78,6 +78,25 @@ func (r *registryFlags) registerRate(f *flagSet) {
 	f.StringVar(&r.limitRate, "limit-rate", "", "bytes a second for all files together, with K, M or G for powers of 1024")
 }
 
+// reaching are the flags that say how to reach a registry, without the prefix of a side.
+var reaching = []string{
+	"plain-http", "insecure", "ca-file", "cert-file", "key-file", "registry-config", "resolve",
+	"username", "password", "password-stdin", "identity-token-stdin", "mirror", "hosts-dir",
+}
+
+// noRegistry is for what is no registry's. Whoever says on the command line how to reach
+// one has mistaken what is asked; what variables say is for other commands, and no
+// secret of theirs is read.
+func (r *registryFlags) noRegistry(cmd *cobra.Command, why string) error {
+	for _, name := range reaching {
+		if onCommandLine(cmd, r.prefix+name) {
+			return usagef("--%s says how to reach a registry, and %s", r.prefix+name, why)
+		}
+	}
+	*r = registryFlags{prefix: r.prefix, concurrency: r.concurrency, limitRate: r.limitRate}
+	return nil
+}
+
 // parseRate reads a number of bytes a second; 0 is no limit.
 func parseRate(s string) (int64, error) {
 	if s == "" {

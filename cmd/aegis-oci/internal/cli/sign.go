@@ -60,7 +60,7 @@ func (a *app) runSign(cmd *cobra.Command, o *signOptions, args []string) error {
 	if len(args) != 1 {
 		return &usageError{msg: "sign takes one reference, or --dir, or --file", hint: cmd.UseLine()}
 	}
-	ref, err := o.layoutFlags.parse(args[0])
+	ref, err := o.parseOne(cmd, &o.registryFlags, args[0])
 	if err != nil {
 		return err
 	}

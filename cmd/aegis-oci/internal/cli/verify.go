@@ -81,13 +81,12 @@ func (a *app) runVerify(cmd *cobra.Command, o *verifyOptions, args []string) err
 		return err
 	}
 	var r aegis.VerifyResult
-	bundle := cmd.Flags().Lookup("bundle")
 	switch {
 	case o.file != "", o.dir != "" && o.bundle != "":
 		r, err = a.verifyLocal(cmd, o, args)
 	case o.dir != "":
 		r, err = a.verifyDir(cmd, o, args, want)
-	case bundle.Changed && bundle.Annotations[fromEnv] == nil:
+	case onCommandLine(cmd, "bundle"):
 		// Its variable may be there for what sign writes.
 		err = usagef("--bundle goes with --dir or --file")
 	default:
@@ -117,7 +116,7 @@ func (a *app) verifyRef(cmd *cobra.Command, o *verifyOptions, args []string, wan
 	if len(args) != 1 {
 		return aegis.VerifyResult{}, &usageError{msg: "verify takes one reference, or --dir", hint: cmd.UseLine()}
 	}
-	ref, err := o.layoutFlags.parse(args[0])
+	ref, err := o.parseOne(cmd, &o.registryFlags, args[0])
 	if err != nil {
 		return aegis.VerifyResult{}, err
 	}
@@ -142,6 +141,9 @@ func (a *app) verifyRef(cmd *cobra.Command, o *verifyOptions, args []string, wan
 func (a *app) verifyDir(cmd *cobra.Command, o *verifyOptions, args []string, want digest.Digest) (aegis.VerifyResult, error) {
 	if len(args) != 0 {
 		return aegis.VerifyResult{}, &usageError{msg: "verify --dir takes no further argument", hint: "name the reference with --ref"}
+	}
+	if err := o.noRegistry(cmd, "--dir asks none"); err != nil {
+		return aegis.VerifyResult{}, err
 	}
 	if o.policyFlags.given() && o.ref == "" {
 		return aegis.VerifyResult{}, &usageError{msg: "verify --dir with a policy needs --ref", hint: "--ref registry.example.com/models/vad: the directory's own word is not trusted"}
