@@ -710,6 +710,53 @@ func TestCopyLeavesOutASizeThatIsNotTrue(t *testing.T) {
 	}
 }
 
+// TestCopyWritesEachListOnce, where what is attached is under a tag.
+func TestCopyWritesEachListOnce(t *testing.T) {
+	t.Parallel()
+	const notes = 20
+	host, key := servertest.SharedStack(t).Registry, ecdsaKey(t)
+	from := refTo(t, host, "v1")
+	mustPush(t, newClient(t), from, modelDir(t, 56), key)
+	subject := resolve(t, from).Subject()
+	for i := range notes {
+		attached := pushReferrer(t, repository(t, from), subject, note.MediaType, []byte("note"), map[string]string{"n": strconv.Itoa(i)})
+		if i > 0 {
+			continue
+		}
+		raw, err := repository(t, from).FetchManifest(t.Context(), attached)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, err := signature.SubjectOf(attached.MediaType, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for j := range notes {
+			pushReferrer(t, repository(t, from), first, note.MediaType, []byte("note"), map[string]string{"of": "a note", "n": strconv.Itoa(j)})
+		}
+	}
+	distribution, _ := servertest.Distribution(t)
+	proxy := servertest.FaultProxy(t, distribution)
+	to := parse(t, distribution+"/"+name(t)+"-copy:v1")
+	if r := copied(t, aegis.CopyOptions{From: from, To: via(proxy, to)}); r.Referrers != 2*notes+1 || len(r.Skipped) > 0 {
+		t.Errorf("%+v", r)
+	}
+	writesEachListOnce(t, proxy)
+	if n := proxy.Count("/manifests/sha256-" + subject.Digest().Encoded()); n < 2 {
+		t.Errorf("the list was asked for %d times, and was to be read again", n)
+	}
+	entries := 0
+	for _, err := range repository(t, to).Referrers(t.Context(), subject) {
+		if entries++; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if entries != notes+1 {
+		t.Errorf("%d are attached, want %d", entries, notes+1)
+	}
+	verified(t, to, key.Public(t))
+}
+
 // TestCopyAsksOnceForABlob that is not there, and once for one that is.
 func TestCopyAsksOnceForABlob(t *testing.T) {
 	t.Parallel()

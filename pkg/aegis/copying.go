@@ -356,21 +356,31 @@ func (cp *copying) attached(ctx context.Context, s attachee) error {
 	}
 	// What may be signatures comes before others can have taken the room in the list.
 	slices.SortStableFunc(all, func(a, b ocispec.Descriptor) int { return cmp.Compare(formats.Rank(a), formats.Rank(b)) })
-	room := 0 // taken in the list
+	var to list
 	for _, desc := range all {
 		if cp.joined[desc.Digest] || cp.left[listedAs(s.Subject, desc)] {
 			continue
 		}
-		if err := cp.referrer(ctx, s, desc, &room); err != nil {
+		if err := cp.referrer(ctx, s, desc, &to); err != nil {
 			return err
 		}
+	}
+	// All at once: where the list is under a tag, each write of it takes half a second.
+	if err := cp.dst.Enlist(ctx, s.Subject, to.entries...); err != nil {
+		return err
 	}
 	return cp.classic(ctx, s.Subject)
 }
 
+// list is what is to be listed for one manifest.
+type list struct {
+	entries []ocispec.Descriptor
+	size    int // of them, in JSON
+}
+
 // referrer copies one candidate. What is listed and is no referrer of s is anybody's
 // doing, and must not keep the rest from being copied: it is named in the result.
-func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descriptor, listed *int) error {
+func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descriptor, l *list) error {
 	s := to.Subject
 	if to.depth >= maxCopyDepth {
 		return cp.leaveOut(s, desc, tooDeep())
@@ -391,7 +401,7 @@ func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descr
 	switch {
 	case size > maxCopyEntry:
 		return cp.leaveOut(s, desc, unusableManifest(fmt.Sprintf("a list would need %d bytes for it, at most %d are copied", size, maxCopyEntry)))
-	case *listed+size > maxCopyList || cp.listed+size > maxCopyLists:
+	case l.size+size > maxCopyList || cp.listed+size > maxCopyLists:
 		return cp.leaveOut(s, desc, unusableManifest("what is attached before it fills the list"))
 	}
 	own := attachee{subject, to.depth + 1, true}
@@ -400,11 +410,12 @@ func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descr
 			return cp.leaveOut(s, desc, err)
 		}
 	}
-	if _, err := cp.dst.Attach(ctx, s, desc.MediaType, raw); err != nil {
+	if _, err := cp.dst.Put(ctx, desc.MediaType, raw); err != nil {
 		return err
 	}
 	cp.joined[own.Digest()] = true
-	*listed += size
+	l.entries = append(l.entries, entry)
+	l.size += size
 	cp.listed += size
 	cp.result.Referrers++
 	cp.enqueue(own)

@@ -8,13 +8,16 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/aegis-oci/aegis-oci/internal/servertest"
 	"github.com/aegis-oci/aegis-oci/internal/testkey"
 	"github.com/aegis-oci/aegis-oci/internal/testtsa"
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
@@ -85,10 +88,12 @@ func TestAllFormatsInOneCall(t *testing.T) {
 		k, chain := certified(t, signature.ECDSAP256)
 		c, ref := newClient(t), refTo(t, host, "v1")
 		mustPush(t, c, ref, modelDir(t, 4), nil)
-		r, err := c.Sign(t.Context(), ref, aegis.Signing{Signer: k, Formats: signature.Formats(), Certificates: chain})
+		proxy := servertest.FaultProxy(t, host)
+		r, err := c.Sign(t.Context(), via(proxy, ref), aegis.Signing{Signer: k, Formats: signature.Formats(), Certificates: chain})
 		if err != nil {
 			t.Fatal(err)
 		}
+		writesEachListOnce(t, proxy)
 		if k.Calls != 1 || len(r.Signatures) != len(signature.Formats()) {
 			t.Errorf("%d calls, %d signatures", k.Calls, len(r.Signatures))
 		}
@@ -109,6 +114,23 @@ func TestAllFormatsInOneCall(t *testing.T) {
 			}
 		}
 	})
+}
+
+// writesEachListOnce fails when a list under a tag was written more often: each write
+// has to settle.
+func writesEachListOnce(t *testing.T, proxy *servertest.Proxy) {
+	t.Helper()
+	writes := make(map[string]int)
+	for _, r := range proxy.Requests() {
+		if _, tag, ok := strings.Cut(r.Path, "/manifests/sha256-"); ok && r.Method == http.MethodPut {
+			if writes[tag]++; writes[tag] > 1 {
+				t.Errorf("sha256-%s was written %d times", tag, writes[tag])
+			}
+		}
+	}
+	if len(writes) == 0 {
+		t.Error("no list was written")
+	}
 }
 
 // What one format cannot carry leaves nothing signed in any.

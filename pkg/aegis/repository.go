@@ -61,11 +61,11 @@ type Repository interface {
 	// PushBlob stores a blob unless it is there, and commits only what has the
 	// descriptor's digest. open opens the content at an offset.
 	PushBlob(ctx context.Context, desc ocispec.Descriptor, open func(offset int64) (io.ReadCloser, error)) (bool, error)
-	// Put stores a manifest by its digest, Mark gives it a tag, Attach lists it for
-	// what it refers to.
+	// Put stores a manifest by its digest, Mark gives it a tag, Enlist lists entries for
+	// what they refer to.
 	Put(ctx context.Context, mediaType string, manifest []byte) (Pinned, error)
 	Mark(ctx context.Context, p Pinned, tag string) error
-	Attach(ctx context.Context, subject signature.Subject, mediaType string, manifest []byte) (ocispec.Descriptor, error)
+	Enlist(ctx context.Context, subject signature.Subject, entries ...ocispec.Descriptor) error
 	AppendClassic(ctx context.Context, s signature.Subject, layers ...ocispec.Descriptor) (digest.Digest, error)
 
 	Retries() int

@@ -16,7 +16,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/referrer"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/formats"
@@ -126,14 +128,12 @@ func (c *Client) signAndAttach(ctx context.Context, repo Repository, pinned Pinn
 			return nil, err
 		}
 	}
-	var made []SignatureMade
-	for i, a := range attachments {
-		m, err := attach(ctx, repo, pinned.Subject(), a)
-		if err != nil {
-			return nil, err
-		}
-		m.Key, m.SelfVerified = s.Signer.ID().Name, checked[i]
-		made = append(made, m)
+	made, err := attach(ctx, repo, pinned.Subject(), attachments)
+	if err != nil {
+		return nil, err
+	}
+	for i := range made {
+		made[i].Key, made[i].SelfVerified = s.Signer.ID().Name, checked[i]
 	}
 	return made, nil
 }
@@ -198,38 +198,66 @@ func (c *Client) selfVerifyEnvelope(ctx context.Context, env *signature.Envelope
 	return false, nil
 }
 
-// attach pushes the envelope and its manifest, and sees it in the listing.
-func attach(ctx context.Context, repo Repository, subject signature.Subject, a signature.Attachment) (SignatureMade, error) {
-	if a.Format == signature.CosignTag {
-		return attachClassic(ctx, repo, subject, a)
+// attach pushes the envelopes and their manifests, and sees them in the listings: those
+// that share a list in one write of it, and cosign's beside it, since on a registry
+// without the referrers API each write has to settle.
+func attach(ctx context.Context, repo Repository, subject signature.Subject, all []signature.Attachment) ([]SignatureMade, error) {
+	var (
+		made    = make([]SignatureMade, len(all))
+		entries []ocispec.Descriptor
+		lists   errgroup.Group // without a context: what is written is seen through
+	)
+	for i, a := range all {
+		if a.Format == signature.CosignTag {
+			continue
+		}
+		entry, err := pushSignature(ctx, repo, subject, a)
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, entry)
+		made[i] = signatureMade(a, entry.Digest)
 	}
-	manifest, err := a.Manifest(subject)
-	if err != nil {
-		return SignatureMade{}, err
+	for i, a := range all {
+		if a.Format != signature.CosignTag {
+			continue
+		}
+		if err := pushBytes(ctx, repo, a.Layer(), a.Envelope); err != nil {
+			return nil, fmt.Errorf("push the signature: %w", err)
+		}
+		lists.Go(func() error {
+			dgst, err := repo.AppendClassic(ctx, subject, a.Layer())
+			made[i] = signatureMade(a, dgst)
+			return err
+		})
 	}
-	if err := pushBytes(ctx, repo, ocispec.DescriptorEmptyJSON, ocispec.DescriptorEmptyJSON.Data); err != nil {
-		return SignatureMade{}, fmt.Errorf("push the signature's config: %w", err)
+	lists.Go(func() error { return repo.Enlist(ctx, subject, entries...) })
+	if err := lists.Wait(); err != nil {
+		return nil, fmt.Errorf("attach the signature: %w", err)
 	}
-	if err := pushBytes(ctx, repo, a.Layer(), a.Envelope); err != nil {
-		return SignatureMade{}, fmt.Errorf("push the signature: %w", err)
-	}
-	desc, err := repo.Attach(ctx, subject, ocispec.MediaTypeImageManifest, manifest)
-	if err != nil {
-		return SignatureMade{}, fmt.Errorf("attach the signature: %w", err)
-	}
-	return signatureMade(a, desc.Digest), nil
+	return made, nil
 }
 
-// attachClassic adds the signature to those under cosign's tag.
-func attachClassic(ctx context.Context, repo Repository, subject signature.Subject, a signature.Attachment) (SignatureMade, error) {
-	if err := pushBytes(ctx, repo, a.Layer(), a.Envelope); err != nil {
-		return SignatureMade{}, fmt.Errorf("push the signature: %w", err)
-	}
-	dgst, err := repo.AppendClassic(ctx, subject, a.Layer())
+// pushSignature pushes an envelope and the manifest that refers to subject.
+func pushSignature(ctx context.Context, repo Repository, subject signature.Subject, a signature.Attachment) (ocispec.Descriptor, error) {
+	manifest, err := a.Manifest(subject)
 	if err != nil {
-		return SignatureMade{}, fmt.Errorf("attach the signature: %w", err)
+		return ocispec.Descriptor{}, err
 	}
-	return signatureMade(a, dgst), nil
+	entry, err := referrer.Entry(subject, ocispec.MediaTypeImageManifest, manifest)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if err := pushBytes(ctx, repo, ocispec.DescriptorEmptyJSON, ocispec.DescriptorEmptyJSON.Data); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("push the signature's config: %w", err)
+	}
+	if err := pushBytes(ctx, repo, a.Layer(), a.Envelope); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("push the signature: %w", err)
+	}
+	if _, err := repo.Put(ctx, ocispec.MediaTypeImageManifest, manifest); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("attach the signature: %w", err)
+	}
+	return entry, nil
 }
 
 func signatureMade(a signature.Attachment, manifest digest.Digest) SignatureMade {

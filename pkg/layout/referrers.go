@@ -147,11 +147,24 @@ func (l *Layout) Attach(ctx context.Context, subject signature.Subject, mediaTyp
 	if err := l.pushBytes(ctx, plain, manifest); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	plain.ArtifactType = entry.ArtifactType
-	if err := l.store.update(ctx, func(x *index) error { return x.add(plain) }); err != nil {
-		return ocispec.Descriptor{}, err
+	return entry, l.Enlist(ctx, subject, entry)
+}
+
+// Enlist lists manifests that refer to subject, and are there already, in the index, in
+// one replacement of it.
+func (l *Layout) Enlist(ctx context.Context, _ signature.Subject, entries ...ocispec.Descriptor) error {
+	if len(entries) == 0 {
+		return nil
 	}
-	return entry, nil
+	return l.store.update(ctx, func(x *index) error {
+		for _, e := range entries {
+			plain := ocispec.Descriptor{MediaType: e.MediaType, ArtifactType: e.ArtifactType, Digest: e.Digest, Size: e.Size}
+			if err := x.add(plain); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // AppendClassic adds layers, whose blobs are there already, to the manifest under

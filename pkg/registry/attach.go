@@ -7,8 +7,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/aegis-oci/aegis-oci/pkg/internal/referrer"
@@ -18,62 +20,69 @@ import (
 const opAttach = "attach"
 
 // Attach pushes a manifest of the media type that refers to subject, whose blobs are
-// there already, and sees to it that it is listed. On a registry without the referrers
-// API it adds an entry to the list under the tag sha256-<hex>; with the API it waits
-// until the list shows the manifest. Either is bounded by the retry budget, and
-// Kind NotListed says that it was spent.
-//
-// Registries have no compare-and-swap for tags, so writers of a fallback list
-// can overwrite one another. Attach reads the list again after a random wait and
-// once more after a settle delay in which nobody wrote, and repairs what was
-// lost, other writers' entries too. That narrows the race to a writer that is
-// slower than the settle delay between its read and its write; it does not close
-// it. Attaching the same manifest again repairs such a loss. Replaced lists are
-// not deleted: that would need a permission to delete.
+// there already, and sees to it that it is listed.
 func (r *Repository) Attach(ctx context.Context, subject signature.Subject, mediaType string, manifest []byte) (ocispec.Descriptor, error) {
 	entry, err := referrer.Entry(subject, mediaType, manifest)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("attach to %s@%s: %w", r.Name(), subject.Digest(), err)
 	}
-	a := &attachment{repo: r, subject: subject, entry: entry, manifest: manifest,
-		list:  &referrerList{repo: r, subject: subject},
-		about: r.Name() + "@" + subject.Digest().String(), budget: r.client.options.Retry.Budget}
-	if err := a.put(ctx); err != nil {
+	if err := r.putManifest(ctx, opAttach, aboutSubject(r, subject), entry.Digest.String(), mediaType, manifest); err != nil {
 		return ocispec.Descriptor{}, err
+	}
+	return entry, r.Enlist(ctx, subject, entry)
+}
+
+// Enlist sees to it that manifests that refer to subject, and are there already, are
+// listed. On a registry without the referrers API it adds their entries to the list under
+// the tag sha256-<hex>, in one write; with the API it waits until the list shows them. Either
+// is bounded by the retry budget, and Kind NotListed says that it was spent.
+//
+// Registries have no compare-and-swap for tags, so writers of a fallback list
+// can overwrite one another. Enlist reads the list again after a random wait and
+// once more after a settle delay in which nobody wrote, and repairs what was
+// lost, other writers' entries too. That narrows the race to a writer that is
+// slower than the settle delay between its read and its write; it does not close
+// it. Enlisting the same manifest again repairs such a loss. Replaced lists are
+// not deleted: that would need a permission to delete.
+func (r *Repository) Enlist(ctx context.Context, subject signature.Subject, entries ...ocispec.Descriptor) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	own := make([]listEntry, len(entries))
+	for i, e := range entries {
+		raw, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		own[i] = listEntry{e.Digest.String(), raw}
 	}
 	api, err := r.HasReferrersAPI(ctx, subject)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return err
 	}
+	a := &attachment{repo: r, subject: subject, list: &referrerList{repo: r, subject: subject},
+		about: aboutSubject(r, subject), budget: r.client.options.Retry.Budget}
 	if api {
-		err = a.awaitListing(ctx)
-	} else {
-		var own []byte
-		if own, err = json.Marshal(entry); err == nil {
-			_, err = a.join(ctx, listEntry{entry.Digest.String(), own})
-		}
+		return a.awaitListing(ctx, entries)
 	}
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	return entry, nil
+	_, err = a.join(ctx, own...)
+	return err
 }
 
-// attachment is one Attach under way.
+func aboutSubject(r *Repository, subject signature.Subject) string {
+	return r.Name() + "@" + subject.Digest().String()
+}
+
+// attachment is one Enlist under way, or AppendClassic.
 type attachment struct {
-	repo     *Repository
-	subject  signature.Subject
-	entry    ocispec.Descriptor
-	manifest []byte
-	list     list
-	about    string
-	budget   time.Duration
-	spent    time.Duration
-	slowest  time.Duration // round trip seen so far
-}
-
-func (a *attachment) put(ctx context.Context) error {
-	return a.repo.putManifest(ctx, opAttach, a.about, a.entry.Digest.String(), a.entry.MediaType, a.manifest)
+	repo    *Repository
+	subject signature.Subject
+	list    list
+	about   string
+	missing string // what the list still lacks, when there was time to look
+	budget  time.Duration
+	spent   time.Duration
+	slowest time.Duration // round trip seen so far
 }
 
 // timed charges the budget with what fn takes.
@@ -90,7 +99,7 @@ func (a *attachment) timed(fn func() error) error {
 // wait sleeps, and fails with NotListed when the budget is spent.
 func (a *attachment) wait(ctx context.Context, d time.Duration) error {
 	if a.spent += d; a.spent > a.budget {
-		return newError(opAttach, a.about, NotListed, "%s, after %s", a.entry.Digest, a.budget)
+		return newError(opAttach, a.about, NotListed, "%s, after %s", a.missing, a.budget)
 	}
 	if err := a.repo.client.options.Sleep(ctx, d); err != nil {
 		return fmt.Errorf("%s %s: %w", opAttach, a.about, err)
@@ -98,33 +107,52 @@ func (a *attachment) wait(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// awaitListing lists until the referrer is shown. Some registries lose one that
-// is pushed beside another, so now and then it is pushed again.
-func (a *attachment) awaitListing(ctx context.Context) error {
+// awaitListing lists until the entries are shown. Some registries lose one that
+// is pushed beside another, so now and then what is missing is pushed again.
+func (a *attachment) awaitListing(ctx context.Context, entries []ocispec.Descriptor) error {
 	for n := 0; ; n++ {
-		listed := false
-		err := a.timed(func() error {
-			for desc, err := range a.repo.Referrers(ctx, a.subject) {
-				if err != nil {
-					return err
-				}
-				if desc.Digest == a.entry.Digest {
-					listed = true
-					break
-				}
-			}
-			return nil
-		})
-		if err != nil || listed {
+		var err error
+		if entries, err = a.unlisted(ctx, entries); err != nil || len(entries) == 0 {
 			return err
 		}
+		a.missing = entries[0].Digest.String()
 		if err := a.wait(ctx, backoff(n)); err != nil {
 			return err
 		}
 		if n%3 == 2 {
-			if err := a.timed(func() error { return a.put(ctx) }); err != nil {
-				return err
+			for _, e := range entries {
+				if err := a.timed(func() error { return a.pushAgain(ctx, e) }); err != nil {
+					return err
+				}
 			}
 		}
 	}
+}
+
+// unlisted returns those of entries that the registry does not list.
+func (a *attachment) unlisted(ctx context.Context, entries []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	missing := make(map[digest.Digest]bool, len(entries))
+	for _, e := range entries {
+		missing[e.Digest] = true
+	}
+	err := a.timed(func() error {
+		for desc, err := range a.repo.Referrers(ctx, a.subject) {
+			if err != nil {
+				return err
+			}
+			if delete(missing, desc.Digest); len(missing) == 0 {
+				break
+			}
+		}
+		return nil
+	})
+	return slices.DeleteFunc(slices.Clone(entries), func(e ocispec.Descriptor) bool { return !missing[e.Digest] }), err
+}
+
+func (a *attachment) pushAgain(ctx context.Context, desc ocispec.Descriptor) error {
+	manifest, err := a.repo.FetchManifest(ctx, desc)
+	if err != nil {
+		return err
+	}
+	return a.repo.putManifest(ctx, opAttach, a.about, desc.Digest.String(), desc.MediaType, manifest)
 }

@@ -4,12 +4,14 @@
 package registry_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -86,6 +88,64 @@ func TestAttachFailsWhenItIsNeverListed(t *testing.T) {
 				t.Errorf("waited %s of a budget of %s", total, budget)
 			}
 		})
+	}
+}
+
+// TestEnlistPushesAgainWhatIsLost: a registry with the API lists some of what is pushed at
+// once only when it is pushed a second time.
+func TestEnlistPushesAgainWhatIsLost(t *testing.T) {
+	var mu sync.Mutex
+	pushed := make(map[string]int)
+	lose := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			if _, dgst, ok := strings.Cut(req.URL.Path, "/manifests/"); ok && req.Method == http.MethodPut {
+				pushed[dgst]++
+			}
+			if !strings.Contains(req.URL.Path, "/referrers/") {
+				next.ServeHTTP(w, req)
+				return
+			}
+			got := httptest.NewRecorder()
+			next.ServeHTTP(got, req)
+			var index ocispec.Index
+			if err := json.Unmarshal(got.Body.Bytes(), &index); err != nil {
+				t.Error(err)
+			}
+			index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool {
+				return d.Annotations["name"] == "lost" && pushed[d.Digest.String()] < 2
+			})
+			w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+			_ = json.NewEncoder(w).Encode(index)
+		})
+	}
+	r := newRepo(t, memRegistry(t, nil, lose)+"/m", registry.Options{})
+	p := pushImage(t, r, "v1", "layer")
+	var entries []ocispec.Descriptor
+	for i := range 6 {
+		name := []string{"kept", "lost"}[i%2]
+		raw := bytes.Replace(referrer(p.Subject(), "layer", name), []byte(`"annotations":{`), fmt.Appendf(nil, `"annotations":{"n":"%d",`, i), 1)
+		made, err := r.PushManifest(t.Context(), ocispec.MediaTypeImageManifest, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, made.Subject().Descriptor())
+	}
+	if err := r.Enlist(t.Context(), p.Subject(), entries...); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(listed(t, r, p.Subject())); n != len(entries) {
+		t.Errorf("%d are listed, want %d", n, len(entries))
+	}
+	for i, e := range entries {
+		if n := pushed[e.Digest.String()]; n != i%2+1 {
+			t.Errorf("%d was pushed %d times", i, n)
+		}
+	}
+	before := r.Requests()
+	if err := r.Enlist(t.Context(), p.Subject()); err != nil || r.Requests() != before {
+		t.Errorf("nothing to enlist: %v, after %d requests", err, r.Requests()-before)
 	}
 }
 

@@ -42,7 +42,7 @@ func (r *Repository) Classic(ctx context.Context, s signature.Subject) (desc oci
 
 // AppendClassic adds layers, whose blobs are there already, to the manifest under
 // cosign's classic tag of s, in one write, and leaves every signature in it that is
-// there. It keeps to the same rules as Attach on a registry without the referrers API,
+// there. It keeps to the same rules as Enlist on a registry without the referrers API,
 // with the same narrow race. It returns the digest of the manifest.
 func (r *Repository) AppendClassic(ctx context.Context, s signature.Subject, layers ...ocispec.Descriptor) (digest.Digest, error) {
 	if s.IsZero() {

@@ -76,6 +76,9 @@ func (a *attachment) join(ctx context.Context, own ...listEntry) (digest.Digest,
 			return "", err
 		}
 		lost, names := remember(known, listed, place)
+		if len(names) > 0 {
+			a.missing = names[0]
+		}
 		if len(lost) == 0 {
 			calm++
 			if index.version() == settled || calm > calmReads {
