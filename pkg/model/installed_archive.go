@@ -20,10 +20,11 @@ import (
 // they depend on one another, and reads no content. It returns the archives whose files
 // can be compared, and the names of all their files.
 func (c *checker) skimArchives(ctx context.Context) ([]Layer, map[string]bool, error) {
-	names, err := c.m.newTarNames()
+	model, err := c.m.newModelNames()
 	if err != nil {
 		return nil, nil, err
 	}
+	names := newTarNames(model, nil)
 	var whole []Layer
 	for _, l := range c.m.layers {
 		if !l.Archive {
@@ -94,7 +95,7 @@ func (c *checker) checkArchive(ctx context.Context, l Layer, others map[string]b
 		layer:   l.name(),
 		stream:  &tarRebuilder{skeleton: bufio.NewReader(io.LimitReader(f, maxSkeleton)), sum: sha256.New()},
 	}
-	names := &tarNames{files: make(map[string]bool), others: others}
+	names := newTarNames(&modelNames{}, func(name string) (bool, error) { return others[name], nil })
 	err = walkTar(a.stream, l.Descriptor.Digest, names, func(e tarEntry, content io.Reader) error {
 		if ctx.Err() != nil {
 			return &contentReadError{context.Cause(ctx)}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -35,17 +36,17 @@ type tarEntry struct {
 	target string
 }
 
-// tarNames holds all names of a model while its archives are walked.
-type tarNames struct {
+// modelNames holds all names of a model while its archives are walked. It is safe for
+// concurrent use.
+type modelNames struct {
+	mu      sync.Mutex
 	paths   pathSet
-	files   map[string]bool // regular files of archives, which hard links may name
-	others  map[string]bool // further ones, of archives that are walked elsewhere
 	entries int
 }
 
-// newTarNames begins with the files that are raw layers.
-func (m Manifest) newTarNames() (*tarNames, error) {
-	n := &tarNames{files: make(map[string]bool)}
+// newModelNames begins with the files that are raw layers.
+func (m Manifest) newModelNames() (*modelNames, error) {
+	n := &modelNames{}
 	for _, l := range m.layers {
 		if l.Archive {
 			continue
@@ -55,6 +56,44 @@ func (m Manifest) newTarNames() (*tarNames, error) {
 		}
 	}
 	return n, nil
+}
+
+// add takes the name of an entry, which refuses it to every other one.
+func (n *modelNames) add(e tarEntry) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.paths.addEntry(e.path, e.kind != tarDir)
+}
+
+// count counts an entry of layer dgst, of whatever type.
+func (n *modelNames) count(dgst digest.Digest) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.entries++; n.entries > maxLayers {
+		return &TarError{Layer: dgst, Reason: fmt.Sprintf("more than %d entries", maxLayers)}
+	}
+	return nil
+}
+
+// tarNames are the names of the archives that one goroutine walks.
+type tarNames struct {
+	model *modelNames
+	files map[string]bool // regular files, which hard links may name
+	// others reports whether a hard link may name a file of an archive that is walked
+	// elsewhere. Nil means none.
+	others func(name string) (bool, error)
+}
+
+func newTarNames(model *modelNames, others func(string) (bool, error)) *tarNames {
+	return &tarNames{model: model, files: make(map[string]bool), others: others}
+}
+
+// linkable reports whether a hard link may name this file.
+func (n *tarNames) linkable(name string) (bool, error) {
+	if n.files[name] || n.others == nil {
+		return n.files[name], nil
+	}
+	return n.others(name)
 }
 
 // walkTar calls visit for every entry of the archive r of layer dgst, in order,
@@ -103,8 +142,8 @@ func tarReadError(dgst digest.Digest, err error) error {
 
 // entry checks one header. It reports false for one that stands for no file.
 func (n *tarNames) entry(dgst digest.Digest, hdr *tar.Header) (tarEntry, bool, error) {
-	if n.entries++; n.entries > maxLayers {
-		return tarEntry{}, false, &TarError{Layer: dgst, Reason: fmt.Sprintf("more than %d entries", maxLayers)}
+	if err := n.model.count(dgst); err != nil {
+		return tarEntry{}, false, err
 	}
 	if hdr.Typeflag == tar.TypeXGlobalHeader {
 		return tarEntry{}, false, nil
@@ -116,10 +155,7 @@ func (n *tarNames) entry(dgst digest.Digest, hdr *tar.Header) (tarEntry, bool, e
 	if err := n.classify(hdr, &e); err != nil {
 		return e, false, err
 	}
-	if e.kind == tarDir {
-		return e, true, n.paths.addDir(e.path)
-	}
-	if err := n.paths.addFile(e.path); err != nil {
+	if err := n.model.add(e); err != nil {
 		return e, false, err
 	}
 	if e.kind == tarFile {
@@ -164,7 +200,11 @@ func (n *tarNames) classify(hdr *tar.Header, e *tarEntry) error {
 		}
 	case tar.TypeLink:
 		e.kind, e.target = tarHardlink, strings.TrimPrefix(hdr.Linkname, "./")
-		if !n.files[e.target] && !n.others[e.target] {
+		ok, err := n.linkable(e.target)
+		if err != nil {
+			return err
+		}
+		if !ok {
 			return &PathError{Path: e.path, Reason: fmt.Sprintf("a hard link to %q, which is not a file earlier in the model's archives", hdr.Linkname)}
 		}
 	default:

@@ -14,6 +14,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/hashing"
 )
 
 const (
@@ -28,32 +30,125 @@ const (
 	maxZstdWindow = 128 << 20
 )
 
+// window is how much memory it takes to decompress l, whose bytes r has, beside some
+// buffers. It is what the first frame says: those that follow are like it, or wanted
+// to take a machine's memory and get no more than the largest window each.
+func (l Layer) window(r io.ReaderAt) int64 {
+	if l.Compression != compressionZstd {
+		return 0
+	}
+	var (
+		first [zstd.HeaderMaxSize]byte
+		h     zstd.Header
+	)
+	n, _ := r.ReadAt(first[:], 0) //nolint:errcheck // what is no frame is refused when it is read
+	if h.Decode(first[:n]) != nil || h.Skippable {
+		return maxZstdWindow
+	}
+	if h.SingleSegment {
+		return int64(min(h.FrameContentSize, maxZstdWindow))
+	}
+	return int64(min(h.WindowSize, maxZstdWindow))
+}
+
 // decompress opens the archive in a layer.
 func decompress(l Layer, r io.Reader) (io.ReadCloser, error) {
 	switch l.Compression {
 	case compressionGzip:
 		z, err := gzip.NewReader(r)
 		if err != nil {
-			return nil, &TarError{Layer: l.Descriptor.Digest, Reason: err.Error()}
+			return nil, tarReadError(l.Descriptor.Digest, err)
 		}
 		return z, nil
 	case compressionZstd:
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
 		if err != nil {
-			return nil, &TarError{Layer: l.Descriptor.Digest, Reason: err.Error()}
+			return nil, tarReadError(l.Descriptor.Digest, err)
 		}
 		return z.IOReadCloser(), nil
 	}
 	return io.NopCloser(r), nil
 }
 
-// tarRecorder hands an archive on to archive/tar while it is unpacked. It hashes
-// every byte, bounds them, and writes all that is not a file's content to
-// skeleton. archive/tar reads no further than it must, so that the content of a
-// file is exactly what is read while content is set.
+// readAhead reads and hashes an archive while what it has of it is unpacked.
+type readAhead struct {
+	stream *hashing.Stream
+	sum    hash.Hash
+	pieces chan piece
+	stop   chan struct{}
+	now    piece
+	err    error // what the last of the pieces ended with
+}
+
+// newReadAhead reads r, decompressed, until it is closed.
+func newReadAhead(g *hashing.Group, r io.Reader) *readAhead {
+	a := &readAhead{sum: sha256.New(), pieces: make(chan piece, buffers), stop: make(chan struct{})}
+	a.stream = g.Stream(a.sum)
+	go a.run(r)
+	return a
+}
+
+func (a *readAhead) run(r io.Reader) {
+	defer close(a.pieces)
+	for {
+		buffer := a.stream.Buffer()
+		select {
+		case <-a.stop:
+			a.stream.Write(buffer, 0, nil)
+			return
+		default:
+		}
+		n, err := fillBuffer(r, *buffer)
+		if a.err = err; n == 0 {
+			a.stream.Write(buffer, 0, nil)
+		} else {
+			a.pieces <- piece{(*buffer)[:n], a.stream.Share(buffer, n, nil)}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (a *readAhead) Read(p []byte) (int, error) {
+	if len(a.now.b) == 0 {
+		a.release()
+		var more bool
+		if a.now, more = <-a.pieces; !more {
+			return 0, a.err
+		}
+	}
+	n := copy(p, a.now.b)
+	a.now.b = a.now.b[n:]
+	return n, nil
+}
+
+func (a *readAhead) release() {
+	if a.now.done != nil {
+		a.now.done()
+	}
+	a.now = piece{}
+}
+
+// close waits until r is let go of, and everything that came of it hashed.
+func (a *readAhead) close() {
+	close(a.stop)
+	a.release()
+	for p := range a.pieces {
+		p.done()
+	}
+	a.stream.Close()
+}
+
+// digest is of all of r, when it was read to its end and closed.
+func (a *readAhead) digest() digest.Digest { return digest.NewDigest(digest.SHA256, a.sum) }
+
+// tarRecorder hands an archive on to archive/tar while it is unpacked. It bounds it,
+// and writes all that is not a file's content to skeleton. archive/tar reads no further
+// than it must, so that the content of a file is exactly what is read while content is
+// set.
 type tarRecorder struct {
 	r        io.Reader
-	sum      hash.Hash
 	skeleton io.Writer // nil when it is not wanted
 	content  bool
 	literal  int64
@@ -65,7 +160,7 @@ type tarRecorder struct {
 }
 
 func newTarRecorder(r io.Reader, l Layer, skeleton io.Writer) *tarRecorder {
-	return &tarRecorder{r: r, sum: sha256.New(), skeleton: skeleton, layer: l.Descriptor.Digest}
+	return &tarRecorder{r: r, skeleton: skeleton, layer: l.Descriptor.Digest}
 }
 
 // expandTo bounds the whole archive to limit bytes, and the copies that its hard
@@ -87,7 +182,6 @@ func (t *tarRecorder) Read(p []byte) (int, error) {
 	if t.left -= int64(n); t.left < 0 {
 		return 0, t.tooLong
 	}
-	t.sum.Write(p[:n])
 	if t.content {
 		return n, err
 	}
@@ -101,8 +195,6 @@ func (t *tarRecorder) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
-
-func (t *tarRecorder) digest() digest.Digest { return digest.NewDigest(digest.SHA256, t.sum) }
 
 // tarRebuilder is the way back: it yields an archive again from its skeleton
 // and, while content is set, from a file on disk. The skeleton is not trusted.

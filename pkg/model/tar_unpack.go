@@ -5,50 +5,138 @@ package model
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path"
+	"runtime"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/hashing"
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
+// maxUnpacking bounds the archives that are unpacked at once: their buffers are the
+// memory that it takes.
+const maxUnpacking = 8
+
+// archive is one on its way into the tree.
+type archive struct {
+	Layer
+	names *tarNames
+	// part is what it brings into the tree.
+	part *tree
+	// checkable reports that its files can be checked again without it.
+	checkable bool
+	// done is closed when all of it is in the tree.
+	done chan struct{}
+}
+
 // assembleArchives unpacks the archives, whose blobs were checked before, into
-// the tree. moved says which blobs have become files already.
+// the tree, on as many cores as there are. moved says which blobs have become files
+// already.
 func (u *unpacking) assembleArchives(ctx context.Context, s *site, t *tree, moved map[string]string) error {
-	names, err := u.whole.only(u.wanted).newTarNames()
+	names, err := u.whole.only(u.wanted).newModelNames()
 	if err != nil {
 		return err
 	}
 	if err := u.readConfig(s, moved); err != nil {
 		return err
 	}
-	var blind []digest.Digest
+	var all []*archive
 	for _, l := range u.m.layers {
-		if !l.Archive {
-			continue
+		if l.Archive {
+			a := &archive{Layer: l, part: &tree{root: t.root, dirs: make(map[string]bool), drop: t.drop}, done: make(chan struct{})}
+			all = append(all, a)
 		}
-		from := treeDir + "/" + moved[blobFile(l.Descriptor.Digest)]
-		if moved[blobFile(l.Descriptor.Digest)] == "" {
-			from = blobFile(l.Descriptor.Digest)
-		}
-		checkable, err := u.assembleArchive(ctx, s, t, l, from, names)
-		if err != nil {
-			return err
-		}
-		if !checkable {
-			blind = append(blind, l.Descriptor.Digest)
+	}
+	if err := u.unpackEach(ctx, s, all, names, moved); err != nil {
+		return err
+	}
+	var blind []digest.Digest
+	for _, a := range all {
+		t.add(a.part)
+		if !a.checkable {
+			blind = append(blind, a.Descriptor.Digest)
 		}
 	}
 	if len(blind) > 0 && !u.verified.IsZero() {
 		u.o.Warn((&UncheckableError{Dir: s.dst, Layers: blind}).Error())
 	}
 	return nil
+}
+
+// unpackEach begins the archives in the manifest's order, so that what one waits for
+// has begun. Each has its buffers and a window, and all windows are no more than the
+// largest that one may have.
+func (u *unpacking) unpackEach(ctx context.Context, s *site, all []*archive, names *modelNames, moved map[string]string) error {
+	hashes := newHashes()
+	windows := semaphore.NewWeighted(maxZstdWindow)
+	g, within := errgroup.WithContext(ctx)
+	g.SetLimit(min(runtime.GOMAXPROCS(0), maxUnpacking))
+	for i, a := range all {
+		a.names = newTarNames(names, func(name string) (bool, error) { return fileOf(within, all[:i], name) })
+		f, window, err := a.open(s, moved)
+		if err != nil {
+			g.Go(func() error { return err })
+			break
+		}
+		if windows.Acquire(within, window) != nil {
+			f.Close()
+			break
+		}
+		g.Go(func() error {
+			defer windows.Release(window)
+			defer f.Close()
+			return u.assembleArchive(within, s, a, f, hashes)
+		})
+	}
+	return cmp.Or(g.Wait(), context.Cause(ctx))
+}
+
+// fileOf reports whether a regular file of one of these archives has the name, which a
+// hard link may be a copy of when the whole archive is there.
+func fileOf(ctx context.Context, archives []*archive, name string) (bool, error) {
+	for _, a := range archives {
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+		if a.names.files[name] {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// open opens the staged blob, and says how much memory it takes to decompress it.
+func (a *archive) open(s *site, moved map[string]string) (*os.File, int64, error) {
+	name := blobFile(a.Descriptor.Digest)
+	if to, ok := moved[name]; ok {
+		name = treeDir + "/" + to
+	}
+	f, _, err := rootfile.OpenPlain(s.root, name, os.O_RDONLY)
+	if err != nil {
+		return nil, 0, err
+	}
+	return f, a.window(f), nil
+}
+
+// add takes in what an archive brought into the same root.
+func (t *tree) add(part *tree) {
+	maps.Copy(t.dirs, part.dirs)
+	t.names = append(t.names, part.names...)
+	t.files += part.files
+	t.size += part.size
 }
 
 // readConfig takes the checked config blob along.
@@ -77,48 +165,47 @@ func (m Manifest) compressed() bool {
 	return false
 }
 
-// assembleArchive unpacks one archive from the staged file named from. It
-// reports whether its files can be checked again without it.
-func (u *unpacking) assembleArchive(ctx context.Context, s *site, t *tree, l Layer, from string, names *tarNames) (bool, error) {
-	f, _, err := rootfile.OpenPlain(s.root, from, os.O_RDONLY)
+// assembleArchive unpacks one archive from its staged blob f.
+func (u *unpacking) assembleArchive(ctx context.Context, s *site, a *archive, f *os.File, hashes *hashing.Group) error {
+	l := a.Layer
+	free, err := freeSpace(s.stagingPath())
 	if err != nil {
-		return false, err
+		return err
 	}
-	defer f.Close()
-	stream, err := decompress(l, bufio.NewReaderSize(f, bufferSize))
+	stream, err := decompress(l, bufio.NewReaderSize(ownReader{f}, bufferSize))
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer stream.Close()
 	want, checkable := u.m.contentDigest(l, u.config)
-	skeleton, err := u.createSkeleton(t, l, checkable)
+	skeleton, err := u.createSkeleton(a.part, l, checkable)
 	if err != nil {
-		return false, err
+		return err
 	}
-	rec := newTarRecorder(stream, l, skeleton.writer())
-	free, err := freeSpace(s.stagingPath())
-	if err != nil {
-		return false, err
-	}
+	ahead := newReadAhead(hashes, stream)
+	rec := newTarRecorder(ahead, l, skeleton.writer())
 	limit := u.expansion(l)
 	if l.Compression == compressionNone {
 		rec.expandTo(l.Descriptor.Size, limit, free, s.dst)
 	} else {
 		rec.expandTo(limit, limit, free, s.dst)
 	}
-	err = walkTar(rec, l.Descriptor.Digest, names, func(e tarEntry, content io.Reader) error {
+	err = walkTar(rec, l.Descriptor.Digest, a.names, func(e tarEntry, content io.Reader) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return t.unpackEntry(e, rec, content)
+		return a.part.unpackEntry(e, rec, content)
 	})
+	ahead.close()
 	if err = errors.Join(err, skeleton.close()); err != nil {
-		return false, fmt.Errorf("unpack %s: %w", l.name(), err)
+		return fmt.Errorf("unpack %s: %w", l.name(), err)
 	}
-	if got := rec.digest(); checkable && got != want {
-		return false, &ContentError{Path: l.name(), Want: want, Got: got, Reason: "the uncompressed archive is not the one that the manifest names"}
+	if got := ahead.digest(); checkable && got != want {
+		return &ContentError{Path: l.name(), Want: want, Got: got, Reason: "the uncompressed archive is not the one that the manifest names"}
 	}
-	return checkable, nil
+	a.checkable = checkable
+	close(a.done)
+	return nil
 }
 
 // expansion is how many bytes a layer may expand to.
@@ -153,13 +240,32 @@ func (t *tree) unpackEntry(e tarEntry, rec *tarRecorder, content io.Reader) erro
 	if err != nil {
 		return err
 	}
+	var w io.Writer = f
+	// What an archive says beyond its bounds is not reserved: it ends with them.
+	if e.size >= writeWindow && e.size <= rec.left {
+		if w, err = newStagedWriter(f, 0, e.size, t.drop); err != nil {
+			return errors.Join(err, f.Close())
+		}
+	}
 	rec.content = true
-	_, err = io.CopyN(ownWriter{f}, content, e.size)
+	_, err = io.CopyN(ownWriter{w}, content, e.size)
 	rec.content = false
 	if err != nil {
 		return errors.Join(tarReadError(rec.layer, err), f.Close())
 	}
 	return finish(f, e.executable, t.drop)
+}
+
+// ownReader keeps a disk that cannot be read from passing for an archive that is
+// malformed.
+type ownReader struct{ r io.Reader }
+
+func (o ownReader) Read(p []byte) (int, error) {
+	n, err := o.r.Read(p)
+	if err != nil && err != io.EOF {
+		err = &contentReadError{err}
+	}
+	return n, err
 }
 
 // ownWriter keeps a disk that cannot take more from passing for an archive that is

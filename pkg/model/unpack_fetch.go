@@ -31,6 +31,9 @@ const (
 	buffers    = 6
 )
 
+// newHashes hashes on all cores.
+func newHashes() *hashing.Group { return hashing.NewGroup(bufferSize, buffers, 0) }
+
 // fetchAll brings every blob into staging and checks it.
 func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map[digest.Digest]string) error {
 	var fetched, reused atomic.Int64
@@ -39,7 +42,7 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 		total += b.desc.Size
 	}
 	Plan(u.progress, total)
-	hashes := hashing.NewGroup(bufferSize, buffers, 0)
+	hashes := newHashes()
 	pace := &pacing.Pace{Free: u.o.Spread}
 	pace.Expect(total)
 	g, ctx := errgroup.WithContext(ctx)
