@@ -81,7 +81,8 @@ func TestCheckTakesSeveralArchivesAtOnce(t *testing.T) {
 	one := tarOf(t, tarIn{Header: tar.Header{Name: "a/one"}, body: string(random(70000))}, tarIn{Header: tar.Header{Name: "a/empty"}})
 	two := tarOf(t, tarIn{Header: tar.Header{Name: "a/two"}, body: string(random(80001))},
 		tarIn{Header: tar.Header{Name: "a/link", Typeflag: tar.TypeLink, Linkname: "a/one"}})
-	a := newArtifact().layer(modelspec.MediaTypeModelWeight, one, nil).layer(modelspec.MediaTypeModelWeight, two, nil).file("c", random(10))
+	a := newArtifact().layer(modelspec.MediaTypeModelWeight, one, nil).layer(modelspec.MediaTypeModelWeight, two, nil).
+		file("c", random(10)).file("d", random(9))
 	dst := filepath.Join(t.TempDir(), "m")
 	install(t, a, dst)
 	v, _ := a.decode(t)
@@ -89,7 +90,7 @@ func TestCheckTakesSeveralArchivesAtOnce(t *testing.T) {
 	must(t, err)
 	w := &watcher{meet: make(chan struct{})}
 	got, err := i.Check(t.Context(), v, CheckOptions{Concurrency: 2, Progress: w})
-	if err != nil || got.Files != 5 {
+	if err != nil || got.Files != 6 {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	if w.most != 2 || w.begun[0] < 60000 || w.begun[1] < 60000 {

@@ -427,3 +427,32 @@ func TestFreeSpaceIsPlausible(t *testing.T) {
 		t.Errorf("%d, %v", free, err)
 	}
 }
+
+// TestAnArchiveNeedsItsSizeOnce: its files are pieces of what is staged. A compressed one
+// is unpacked beside it.
+func TestAnArchiveNeedsItsSizeOnce(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	raw := tarOf(t, tarFileOf("a", string(random(500<<10))), tarFileOf("b", string(random(300<<10))))
+	volume := mountTmpfs(t, "1m")
+	a := newArtifact().layer(gzipType, gzipped(t, raw), nil)
+	v, m := a.decode(t)
+	var space *SpaceError
+	if _, err := Unpack(t.Context(), a.fetcher(), v, m, volume, UnpackOptions{}); !errors.As(err, &space) {
+		t.Fatalf("compressed: %v", err)
+	}
+	wantOnly(t, volume)
+	a = newArtifact().layer(tarType, raw, nil)
+	v, m = a.decode(t)
+	f := a.fetcher()
+	f.serve = cutAfter(600 << 10)
+	if _, err := Unpack(t.Context(), f, v, m, volume, UnpackOptions{}); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	f.serve = nil
+	if _, err := Unpack(t.Context(), f, v, m, volume, UnpackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	checkInstalled(t, volume, v, 2)
+}

@@ -38,6 +38,23 @@ type archive struct {
 	checkable bool
 	// done is closed when all of it is in the tree.
 	done chan struct{}
+
+	pieces bool // it is staged in
+}
+
+// opened is the staged blob of an archive, checked.
+type opened struct {
+	file   *os.File // nil for one in pieces
+	pieces *pieces
+	joined *joined
+	window int64 // of memory, to decompress it
+}
+
+func (o opened) close() error {
+	if o.file != nil {
+		return o.file.Close()
+	}
+	return errors.Join(o.joined.close(), o.pieces.close())
 }
 
 // assembleArchives unpacks the archives, whose blobs were checked before, into
@@ -52,10 +69,13 @@ func (u *unpacking) assembleArchives(ctx context.Context, s *site, t *tree, move
 		return err
 	}
 	var all []*archive
+	pieces := inPieces(u.blobs())
 	for _, l := range u.m.layers {
 		if l.Archive {
-			a := &archive{Layer: l, part: &tree{root: t.root, dirs: make(map[string]bool), drop: t.drop}, done: make(chan struct{})}
-			all = append(all, a)
+			all = append(all, &archive{
+				Layer: l, pieces: pieces[l.Descriptor.Digest], done: make(chan struct{}),
+				part: &tree{root: t.root, dirs: make(map[string]bool), drop: t.drop},
+			})
 		}
 	}
 	if err := u.unpackEach(ctx, s, all, names, moved); err != nil {
@@ -84,19 +104,19 @@ func (u *unpacking) unpackEach(ctx context.Context, s *site, all []*archive, nam
 	g.SetLimit(min(runtime.GOMAXPROCS(0), maxUnpacking))
 	for i, a := range all {
 		a.names = newTarNames(names, func(name string) (bool, error) { return fileOf(within, all[:i], name) })
-		f, window, err := a.open(s, moved)
+		from, err := a.open(s, moved)
 		if err != nil {
 			g.Go(func() error { return err })
 			break
 		}
-		if windows.Acquire(within, window) != nil {
-			f.Close()
+		if windows.Acquire(within, from.window) != nil {
+			_ = from.close() // only read
 			break
 		}
 		g.Go(func() error {
-			defer windows.Release(window)
-			defer f.Close()
-			return u.assembleArchive(within, s, a, f, hashes)
+			defer windows.Release(from.window)
+			err := u.assembleArchive(within, s, a, from, hashes)
+			return errors.Join(err, from.close())
 		})
 	}
 	return cmp.Or(g.Wait(), context.Cause(ctx))
@@ -118,17 +138,27 @@ func fileOf(ctx context.Context, archives []*archive, name string) (bool, error)
 	return false, nil
 }
 
-// open opens the staged blob, and says how much memory it takes to decompress it.
-func (a *archive) open(s *site, moved map[string]string) (*os.File, int64, error) {
+func (a *archive) open(s *site, moved map[string]string) (opened, error) {
+	if a.pieces {
+		p, err := openPieces(s, a.Descriptor, false)
+		if err != nil {
+			return opened{}, err
+		}
+		j, err := p.join()
+		if err != nil {
+			return opened{}, errors.Join(err, p.close())
+		}
+		return opened{pieces: p, joined: j}, nil
+	}
 	name := blobFile(a.Descriptor.Digest)
 	if to, ok := moved[name]; ok {
 		name = treeDir + "/" + to
 	}
 	f, _, err := rootfile.OpenPlain(s.root, name, os.O_RDONLY)
 	if err != nil {
-		return nil, 0, err
+		return opened{}, err
 	}
-	return f, a.window(f), nil
+	return opened{file: f, window: a.window(f)}, nil
 }
 
 // add takes in what an archive brought into the same root.
@@ -165,28 +195,33 @@ func (m Manifest) compressed() bool {
 	return false
 }
 
-// assembleArchive unpacks one archive from its staged blob f.
-func (u *unpacking) assembleArchive(ctx context.Context, s *site, a *archive, f *os.File, hashes *hashing.Group) error {
+// assembleArchive unpacks one archive.
+func (u *unpacking) assembleArchive(ctx context.Context, s *site, a *archive, from opened, hashes *hashing.Group) error {
 	l := a.Layer
 	free, err := freeSpace(s.stagingPath())
 	if err != nil {
 		return err
 	}
-	stream, err := decompress(l, bufio.NewReaderSize(ownReader{f}, bufferSize))
+	stream, end, err := from.read(l, hashes)
 	if err != nil {
 		return err
 	}
-	defer stream.Close()
 	want, checkable := u.m.contentDigest(l, u.config)
 	skeleton, err := u.createSkeleton(a.part, l, checkable)
 	if err != nil {
+		end()
 		return err
 	}
-	ahead := newReadAhead(hashes, stream)
-	rec := newTarRecorder(ahead, l, skeleton.writer())
+	if from.joined != nil {
+		a.part.take = from.joined.taker(s, a.part)
+	}
+	rec := newTarRecorder(stream, l, skeleton.writer())
 	limit := u.expansion(l)
 	if l.Compression == compressionNone {
 		rec.expandTo(l.Descriptor.Size, limit, free, s.dst)
+		if from.joined != nil {
+			rec.left = l.Descriptor.Size // it is on the disk
+		}
 	} else {
 		rec.expandTo(limit, limit, free, s.dst)
 	}
@@ -196,16 +231,57 @@ func (u *unpacking) assembleArchive(ctx context.Context, s *site, a *archive, f 
 		}
 		return a.part.unpackEntry(e, rec, content)
 	})
-	ahead.close()
+	got := end()
 	if err = errors.Join(err, skeleton.close()); err != nil {
 		return fmt.Errorf("unpack %s: %w", l.name(), err)
 	}
-	if got := ahead.digest(); checkable && got != want {
+	if checkable && got != want {
 		return &ContentError{Path: l.name(), Want: want, Got: got, Reason: "the uncompressed archive is not the one that the manifest names"}
 	}
 	a.checkable = checkable
 	close(a.done)
 	return nil
+}
+
+// read reads what is unpacked. end has to be called, and returns the digest of all that
+// was read, to its end: the pieces were hashed when they came, as files are, and the
+// others are what was decompressed.
+func (o opened) read(l Layer, hashes *hashing.Group) (r io.Reader, end func() digest.Digest, err error) {
+	if o.joined != nil {
+		return o.joined, func() digest.Digest { return l.Descriptor.Digest }, nil
+	}
+	stream, err := decompress(l, bufio.NewReaderSize(ownReader{o.file}, bufferSize))
+	if err != nil {
+		return nil, nil, err
+	}
+	ahead := newReadAhead(hashes, stream)
+	return ahead, func() digest.Digest {
+		ahead.close()
+		_ = stream.Close() // a decompressor's
+		return ahead.digest()
+	}, nil
+}
+
+// taker gives a piece a name in the tree. It keeps the one that it has in staging: an
+// interrupted run has lost nothing, then.
+func (j *joined) taker(s *site, t *tree) func(tarEntry, *tarRecorder, io.Reader) (bool, error) {
+	return func(e tarEntry, rec *tarRecorder, content io.Reader) (bool, error) {
+		name := j.piece(e.size)
+		if name == "" || s.root.Link(name, treeDir+"/"+e.path) != nil {
+			return false, nil
+		}
+		rec.content, j.passing = true, true
+		_, err := io.CopyN(io.Discard, content, e.size)
+		rec.content, j.passing = false, false
+		if err != nil {
+			return false, err
+		}
+		f, _, err := rootfile.OpenPlain(t.root, e.path, os.O_RDWR)
+		if err != nil {
+			return false, err
+		}
+		return true, finish(f, e.executable, t.drop)
+	}
 }
 
 // expansion is how many bytes a layer may expand to.
@@ -236,6 +312,11 @@ func (t *tree) unpackEntry(e tarEntry, rec *tarRecorder, content io.Reader) erro
 		return t.copyLinked(e, rec)
 	}
 	t.size += e.size
+	if t.take != nil {
+		if taken, err := t.take(e, rec, content); err != nil || taken {
+			return err
+		}
+	}
 	f, err := t.root.OpenFile(e.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err

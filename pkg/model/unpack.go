@@ -295,6 +295,8 @@ type blob struct {
 	name string
 	// executable reports that a file that is made of it will be.
 	executable bool
+	// pieces says that it is an archive that is cut where its files are.
+	pieces bool
 }
 
 func (b blob) file() string { return blobFile(b.desc.Digest) }
@@ -310,17 +312,46 @@ func (u *unpacking) blobs() []blob {
 	)
 	for _, l := range u.m.layers {
 		i, known := seen[l.Descriptor.Digest]
+		// What goes through the cache is one file there.
+		pieces := l.Archive && l.Compression == compressionNone && u.o.Cache == nil && l.Descriptor.Digest != u.m.config.Digest
 		if !known {
 			i = len(all)
 			seen[l.Descriptor.Digest] = i
-			all = append(all, blob{desc: l.Descriptor, name: l.name()})
+			all = append(all, blob{desc: l.Descriptor, name: l.name(), pieces: pieces})
 		}
 		all[i].executable = all[i].executable || l.Executable
+		all[i].pieces = all[i].pieces && pieces
 	}
 	if _, known := seen[u.m.config.Digest]; u.m.compressed() && u.m.hasModelConfig() && !known {
 		all = append(all, blob{desc: u.m.config, name: "config"})
 	}
 	return all
+}
+
+// allocated is what of the blob is staged, in bytes on the disk.
+func (b blob) allocated(s *site) (total int64) {
+	if !b.pieces {
+		if info, err := s.root.Lstat(b.file()); err == nil {
+			total = rootfile.Allocated(info)
+		}
+		return total
+	}
+	for n := 0; ; n++ {
+		info, err := s.root.Lstat(pieceFile(b.desc.Digest, n))
+		if err != nil {
+			return total
+		}
+		total += rootfile.Allocated(info)
+	}
+}
+
+// inPieces are the blobs that are staged so.
+func inPieces(blobs []blob) map[digest.Digest]bool {
+	pieces := make(map[digest.Digest]bool)
+	for _, b := range blobs {
+		pieces[b.desc.Digest] = b.pieces
+	}
+	return pieces
 }
 
 // checkSpace compares what is still to be written with what is free. An old file that
@@ -333,19 +364,16 @@ func (u *unpacking) checkSpace(s *site, blobs []blob, old map[digest.Digest]stri
 		if u.o.Link && old[b.desc.Digest] != "" {
 			continue
 		}
-		left := b.desc.Size
-		if info, err := s.root.Lstat(b.file()); err == nil {
-			left -= min(rootfile.Allocated(info), b.desc.Size)
-		}
+		left := b.desc.Size - min(b.allocated(s), b.desc.Size)
 		if need += left; left == b.desc.Size && old[b.desc.Digest] != "" {
 			shared = append(shared, b)
 		}
 	}
-	used := make(map[digest.Digest]bool)
+	used, pieces := make(map[digest.Digest]bool), inPieces(blobs)
 	for _, l := range u.m.layers {
-		// An archive is unpacked beside its blob; of a blob that is several files
-		// all but the first are copies.
-		if l.Archive || used[l.Descriptor.Digest] {
+		// An archive is unpacked beside its blob, unless its files are pieces of that; of
+		// a blob that is several files all but the first are copies.
+		if l.Archive && !pieces[l.Descriptor.Digest] || used[l.Descriptor.Digest] {
 			need += l.Descriptor.Size
 		}
 		used[l.Descriptor.Digest] = true

@@ -91,7 +91,7 @@ func (t *transfer) fillCache(ctx context.Context, f *os.File, kept int64) error 
 	drop := t.drop
 	t.drop = false
 	defer func() { t.drop = drop }()
-	err := t.fetchRest(ctx, f, min(kept, t.desc.Size))
+	err := t.fetchRest(ctx, t.staged(f), min(kept, t.desc.Size))
 	if err != nil && rejected(err) {
 		// Nobody gets to resume what is not the blob.
 		return errors.Join(err, f.Truncate(0))
@@ -124,7 +124,7 @@ func (t *transfer) takeEntry(ctx context.Context, s *site, f *os.File, e *nodeca
 	if err := t.forget(e.File()); err != nil {
 		return false, err
 	}
-	return true, t.flush(f)
+	return true, t.staged(f).flush()
 }
 
 // linkEntry gives the cache's file itself the staged name, if it is ours: what

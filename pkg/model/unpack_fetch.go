@@ -99,6 +99,9 @@ var errMismatch = errors.New("the content has another digest")
 func (t *transfer) run(ctx context.Context, s *site) error {
 	t.progress.Start(t.name, t.desc.Size)
 	defer t.progress.Done(t.name)
+	if t.pieces {
+		return t.fetchPieces(ctx, s)
+	}
 	if t.old != "" && t.hardLink {
 		if linked, err := t.link(ctx, s); err != nil || linked {
 			return err
@@ -118,7 +121,7 @@ func (t *transfer) run(ctx context.Context, s *site) error {
 			return err
 		}
 		if reused {
-			return t.flush(f)
+			return t.staged(f).flush()
 		}
 		if size, err = f.Seek(0, io.SeekEnd); err != nil {
 			return err
@@ -133,11 +136,64 @@ func (t *transfer) run(ctx context.Context, s *site) error {
 			return err
 		}
 	}
-	return t.fetchRest(ctx, f, size)
+	return t.fetchRest(ctx, t.staged(f), size)
 }
 
-// fetchRest fills a staged file of which size bytes are there.
-func (t *transfer) fetchRest(ctx context.Context, f *os.File, size int64) error {
+// fetchPieces is run for an archive that is cut where its files are.
+func (t *transfer) fetchPieces(ctx context.Context, s *site) (err error) {
+	p, err := openPieces(s, t.desc, t.drop)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	_, kept, err := p.kept()
+	if err != nil {
+		return err
+	}
+	return t.fetchRest(ctx, p, kept)
+}
+
+// staged is where a blob is put together.
+type staged interface {
+	// keep drops what is beyond the first n bytes and returns a reader of those, which
+	// is read to its end before anything is written. It fails with errMismatch when they
+	// cannot be the blob's.
+	keep(n int64) (io.Reader, error)
+	// writer appends to the n bytes that were kept.
+	writer(n int64) (io.Writer, error)
+	flush() error
+}
+
+// stagedFile is a blob in one file.
+type stagedFile struct {
+	*os.File
+	size int64
+	drop bool // from the page cache
+}
+
+func (t *transfer) staged(f *os.File) stagedFile { return stagedFile{f, t.desc.Size, t.drop} }
+
+func (f stagedFile) keep(n int64) (io.Reader, error) {
+	if err := f.Truncate(n); err != nil {
+		return nil, err
+	}
+	_, err := f.Seek(0, io.SeekStart)
+	return io.LimitReader(f, n), err
+}
+
+func (f stagedFile) writer(n int64) (io.Writer, error) {
+	return newStagedWriter(f.File, n, f.size, f.drop)
+}
+
+func (f stagedFile) flush() error {
+	if err := f.Sync(); err != nil || !f.drop {
+		return err
+	}
+	return dropCache(f.File, 0, 0)
+}
+
+// fetchRest fills what is staged, of which size bytes are there.
+func (t *transfer) fetchRest(ctx context.Context, f staged, size int64) error {
 	got, err := t.fill(ctx, f, size)
 	for again := true; errors.Is(err, errMismatch); {
 		doubter, several := t.fetch.(Doubter)
@@ -154,14 +210,7 @@ func (t *transfer) fetchRest(ctx context.Context, f *os.File, size int64) error 
 	if err != nil {
 		return err
 	}
-	return t.flush(f)
-}
-
-func (t *transfer) flush(f *os.File) error {
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	return t.forget(f)
+	return f.flush()
 }
 
 // alive tells with every Read that somebody is at work.
@@ -179,16 +228,14 @@ func (a alive) Read(p []byte) (int, error) {
 
 // fill hashes the first kept bytes of f, appends what is missing and compares.
 // It returns the digest of what it found.
-func (t *transfer) fill(ctx context.Context, f *os.File, kept int64) (digest.Digest, error) {
-	if err := f.Truncate(kept); err != nil {
-		return "", err
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+func (t *transfer) fill(ctx context.Context, f staged, kept int64) (digest.Digest, error) {
+	old, err := f.keep(kept)
+	if err != nil {
 		return "", err
 	}
 	sum := sha256.New()
 	if kept > 0 {
-		n, err := t.pump(ctx, alive{io.LimitReader(f, kept), t.alive}, nil, sum)
+		n, err := t.pump(ctx, alive{old, t.alive}, nil, sum)
 		if err != nil {
 			return "", err
 		}
@@ -211,8 +258,8 @@ func (t *transfer) fill(ctx context.Context, f *os.File, kept int64) (digest.Dig
 
 // download appends the bytes from offset on. It never writes more than the
 // descriptor says, and asks for one byte more to see that there is none.
-func (t *transfer) download(ctx context.Context, f *os.File, offset int64, sum hash.Hash) error {
-	w, err := newStagedWriter(f, offset, t.desc.Size, t.drop)
+func (t *transfer) download(ctx context.Context, f staged, offset int64, sum hash.Hash) error {
+	w, err := f.writer(offset)
 	if err != nil {
 		return err
 	}

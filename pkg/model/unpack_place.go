@@ -27,6 +27,9 @@ type tree struct {
 	files int
 	size  int64
 	drop  bool // files from the page cache
+	// take makes an archive's file of a piece that is staged, and reports whether there
+	// is one. Nil is no.
+	take func(e tarEntry, rec *tarRecorder, content io.Reader) (bool, error)
 }
 
 // assemble builds the model under its final names inside staging.
