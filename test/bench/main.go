@@ -68,6 +68,7 @@ type aCase struct {
 // cases are in the order in which they run.
 var cases = []aCase{
 	{"pull", "pull 3 GiB, tmpfs and disk, beside oras and modctl", (*bench).pull},
+	{"tars", "pull 3 GiB in uncompressed tars beside modctl", (*bench).tars},
 	{"push", "push 3 GiB, signed too, and push it again", (*bench).push},
 	{"throttled", "pull, each connection held to 64 MiB/s", (*bench).throttled},
 	{"faults", "pull with cut and refused answers", (*bench).faults},

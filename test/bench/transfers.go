@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // large is the model that is pushed and pulled: one large file and two smaller.
@@ -115,16 +116,14 @@ func (b *bench) push(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	modelfile := "NAME large\n"
 	oras := []string{"push", "--no-tty", "--plain-http", ref}
 	for i := range large {
 		oras = append(oras, fileName(i))
-		modelfile += "MODEL " + fileName(i) + "\n"
 	}
-	if err := os.WriteFile(filepath.Join(b.dir, "Modelfile"), []byte(modelfile), 0o600); err != nil {
+	build, err := b.modctlBuild(dir, ref, "--raw")
+	if err != nil {
 		return err
 	}
-	build := b.modctl("build", dir, "-f", filepath.Join(b.dir, "Modelfile"), "-t", ref, "--output-remote", "--raw", "--no-creation-time")
 	contenders := []contender{
 		{name: "aegis-oci push", program: "aegis-oci", args: []string{"push", "-q", ref, dir}, before: b.emptyRegistry},
 		{name: "oras push", program: "tools/oras", args: oras, dir: dir, before: b.emptyRegistry},
@@ -147,6 +146,46 @@ func (b *bench) push(ctx context.Context) error {
 	}
 	table("Push 3 GiB and sign", signed, "oras push, cosign sign")
 	return errors.Join(b.pushAgain(ctx, contenders, ref, dir), b.emptyRegistry())
+}
+
+// modctlBuild is how modctl pushes the large model.
+func (b *bench) modctlBuild(dir, ref string, more ...string) ([]string, error) {
+	modelfile, name := "NAME large\n", filepath.Join(b.dir, "Modelfile")
+	for i := range large {
+		modelfile += "MODEL " + fileName(i) + "\n"
+	}
+	args := append([]string{"build", dir, "-f", name, "-t", ref, "--output-remote", "--no-creation-time"}, more...)
+	return b.modctl(args...), os.WriteFile(name, []byte(modelfile), 0o600)
+}
+
+// tars measures pulling the large model where each file is in an uncompressed tar, as
+// modctl and KitOps write them.
+func (b *bench) tars(ctx context.Context) error {
+	dir, out, ref := filepath.Join(b.dir, "model"), filepath.Join(b.dir, "out"), b.distribution+"/bench/tars:v1"
+	if err := makeFiles(dir, 1, large...); err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	build, err := b.modctlBuild(dir, ref, "--raw=false")
+	if err != nil {
+		return err
+	}
+	if _, err := b.output(ctx, "tools/modctl", build...); err != nil {
+		return err
+	}
+	if _, err := b.output(ctx, "aegis-oci", "sign", "-q", "--key", keyURI, "--public-key", b.vault.publicKey, ref); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	pulls := slices.DeleteFunc(b.pulls(ref, out, total(large)), func(c contender) bool { return c.name == "oras pull" })
+	rows, err := b.interleave(ctx, b.transfers, pulls)
+	if err != nil {
+		return err
+	}
+	table(fmt.Sprintf("Pull 3 GiB in three tars from distribution, tmpfs (%d runs each)", b.transfers), rows, "modctl pull")
+	return errors.Join(os.RemoveAll(out), b.emptyRegistry())
 }
 
 // forgetModctl removes the registry's content, and the digests that modctl keeps
