@@ -710,6 +710,35 @@ func TestCopyLeavesOutASizeThatIsNotTrue(t *testing.T) {
 	}
 }
 
+// TestALayoutListsOfWhatTypeSomethingIs, for tools that read no more than the index.
+func TestALayoutListsOfWhatTypeSomethingIs(t *testing.T) {
+	t.Parallel()
+	from, key := refTo(t, servertest.SharedStack(t).Registry, "v1"), ecdsaKey(t)
+	mustPush(t, newClient(t), from, modelDir(t, 58), key)
+	to := layout.Reference{Path: filepath.Join(t.TempDir(), "stick"), Tag: "v1"}
+	copied(t, aegis.CopyOptions{From: from, To: to})
+	if _, err := newClient(t).Sign(t.Context(), to, aegis.Signing{Signer: ecdsaKey(t)}); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(to.Path, ocispec.ImageIndexFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(raw, &index); err != nil {
+		t.Fatal(err)
+	}
+	signatures := 0
+	for _, e := range index.Manifests {
+		if strings.Contains(e.ArtifactType, "sigstore") {
+			signatures++
+		}
+	}
+	if len(index.Manifests) != 3 || signatures != 2 {
+		t.Errorf("%s", raw)
+	}
+}
+
 // TestCopyWritesEachListOnce, where what is attached is under a tag.
 func TestCopyWritesEachListOnce(t *testing.T) {
 	t.Parallel()
@@ -755,6 +784,53 @@ func TestCopyWritesEachListOnce(t *testing.T) {
 		t.Errorf("%d are attached, want %d", entries, notes+1)
 	}
 	verified(t, to, key.Public(t))
+}
+
+// TestCopyListsSignaturesBeforeWhatIsRefused: somebody attaches what the destination does
+// not take, as a manifest or in a list. The copy ends, and the signature is there.
+func TestCopyListsSignaturesBeforeWhatIsRefused(t *testing.T) {
+	t.Parallel()
+	distribution, _ := servertest.Distribution(t)
+	for _, refused := range []string{"manifest", "entry"} {
+		t.Run(refused, func(t *testing.T) {
+			t.Parallel()
+			host, key := servertest.SharedStack(t).Registry, ecdsaKey(t)
+			from := refTo(t, host, "v1")
+			mustPush(t, newClient(t), from, modelDir(t, 57), key)
+			subject := resolve(t, from).Subject()
+			var junk []string
+			for i := range 5 {
+				junk = append(junk, pushReferrer(t, repository(t, from), subject, note.MediaType, []byte("note"), map[string]string{"n": strconv.Itoa(i)}).Digest.String())
+			}
+			proxy := servertest.FaultProxy(t, distribution)
+			proxy.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodPut || !strings.Contains(r.URL.Path, "/manifests/") {
+					return false
+				}
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				r.Body = io.NopCloser(bytes.NewReader(body))
+				if refused == "manifest" && strings.HasSuffix(r.URL.Path, junk[2]) || refused == "entry" && strings.Contains(string(body), junk[2]) {
+					w.WriteHeader(http.StatusForbidden)
+					return true
+				}
+				return false
+			})
+			to := parse(t, distribution+"/"+name(t)+"-copy:v1")
+			_, err := newClient(t).Copy(t.Context(), aegis.CopyOptions{From: from, To: via(proxy, to)})
+			var e *registry.Error
+			if !errors.As(err, &e) || e.Status != http.StatusForbidden {
+				t.Fatalf("error %v", err)
+			}
+			if _, err := newClient(t).Verify(t.Context(), to, requirement(key.Public(t))); err == nil {
+				t.Error("the tag was written")
+			}
+			to.Tag, to.Digest = "", subject.Digest()
+			verified(t, to, key.Public(t))
+		})
+	}
 }
 
 // TestCopyAsksOnceForABlob that is not there, and once for one that is.

@@ -362,14 +362,31 @@ func (cp *copying) attached(ctx context.Context, s attachee) error {
 			continue
 		}
 		if err := cp.referrer(ctx, s, desc, &to); err != nil {
+			// What was put before it counts all the same, if its subject has a tag already.
+			_ = cp.enlist(ctx, s.Subject, to.entries)
 			return err
 		}
 	}
-	// All at once: where the list is under a tag, each write of it takes half a second.
-	if err := cp.dst.Enlist(ctx, s.Subject, to.entries...); err != nil {
+	if err := cp.enlist(ctx, s.Subject, to.entries); err != nil {
 		return err
 	}
 	return cp.classic(ctx, s.Subject)
+}
+
+// enlist writes a list at once: where it is under a tag, each write takes half a second.
+// When all of it is refused, what comes first, signatures before others, is in the list
+// when the copy ends, as if one had been listed after the other.
+func (cp *copying) enlist(ctx context.Context, s signature.Subject, entries []ocispec.Descriptor) error {
+	err := cp.dst.Enlist(ctx, s, entries...)
+	var refused *registry.Error
+	if len(entries) < 2 || !errors.As(err, &refused) || refused.Retryable() || refused.Kind == registry.NotListed {
+		return err
+	}
+	half := len(entries) / 2
+	if err := cp.enlist(ctx, s, entries[:half]); err != nil {
+		return err
+	}
+	return cp.enlist(ctx, s, entries[half:])
 }
 
 // list is what is to be listed for one manifest.

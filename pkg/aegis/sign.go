@@ -5,6 +5,7 @@ package aegis
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -12,16 +13,15 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"time"
-
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/aegis-oci/aegis-oci/pkg/internal/referrer"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/formats"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Signing says how to sign.
@@ -205,7 +205,8 @@ func attach(ctx context.Context, repo Repository, subject signature.Subject, all
 	var (
 		made    = make([]SignatureMade, len(all))
 		entries []ocispec.Descriptor
-		lists   errgroup.Group // without a context: what is written is seen through
+		lists   sync.WaitGroup // both are seen through
+		errs    [2]error
 	)
 	for i, a := range all {
 		if a.Format == signature.CosignTag {
@@ -225,14 +226,19 @@ func attach(ctx context.Context, repo Repository, subject signature.Subject, all
 		if err := pushBytes(ctx, repo, a.Layer(), a.Envelope); err != nil {
 			return nil, fmt.Errorf("push the signature: %w", err)
 		}
-		lists.Go(func() error {
-			dgst, err := repo.AppendClassic(ctx, subject, a.Layer())
+		lists.Go(func() {
+			var dgst digest.Digest
+			dgst, errs[1] = repo.AppendClassic(ctx, subject, a.Layer())
 			made[i] = signatureMade(a, dgst)
-			return err
 		})
 	}
-	lists.Go(func() error { return repo.Enlist(ctx, subject, entries...) })
-	if err := lists.Wait(); err != nil {
+	errs[0] = repo.Enlist(ctx, subject, entries...)
+	lists.Wait()
+	err := cmp.Or(errs[0], errs[1])
+	if errs[0] != nil && errs[1] != nil {
+		err = fmt.Errorf("%w; %w", errs[0], errs[1])
+	}
+	if err != nil {
 		return nil, fmt.Errorf("attach the signature: %w", err)
 	}
 	return made, nil
@@ -257,6 +263,7 @@ func pushSignature(ctx context.Context, repo Repository, subject signature.Subje
 	if _, err := repo.Put(ctx, ocispec.MediaTypeImageManifest, manifest); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("attach the signature: %w", err)
 	}
+	entry.Data = manifest
 	return entry, nil
 }
 

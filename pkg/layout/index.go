@@ -6,6 +6,7 @@ package layout
 import (
 	"encoding/json"
 	"maps"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -83,12 +84,28 @@ func (x *index) byDigest(d digest.Digest) (ocispec.Descriptor, bool) {
 	return ocispec.Descriptor{}, false
 }
 
-// add lists a manifest without a tag, unless it is listed.
+// add lists a manifest without a tag, unless it is listed. An entry that does not say of
+// what type it is says so then.
 func (x *index) add(desc ocispec.Descriptor) error {
-	if _, ok := x.byDigest(desc.Digest); ok {
-		return nil
+	i := slices.IndexFunc(x.entries, func(e entry) bool { return e.desc.Digest == desc.Digest && usable(e.desc) })
+	if i < 0 {
+		return x.append(desc)
 	}
-	return x.append(desc)
+	if e := &x.entries[i]; desc.ArtifactType != "" && e.desc.ArtifactType == "" {
+		var fields map[string]json.RawMessage
+		err := json.Unmarshal(e.raw, &fields)
+		if err == nil {
+			fields["artifactType"], err = json.Marshal(desc.ArtifactType)
+		}
+		if err == nil {
+			e.raw, err = json.Marshal(fields)
+		}
+		if err != nil {
+			return err
+		}
+		e.desc.ArtifactType = desc.ArtifactType
+	}
+	return nil
 }
 
 // fits refuses an index, whose bytes are raw, that nobody would read again.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -152,9 +153,12 @@ func (l *Layout) Attach(ctx context.Context, subject signature.Subject, mediaTyp
 
 // Enlist lists manifests that refer to subject, and are there already, in the index, in
 // one replacement of it.
-func (l *Layout) Enlist(ctx context.Context, _ signature.Subject, entries ...ocispec.Descriptor) error {
+func (l *Layout) Enlist(ctx context.Context, subject signature.Subject, entries ...ocispec.Descriptor) error {
 	if len(entries) == 0 {
 		return nil
+	}
+	if subject.IsZero() || slices.ContainsFunc(entries, func(e ocispec.Descriptor) bool { return !usable(e) }) {
+		return errors.New("attach: the subject or an entry names nothing")
 	}
 	return l.store.update(ctx, func(x *index) error {
 		for _, e := range entries {

@@ -6,6 +6,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -29,13 +30,16 @@ func (r *Repository) Attach(ctx context.Context, subject signature.Subject, medi
 	if err := r.putManifest(ctx, opAttach, aboutSubject(r, subject), entry.Digest.String(), mediaType, manifest); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return entry, r.Enlist(ctx, subject, entry)
+	withData := entry
+	withData.Data = manifest
+	return entry, r.Enlist(ctx, subject, withData)
 }
 
 // Enlist sees to it that manifests that refer to subject, and are there already, are
 // listed. On a registry without the referrers API it adds their entries to the list under
 // the tag sha256-<hex>, in one write; with the API it waits until the list shows them. Either
-// is bounded by the retry budget, and Kind NotListed says that it was spent.
+// is bounded by the retry budget, and Kind NotListed says that it was spent. The Data of
+// an entry, its manifest, is not listed: it is pushed again where a registry loses it.
 //
 // Registries have no compare-and-swap for tags, so writers of a fallback list
 // can overwrite one another. Enlist reads the list again after a random wait and
@@ -48,20 +52,28 @@ func (r *Repository) Enlist(ctx context.Context, subject signature.Subject, entr
 	if len(entries) == 0 {
 		return nil
 	}
+	about := aboutSubject(r, subject)
+	if subject.IsZero() {
+		return errors.New("attach: the subject names nothing")
+	}
 	own := make([]listEntry, len(entries))
 	for i, e := range entries {
+		if err := checkDescriptor(opAttach, about, e); err != nil {
+			return err
+		}
+		e.Data = nil
 		raw, err := json.Marshal(e)
 		if err != nil {
 			return err
 		}
-		own[i] = listEntry{e.Digest.String(), raw}
+		own[i] = listEntry{e.Digest.String(), raw, e.Digest}
 	}
 	api, err := r.HasReferrersAPI(ctx, subject)
 	if err != nil {
 		return err
 	}
 	a := &attachment{repo: r, subject: subject, list: &referrerList{repo: r, subject: subject},
-		about: aboutSubject(r, subject), budget: r.client.options.Retry.Budget}
+		about: about, budget: r.client.options.Retry.Budget}
 	if api {
 		return a.awaitListing(ctx, entries)
 	}
@@ -79,7 +91,7 @@ type attachment struct {
 	subject signature.Subject
 	list    list
 	about   string
-	missing string // what the list still lacks, when there was time to look
+	missing digest.Digest // one of ours that is not seen to be kept
 	budget  time.Duration
 	spent   time.Duration
 	slowest time.Duration // round trip seen so far
@@ -115,12 +127,12 @@ func (a *attachment) awaitListing(ctx context.Context, entries []ocispec.Descrip
 		if entries, err = a.unlisted(ctx, entries); err != nil || len(entries) == 0 {
 			return err
 		}
-		a.missing = entries[0].Digest.String()
+		a.missing = entries[0].Digest
 		if err := a.wait(ctx, backoff(n)); err != nil {
 			return err
 		}
 		if n%3 == 2 {
-			for _, e := range entries {
+			for _, e := range entries[:min(len(entries), maxPushAgain)] {
 				if err := a.timed(func() error { return a.pushAgain(ctx, e) }); err != nil {
 					return err
 				}
@@ -128,6 +140,10 @@ func (a *attachment) awaitListing(ctx context.Context, entries []ocispec.Descrip
 		}
 	}
 }
+
+// maxPushAgain bounds how much is pushed again before the list is read once more: a
+// registry that does not list at all must not be sent everything again and again.
+const maxPushAgain = 16
 
 // unlisted returns those of entries that the registry does not list.
 func (a *attachment) unlisted(ctx context.Context, entries []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
@@ -149,8 +165,14 @@ func (a *attachment) unlisted(ctx context.Context, entries []ocispec.Descriptor)
 	return slices.DeleteFunc(slices.Clone(entries), func(e ocispec.Descriptor) bool { return !missing[e.Digest] }), err
 }
 
-func (a *attachment) pushAgain(ctx context.Context, desc ocispec.Descriptor) error {
-	manifest, err := a.repo.FetchManifest(ctx, desc)
+func (a *attachment) pushAgain(ctx context.Context, desc ocispec.Descriptor) (err error) {
+	manifest := desc.Data
+	if manifest == nil {
+		manifest, err = a.repo.FetchManifest(ctx, desc)
+	}
+	if isKind(err, NotFound) {
+		return nil // lost, or not to be had yet: it is not listed in any case
+	}
 	if err != nil {
 		return err
 	}

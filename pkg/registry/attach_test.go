@@ -9,9 +9,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +25,7 @@ import (
 
 	"github.com/aegis-oci/aegis-oci/internal/servertest"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
 // Eight signers at once, each a client of its own with its real waits, as eight
@@ -146,6 +149,117 @@ func TestEnlistPushesAgainWhatIsLost(t *testing.T) {
 	before := r.Requests()
 	if err := r.Enlist(t.Context(), p.Subject()); err != nil || r.Requests() != before {
 		t.Errorf("nothing to enlist: %v, after %d requests", err, r.Requests()-before)
+	}
+}
+
+// TestAttachPushesAgainAManifestThatIsLost: the registry says that it has it, and has not.
+func TestAttachPushesAgainAManifestThatIsLost(t *testing.T) {
+	puts := 0
+	lose := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if req.Method == http.MethodPut && strings.Contains(req.URL.Path, "/manifests/") {
+				if puts++; puts == 3 { // the image's come first
+					w.WriteHeader(http.StatusCreated)
+					return
+				}
+			}
+			next.ServeHTTP(w, req)
+		})
+	}
+	r := newRepo(t, memRegistry(t, nil, lose)+"/m", registry.Options{})
+	p := pushImage(t, r, "v1", "layer")
+	if _, err := r.Attach(t.Context(), p.Subject(), ocispec.MediaTypeImageManifest, referrer(p.Subject(), "layer", "lost")); err != nil || puts != 4 {
+		t.Errorf("after %d writes: %v", puts, err)
+	}
+	if all := listed(t, r, p.Subject()); len(all) != 1 || len(all[0].Data) > 0 {
+		t.Errorf("listed %+v", all)
+	}
+}
+
+// TestEnlistWaitsForAManifestThatCannotBeHad yet, and says which one when it never can.
+func TestEnlistWaitsForAManifestThatCannotBeHad(t *testing.T) {
+	r := newRepo(t, memRegistry(t, nil)+"/m", registry.Options{Retry: registry.RetryPolicy{Budget: 20 * time.Second}})
+	p := pushImage(t, r, "v1", "layer")
+	gone := descOf([]byte("gone"))
+	gone.MediaType = ocispec.MediaTypeImageManifest
+	err := r.Enlist(t.Context(), p.Subject(), gone)
+	if wantKind(t, err, registry.NotListed); !strings.Contains(err.Error(), gone.Digest.String()) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestEnlistWritesNoListThatNobodyReads: with so many entries no signature in it would
+// count, and none could be added.
+func TestEnlistWritesNoListThatNobodyReads(t *testing.T) {
+	writes, list := 0, []byte(`{"schemaVersion":2,"manifests":[]}`)
+	// It takes a list that names what it does not have.
+	lists := answer(func(req *http.Request) bool { return strings.Contains(req.URL.Path, "/manifests/sha256-") },
+		func(w http.ResponseWriter, req *http.Request) {
+			if req.Method == http.MethodPut {
+				writes++
+				list, _ = io.ReadAll(req.Body)
+				w.WriteHeader(http.StatusCreated)
+				return
+			}
+			w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+			_, _ = w.Write(list)
+		})
+	r := newRepo(t, memRegistry(t, &ociserver.Options{DisableReferrersAPI: true}, lists)+"/m", registry.Options{})
+	p := pushImage(t, r, "v1", "layer")
+	var entries []ocispec.Descriptor
+	for i := range 12000 {
+		d := descOf([]byte(strconv.Itoa(i)))
+		d.MediaType = ocispec.MediaTypeImageManifest
+		entries = append(entries, d)
+	}
+	if err := r.Enlist(t.Context(), p.Subject(), entries[:6000]...); err != nil || writes != 1 {
+		t.Fatalf("after %d writes: %v", writes, err)
+	}
+	wantKind(t, r.Enlist(t.Context(), p.Subject(), entries[6000:]...), registry.TooLarge)
+	if n := len(listed(t, r, p.Subject())); n != 6000 || writes != 1 {
+		t.Errorf("%d are listed after %d writes", n, writes)
+	}
+}
+
+func TestEnlistRefusesWhatNamesNothing(t *testing.T) {
+	r := newRepo(t, memRegistry(t, nil)+"/m", registry.Options{})
+	p := pushImage(t, r, "v1", "layer")
+	before := r.Requests()
+	for _, err := range []error{
+		r.Enlist(t.Context(), p.Subject(), descOf([]byte("x")), ocispec.Descriptor{}),
+		r.Enlist(t.Context(), signature.Subject{}, descOf([]byte("x"))),
+	} {
+		if err == nil {
+			t.Error("it was enlisted")
+		}
+	}
+	if n := r.Requests() - before; n > 0 {
+		t.Errorf("%d requests were sent", n)
+	}
+}
+
+// TestNotListedNamesOurs, and prints nothing that others wrote into the list.
+func TestNotListedNamesOurs(t *testing.T) {
+	reads := 0
+	list := answer(func(req *http.Request) bool { return strings.Contains(req.URL.Path, "/manifests/sha256-") },
+		func(w http.ResponseWriter, req *http.Request) {
+			if req.Method == http.MethodPut {
+				w.WriteHeader(http.StatusCreated)
+				return
+			}
+			w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+			if reads++; reads == 1 {
+				fmt.Fprint(w, `{"schemaVersion":2,"manifests":[{"digest":"\u001b[31mFORGED\nline"}]}`)
+				return
+			}
+			fmt.Fprint(w, `{"schemaVersion":2,"manifests":[]}`)
+		})
+	r := newRepo(t, memRegistry(t, &ociserver.Options{DisableReferrersAPI: true}, list)+"/m", registry.Options{Retry: registry.RetryPolicy{Budget: 5 * time.Second}})
+	p := pushImage(t, r, "v1", "layer")
+	raw := referrer(p.Subject(), "layer", "x")
+	_, err := r.Attach(t.Context(), p.Subject(), ocispec.MediaTypeImageManifest, raw)
+	if wantKind(t, err, registry.NotListed); !strings.Contains(err.Error(), digest.FromBytes(raw).String()) || strings.Contains(err.Error(), "FORGED") {
+		t.Errorf("error %q", err)
 	}
 }
 

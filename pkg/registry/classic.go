@@ -58,10 +58,13 @@ func (r *Repository) AppendClassic(ctx context.Context, s signature.Subject, lay
 		if err != nil {
 			return "", err
 		}
-		own = append(own, listEntry{key, raw})
+		own = append(own, listEntry{key, raw, layer.Digest})
 	}
 	a := &attachment{repo: r, subject: s, list: &classicList{repo: r, subject: s},
 		about: r.Name() + ":" + referrer.ClassicTag(s.Digest()), budget: r.client.options.Retry.Budget}
+	if len(own) == 0 {
+		return "", errors.New("attach classic signatures: there are none")
+	}
 	return a.join(ctx, own...)
 }
 
@@ -119,6 +122,8 @@ func (l *classicList) readManifest(ctx context.Context, op, about string) (*clas
 }
 
 func (m *classicManifest) version() digest.Digest { return m.dgst }
+
+func (m *classicManifest) count() int { return len(m.layers) }
 
 func (m *classicManifest) keyed() map[string]json.RawMessage {
 	all := make(map[string]json.RawMessage, len(m.layers))

@@ -92,6 +92,8 @@ func (f *fallbackIndex) entries() []json.RawMessage { return f.manifests }
 
 func (f *fallbackIndex) version() digest.Digest { return f.dgst }
 
+func (f *fallbackIndex) count() int { return len(f.manifests) }
+
 // keyed maps the digests of the list's entries to the entries.
 func (f *fallbackIndex) keyed() map[string]json.RawMessage {
 	all := make(map[string]json.RawMessage, len(f.manifests))

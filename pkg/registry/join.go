@@ -46,14 +46,17 @@ type list interface {
 type snapshot interface {
 	// version is the digest of its bytes, empty for a missing one.
 	version() digest.Digest
+	// count is the number of its entries, those that cannot be read too.
+	count() int
 	// keyed maps what tells entries apart to the entries.
 	keyed() map[string]json.RawMessage
 }
 
 // listEntry is one of a list, and what tells it apart.
 type listEntry struct {
-	key string
-	raw json.RawMessage
+	key  string
+	raw  json.RawMessage
+	dgst digest.Digest
 }
 
 // join adds entries to the list, in their order, and stays until they are kept there. It
@@ -63,6 +66,7 @@ func (a *attachment) join(ctx context.Context, own ...listEntry) (digest.Digest,
 	// we began. A writer that overwrites us overwrites those as well.
 	known := make(map[string]json.RawMessage)
 	place := make(map[string]int) // of ours
+	a.missing = own[0].dgst
 	for i, e := range own {
 		if _, twice := known[e.key]; !twice {
 			known[e.key], place[e.key] = e.raw, i+1
@@ -76,8 +80,8 @@ func (a *attachment) join(ctx context.Context, own ...listEntry) (digest.Digest,
 			return "", err
 		}
 		lost, names := remember(known, listed, place)
-		if len(names) > 0 {
-			a.missing = names[0]
+		if i := slices.IndexFunc(names, func(key string) bool { return place[key] > 0 }); i >= 0 {
+			a.missing = own[place[names[i]]-1].dgst
 		}
 		if len(lost) == 0 {
 			calm++
@@ -160,6 +164,10 @@ var errMissingContent = errors.New("the list names what the registry does not ha
 // write puts the merged list. It is not retried as it is: by then another writer
 // may have been there, so a failure that may pass leads back to a read.
 func (a *attachment) write(ctx context.Context, index snapshot, lost []json.RawMessage) error {
+	if n := index.count() + len(lost); n > maxReferrers {
+		// Nobody would read it again, to verify or to add to it.
+		return newError(opAttach, a.about, TooLarge, "the list would have %d entries", n)
+	}
 	mediaType, manifest, err := a.list.with(ctx, index, lost)
 	if err != nil {
 		return err

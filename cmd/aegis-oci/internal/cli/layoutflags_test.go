@@ -4,11 +4,15 @@
 package cli
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/aegis-oci/aegis-oci/internal/testkey"
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
 // TestFlagsForARegistryNeedOne gives every flag that says how to reach a registry where
@@ -24,6 +28,7 @@ func TestFlagsForARegistryNeedOne(t *testing.T) {
 		{"", "REF is in a layout", []string{"verify", "--key", key, "--oci-layout", layout}},
 		{"", "REF is in a layout", []string{"sign", "--key", "hashivault://models", "--oci-layout", layout}},
 		{"", "REF is in a layout", []string{"inspect", "--oci-layout", layout}},
+		{"", "a bundle is in none", []string{"verify", "--key", key, "--file", key, "--bundle", key}},
 		{"", "--dir asks none", []string{"verify", "--key", key, "--dir", t.TempDir()}},
 		{"", "a bundle is in none", []string{"verify", "--key", key, "--dir", t.TempDir(), "--bundle", key}},
 		{"", "a bundle is in none", []string{"sign", "--key", "hashivault://models", "--dir", t.TempDir(), "--bundle", key}},
@@ -74,14 +79,26 @@ func TestVariablesForARegistryAreForOtherCommands(t *testing.T) {
 	variables := map[string]string{
 		"AEGIS_INSECURE": "true", "AEGIS_MIRROR": "no URL", "AEGIS_PASSWORD_STDIN": "true",
 		"AEGIS_FROM_INSECURE": "true", "AEGIS_FROM_CERT_FILE": "one", "AEGIS_FROM_PASSWORD_STDIN": "true",
+		"AEGIS_FROM_MIRROR": "no URL", "AEGIS_TO_INSECURE": "true", "AEGIS_TO_PASSWORD_STDIN": "true",
+	}
+	key := filepath.Join(t.TempDir(), "release.pub")
+	if err := os.WriteFile(key, testkey.New(t, signature.ECDSAP256).PEM(), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	for _, args := range [][]string{
 		{"inspect", "--oci-layout", layout},
-		{"copy", "--from-oci-layout", layout, "127.0.0.1:1/models/vad:v1"},
+		{"verify", "--key", key, "--oci-layout", layout},
+		{"verify", "--key", key, "--dir", layout},
+		{"copy", "--from-oci-layout", "--to-oci-layout", layout, layout + "-copy:v1"},
+		// What has its default is not asked for, and what is no registry's is for layouts too.
+		{"inspect", "--insecure=false", "--concurrency", "2", "--oci-layout", layout},
+		{"copy", "--concurrency", "2", "--limit-rate", "1M", "--from-oci-layout", "--to-oci-layout", layout, layout + "-copy:v1"},
 	} {
 		r := runCLI(t, variables, "", args...)
-		wantExit(t, r, 4, "there is no such file or directory")
-		if strings.Contains(r.stderr, "insecure") {
+		if r.exit < 3 {
+			t.Errorf("%q: exit code %d:\n%s", args, r.exit, r.stderr)
+		}
+		if strings.Contains(r.stderr, "insecure:") {
 			t.Errorf("%s: a warning about a registry:\n%s", args[0], r.stderr)
 		}
 	}

@@ -89,7 +89,7 @@ var reaching = []string{
 // secret of theirs is read.
 func (r *registryFlags) noRegistry(cmd *cobra.Command, why string) error {
 	for _, name := range reaching {
-		if onCommandLine(cmd, r.prefix+name) {
+		if f := cmd.Flags().Lookup(r.prefix + name); onCommandLine(cmd, r.prefix+name) && f.Value.String() != f.DefValue {
 			return usagef("--%s says how to reach a registry, and %s", r.prefix+name, why)
 		}
 	}
