@@ -17,11 +17,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
@@ -425,6 +427,90 @@ func TestFreeSpaceIsPlausible(t *testing.T) {
 	free, err = freeSpace(t.TempDir())
 	if err != nil || free <= 0 || free == math.MaxInt64 {
 		t.Errorf("%d, %v", free, err)
+	}
+}
+
+// TestAnArchiveOfSmallFilesNeedsTwice its size, which is found out while it comes, and not
+// when all of it has come.
+func TestAnArchiveOfSmallFilesNeedsTwice(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	var entries []tarIn
+	for i := range 3000 {
+		entries = append(entries, tarFileOf(strconv.Itoa(i), string(random(4000))))
+	}
+	raw := tarOf(t, entries...)
+	a := newArtifact().layer(tarType, raw, nil)
+	v, m := a.decode(t)
+	f := a.fetcher()
+	volume := mountTmpfs(t, "18m")
+	var space *SpaceError
+	if _, err := Unpack(t.Context(), f, v, m, volume, UnpackOptions{}); !errors.As(err, &space) || space.Need <= space.Free {
+		t.Fatalf("error %v", err)
+	}
+	if f.bytes > int64(len(raw))*3/4 {
+		t.Errorf("%d of %d bytes were fetched", f.bytes, len(raw))
+	}
+	wantOnly(t, volume)
+	volume = mountTmpfs(t, "40m")
+	if _, err := Unpack(t.Context(), f, v, m, volume, UnpackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	checkInstalled(t, volume, v, 3000)
+}
+
+// TestPiecesCountForWhatTheyHold, and not for the blocks that they are rounded up to.
+func TestPiecesCountForWhatTheyHold(t *testing.T) {
+	t.Parallel()
+	var entries []tarIn
+	for i := range 30 {
+		entries = append(entries, tarFileOf(strconv.Itoa(i), string(random(minPiece+1))))
+	}
+	raw := tarOf(t, entries...)
+	a := newArtifact().layer(tarType, raw, nil)
+	v, m := a.decode(t)
+	dst := t.TempDir()
+	f := a.fetcher()
+	f.serve = cutAfter(1_000_000)
+	if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{}); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	s, err := openSite(t.Context(), dst)
+	must(t, err)
+	defer s.leave(true)
+	u := newUnpacking(f, v, m, dst, UnpackOptions{})
+	if got := u.blobs()[0].allocated(s); got != 1_000_000 {
+		t.Errorf("%d bytes count, want 1000000", got)
+	}
+}
+
+// TestAnArchiveWhosePiecesAreDroppedLeavesNoFileOpen.
+func TestAnArchiveWhosePiecesAreDroppedLeavesNoFileOpen(t *testing.T) {
+	raw, _ := pieceTar(t)
+	a := newArtifact().layer(tarType, raw, nil)
+	v, m := a.decode(t)
+	parent := t.TempDir()
+	dst := filepath.Join(parent, "m")
+	f := a.fetcher()
+	f.serve = cutAfter(500_000)
+	if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{}); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(parent, stagingBeside("m"), piecesDir(digest.FromBytes(raw)))
+	must(t, os.Truncate(filepath.Join(dir, "1"), 410_000))
+	f.serve = func(ocispec.Descriptor, []byte, int64) (io.ReadCloser, error) {
+		open, err := filepath.Glob("/proc/self/fd/*")
+		must(t, err)
+		for _, name := range open {
+			if to, _ := os.Readlink(name); strings.HasPrefix(to, dir+"/") {
+				t.Errorf("%s is open", to)
+			}
+		}
+		return nil, errCut
+	}
+	if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{}); !errors.Is(err, errCut) {
+		t.Fatal(err)
 	}
 }
 

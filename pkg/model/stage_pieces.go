@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"os"
@@ -18,19 +19,37 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
+// roomStep is how much more has to be copied before it is asked again whether there is
+// room for it.
+const roomStep = 1 << 20
+
 // pieces is a staged archive that is cut where its files are: a directory with the pieces
 // by their numbers, which are the blob one after the other. It is written once, as a blob
 // that is a file is.
 type pieces struct {
+	site   *site
 	root   *os.Root
 	digest digest.Digest
 	size   int64 // of the whole blob
 	drop   bool  // from the page cache
 
-	split *splitter // after what is kept
-	index int       // of f
-	f     *os.File  // that is written; nil is none
-	w     *stagedWriter
+	split   *splitter // after what is kept
+	old     *keptPieces
+	index   int      // of f
+	f       *os.File // that is written; nil is none
+	w       *stagedWriter
+	literal *maphash.Hash // of the pieces with an even number
+	copied  int64         // bytes in them, which the files that they hold are copied from
+	asked   int64         // how many of those there were when there was room for copies
+}
+
+// literalSeed is one process's: what has this sum was staged by it.
+var literalSeed = maphash.MakeSeed()
+
+func newLiteral() *maphash.Hash {
+	h := new(maphash.Hash)
+	h.SetSeed(literalSeed)
+	return h
 }
 
 func piecesDir(d digest.Digest) string { return blobFile(d) + ".pieces" }
@@ -39,7 +58,7 @@ func pieceFile(d digest.Digest, n int) string { return piecesDir(d) + "/" + strc
 
 // openPieces opens what an interrupted run has left, or makes room for new ones.
 func openPieces(s *site, desc ocispec.Descriptor, drop bool) (*pieces, error) {
-	p := &pieces{digest: desc.Digest, size: desc.Size, drop: drop}
+	p := &pieces{site: s, digest: desc.Digest, size: desc.Size, drop: drop}
 	dir := piecesDir(desc.Digest)
 	info, err := s.root.Lstat(dir)
 	if err == nil && (!info.IsDir() || !rootfile.OwnedByUs(info)) {
@@ -55,8 +74,7 @@ func openPieces(s *site, desc ocispec.Descriptor, drop bool) (*pieces, error) {
 }
 
 func (p *pieces) close() error {
-	err := p.finish()
-	return errors.Join(err, p.root.Close())
+	return errors.Join(p.finish(), p.root.Close())
 }
 
 // kept returns how much each piece holds, as long as there is one after the other and
@@ -86,7 +104,7 @@ func (p *pieces) keep(kept int64) (io.Reader, error) {
 	if err := p.finish(); err != nil {
 		return nil, err
 	}
-	p.split = newSplitter(p.size)
+	p.split, p.literal, p.copied, p.asked = newSplitter(p.size), newLiteral(), 0, 0
 	sizes, total, err := p.kept()
 	if err != nil {
 		return nil, err
@@ -106,7 +124,8 @@ func (p *pieces) keep(kept int64) (io.Reader, error) {
 			return nil, err
 		}
 	}
-	return &keptPieces{p: p, sizes: sizes}, nil
+	p.old = &keptPieces{p: p, sizes: sizes}
+	return p.old, nil
 }
 
 // keptPieces reads pieces and sees whether they are cut as they would be now.
@@ -130,7 +149,7 @@ func (k *keptPieces) Read(b []byte) (int, error) {
 		if k.p.split.piece != k.n-1 {
 			return 0, errMismatch
 		}
-		rest = rest[k.p.split.step(rest):]
+		rest = rest[k.p.step(rest):]
 	}
 	if err == io.EOF && k.left > 0 {
 		err = io.ErrUnexpectedEOF
@@ -140,13 +159,21 @@ func (k *keptPieces) Read(b []byte) (int, error) {
 	return n, err
 }
 
+func (k *keptPieces) close() error {
+	if k == nil || k.f == nil {
+		return nil
+	}
+	err := k.f.Close()
+	k.f = nil
+	return err
+}
+
 // next opens the next piece.
 func (k *keptPieces) next() error {
 	if k.f != nil {
-		if err := k.f.Close(); err != nil {
+		if err := k.close(); err != nil {
 			return err
 		}
-		k.f = nil
 		if k.n < len(k.sizes) && k.p.split.piece != k.n {
 			return errMismatch // the piece is shorter than the file that it begins
 		}
@@ -176,12 +203,43 @@ func (p *pieces) Write(b []byte) (written int, err error) {
 			}
 		}
 		rest := b[written:]
-		n, err := p.w.Write(rest[:p.split.step(rest)])
-		if written += n; err != nil {
+		n, err := p.w.Write(rest[:p.step(rest)])
+		if written += n; err == nil {
+			err = p.askRoom()
+		}
+		if err != nil {
 			return written, err
 		}
 	}
 	return written, nil
+}
+
+// step is the splitter's, and takes note of what is in no piece that will be a file.
+func (p *pieces) step(b []byte) int {
+	literal := p.split.piece%2 == 0
+	n := p.split.step(b)
+	if literal {
+		p.copied += int64(n)
+		_, _ = p.literal.Write(b[:n]) // never fails
+	}
+	return n
+}
+
+// askRoom sees to it now and then that what cannot stay in its piece has room for a copy,
+// beside what is still to come: nothing is fetched for hours and then does not fit.
+func (p *pieces) askRoom() error {
+	if p.copied-p.asked < roomStep {
+		return nil
+	}
+	p.asked = p.copied
+	free, err := freeSpace(p.site.stagingPath())
+	if err != nil {
+		return err
+	}
+	if need := p.copied + p.split.left; need > free {
+		return &SpaceError{Dir: p.site.dst, Need: need, Free: free}
+	}
+	return nil
 }
 
 // begin opens the piece that the next byte belongs to.
@@ -205,12 +263,18 @@ func (p *pieces) begin() error {
 	return err
 }
 
-// finish closes the piece that is written. It gets to the disk when it becomes a file.
+// finish closes the piece that is written, or the old one that is read. A small one gets
+// to the disk when it becomes a file.
 func (p *pieces) finish() error {
-	if p.f == nil {
-		return nil
+	if err := p.old.close(); err != nil || p.f == nil {
+		return err
 	}
-	err := p.f.Close()
+	// Its last window is under way while others come.
+	err := startWriting(p.f, p.w.begun, p.w.end-p.w.begun)
+	if err == nil && p.w.end >= writeWindow {
+		err = p.f.Sync()
+	}
+	err = errors.Join(err, p.f.Close())
 	p.f, p.w = nil, nil
 	return err
 }
@@ -226,15 +290,43 @@ type joined struct {
 	left  int64 // of f
 	// passing says that nobody looks at what is read.
 	passing bool
+	// literal is of what was read of pieces with an even number, want what it has to be.
+	literal *maphash.Hash
+	want    uint64
 }
 
-func (p *pieces) join() (*joined, error) {
+// join reads pieces whose sum of those with an even number was literal when they had the
+// digest: they are not flushed, and no file is made of them but by what they hold.
+func (p *pieces) join(literal uint64) (*joined, error) {
 	// They were checked. What was unpacked of them has a second name.
 	sizes, total, err := p.sizes(func(fs.FileInfo) bool { return true })
 	if err == nil && total != p.size {
 		err = fmt.Errorf("of %s, %d of %d bytes are staged", p.digest, total, p.size)
 	}
-	return &joined{p: p, sizes: sizes, r: bufio.NewReaderSize(nil, 64<<10)}, err
+	return &joined{p: p, sizes: sizes, r: bufio.NewReaderSize(nil, 64<<10), literal: newLiteral(), want: literal}, err
+}
+
+// judged is err, what came of unpacking, unless the disk has not given back what was
+// written: then nothing can be said of the archive.
+func (j *joined) judged(err error) error {
+	if err != nil && !rejected(err) {
+		return err
+	}
+	var rest error
+	for rest == nil {
+		// What is in pieces with odd numbers has no part in the sum.
+		j.passing = j.n%2 == 0
+		if _, rest = io.CopyN(io.Discard, j, j.left); rest == nil {
+			rest = j.next()
+		}
+	}
+	if rest != io.EOF {
+		return rest
+	}
+	if j.literal.Sum64() != j.want {
+		return fmt.Errorf("what was staged of %s has changed on the disk", j.p.digest)
+	}
+	return err
 }
 
 func (j *joined) Read(b []byte) (n int, err error) {
@@ -246,6 +338,9 @@ func (j *joined) Read(b []byte) (n int, err error) {
 	b = b[:min(int64(len(b)), j.left)]
 	if n = len(b); !j.passing {
 		n, err = j.r.Read(b)
+	}
+	if j.n%2 == 1 {
+		_, _ = j.literal.Write(b[:n]) // never fails
 	}
 	if j.left -= int64(n); err == io.EOF {
 		err = io.ErrUnexpectedEOF

@@ -20,6 +20,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 )
 
 // cut is one piece of a tar as a splitter has it, whose input comes in steps of some size.
@@ -35,8 +37,8 @@ func cutsOf(t testing.TB, raw []byte, step func() int) []cut {
 	for rest := raw; len(rest) > 0; {
 		number := s.piece
 		n := s.step(rest[:min(step(), len(rest))])
-		if n <= 0 {
-			t.Fatalf("%d of %d bytes taken at piece %d", n, len(rest), number)
+		if n <= 0 || cap(s.pax) > maxPAX+tarBlock {
+			t.Fatalf("%d of %d bytes taken at piece %d, and %d kept", n, len(rest), number, cap(s.pax))
 		}
 		if len(cuts) == 0 || cuts[len(cuts)-1].number != number {
 			cuts = append(cuts, cut{number: number})
@@ -117,8 +119,8 @@ func checksum(h []byte) {
 func TestSplitterCutsWhereTheFilesAre(t *testing.T) {
 	t.Parallel()
 	files := []tarIn{
-		tarFileOf("a", string(random(100_000))), tarFileOf("small", "x"), tarFileOf("b", string(random(minPiece))),
-		tarFileOf("less", string(random(minPiece-1))), tarFileOf("c", string(random(64<<10))), tarFileOf("empty", ""),
+		tarFileOf("a", string(random(170_000))), tarFileOf("small", "x"), tarFileOf("b", string(random(minPiece))),
+		tarFileOf("less", string(random(minPiece-1))), tarFileOf("c", string(random(100_000))), tarFileOf("empty", ""),
 	}
 	for form, raw := range tarForms(t, files...) {
 		want := []string{files[0].body, files[2].body, files[4].body}
@@ -145,15 +147,38 @@ func TestSplitterCutsWhereTheFilesAre(t *testing.T) {
 	}
 }
 
+// endless is a tar whose records say that they are empty and go on for ever.
+func endless(next byte) []byte {
+	raw := make([]byte, 4<<20)
+	raw[156] = 'x'
+	copy(raw[512+124:], fmt.Sprintf("%011o\x00", len(raw)-1024))
+	raw[512+156] = next
+	return raw
+}
+
+// TestSplitterKeepsNoMoreThanRecordsMayHave: whoever sends the bytes has not been checked.
+func TestSplitterKeepsNoMoreThanRecordsMayHave(t *testing.T) {
+	t.Parallel()
+	for _, next := range []byte("LKg0Z") {
+		s := newSplitter(4 << 20)
+		for rest := endless(next); len(rest) > 0; {
+			if rest = rest[s.step(rest[:min(len(rest), 32<<10)]):]; cap(s.pax) > 0 {
+				t.Fatalf("%c: %d bytes are kept of no records", next, cap(s.pax))
+			}
+		}
+	}
+}
+
 // FuzzSplitter holds that any bytes are cut into pieces that give them again, the same
 // ones however the bytes come.
 func FuzzSplitter(f *testing.F) {
-	for _, raw := range tarForms(f, tarFileOf("a", string(random(5000))), tarFileOf("b", "x")) {
+	for _, raw := range tarForms(f, tarFileOf("a", string(random(minPiece+1))), tarFileOf("b", "x")) {
 		f.Add(raw, uint64(1))
 	}
 	for _, raw := range evilTars(f) {
 		f.Add(raw, uint64(2))
 	}
+	f.Add(endless('L')[:8192], uint64(3))
 	f.Fuzz(func(t *testing.T, raw []byte, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		once := cutsOf(t, raw, whole)
@@ -174,7 +199,7 @@ func FuzzSplitter(f *testing.F) {
 
 // pieceTar has files of all sizes, and what it becomes.
 func pieceTar(t testing.TB) ([]byte, map[string]string) {
-	files := map[string]string{"d/": "dir", "large.bin": string(random(40_000)), "small": "x", "d/second.bin": string(random(9_000)), "third.bin": string(random(5_000))}
+	files := map[string]string{"d/": "dir", "large.bin": string(random(400_000)), "small": "x", "d/second.bin": string(random(90_000)), "third.bin": string(random(70_000))}
 	raw := tarOf(t, tarFileOf("large.bin", files["large.bin"]), tarFileOf("small", "x"), tarDirOf("d/"),
 		tarIn{tar.Header{Name: "d/second.bin", Mode: 0o755}, files["d/second.bin"]},
 		tarIn{tar.Header{Name: "third.bin", Format: tar.FormatPAX, PAXRecords: map[string]string{"comment": "x"}}, files["third.bin"]},
@@ -245,10 +270,10 @@ func TestAnArchiveGoesOnAfterACut(t *testing.T) {
 	v, m := a.decode(t)
 	size := int64(len(raw))
 	var places []int64
-	for _, at := range []int64{0, 512, 512 + 40_000, 512 + padded(40_000), 2048 + padded(40_000), size} {
+	for _, at := range []int64{0, 512, 512 + 400_000, 512 + padded(400_000), 2048 + padded(400_000), size} {
 		places = append(places, max(0, at-1), at, min(at+1, size-1))
 	}
-	for at := int64(300); at < size; at += 1700 {
+	for at := int64(300); at < size; at += 17_000 {
 		places = append(places, at)
 	}
 	for _, at := range places {
@@ -265,13 +290,13 @@ func TestAnArchiveGoesOnAfterACut(t *testing.T) {
 			t.Fatalf("cut at %d: the final name exists", at)
 		}
 		// Once more, a little later.
-		f.serve = cutAfter(min(at+700, size-1))
+		f.serve = cutAfter(min(at+7000, size-1))
 		if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{}); !errors.Is(err, errCut) {
-			t.Fatalf("cut at %d: %v", at+700, err)
+			t.Fatalf("cut at %d: %v", at+7000, err)
 		}
 		f.serve = nil
 		res, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{})
-		if kept := min(at+700, size-1); err != nil || res.BytesReused != kept || res.BytesFetched != size-kept {
+		if kept := min(at+7000, size-1); err != nil || res.BytesReused != kept || res.BytesFetched != size-kept {
 			t.Fatalf("cut at %d: %+v, %v", at, res, err)
 		}
 		wantTree(t, dst, want)
@@ -307,14 +332,14 @@ func TestStagedPiecesAreNotTrusted(t *testing.T) {
 	raw, want := pieceTar(t)
 	a := newArtifact().layer(tarType, raw, nil)
 	v, m := a.decode(t)
-	kept := int64(512 + padded(40_000) + 1024 + 512 + 512 + 3000) // in the second file
+	kept := int64(512 + padded(400_000) + 1024 + 512 + 512 + 30_000) // in the second file
 	for name, spoil := range map[string]func(t *testing.T, dir, canary string){
 		"a header changed":       func(t *testing.T, dir, _ string) { overwrite(t, filepath.Join(dir, "0"), 10) },
 		"a size changed":         func(t *testing.T, dir, _ string) { overwrite(t, filepath.Join(dir, "0"), 130) },
-		"content changed":        func(t *testing.T, dir, _ string) { overwrite(t, filepath.Join(dir, "1"), 2000) },
-		"the last changed":       func(t *testing.T, dir, _ string) { overwrite(t, filepath.Join(dir, "3"), 2000) },
+		"content changed":        func(t *testing.T, dir, _ string) { overwrite(t, filepath.Join(dir, "1"), 20_000) },
+		"the last changed":       func(t *testing.T, dir, _ string) { overwrite(t, filepath.Join(dir, "3"), 20_000) },
 		"one in between shorter": func(t *testing.T, dir, _ string) { must(t, os.Truncate(filepath.Join(dir, "1"), 100)) },
-		"one in between longer":  func(t *testing.T, dir, _ string) { must(t, os.Truncate(filepath.Join(dir, "1"), 41_000)) },
+		"one in between longer":  func(t *testing.T, dir, _ string) { must(t, os.Truncate(filepath.Join(dir, "1"), 410_000)) },
 		"one empty":              func(t *testing.T, dir, _ string) { must(t, os.Truncate(filepath.Join(dir, "2"), 0)) },
 		"the last much longer":   func(t *testing.T, dir, _ string) { must(t, os.Truncate(filepath.Join(dir, "3"), 1<<30)) },
 		"one missing":            func(t *testing.T, dir, _ string) { must(t, os.Remove(filepath.Join(dir, "1"))) },
@@ -329,14 +354,14 @@ func TestStagedPiecesAreNotTrusted(t *testing.T) {
 			writeFile(t, filepath.Join(dir, "0"), string(all))
 		},
 		"one too many": func(t *testing.T, dir, _ string) { writeFile(t, filepath.Join(dir, "4"), "more") },
-		"a stranger":   func(t *testing.T, dir, _ string) { writeFile(t, filepath.Join(dir, "04"), "more") },
+		"one beside":   func(t *testing.T, dir, _ string) { writeFile(t, filepath.Join(dir, "04"), "more") },
 		"a link": func(t *testing.T, dir, canary string) {
 			must(t, os.Remove(filepath.Join(dir, "3")), os.Symlink(canary, filepath.Join(dir, "3")))
 		},
 		"a hard link": func(t *testing.T, dir, canary string) {
 			must(t, os.Remove(filepath.Join(dir, "3")), os.Link(canary, filepath.Join(dir, "3")))
 		},
-		"a hard link to what follows": func(t *testing.T, dir, canary string) { must(t, os.Link(canary, filepath.Join(dir, "4"))) },
+		"a hard link beside": func(t *testing.T, dir, canary string) { must(t, os.Link(canary, filepath.Join(dir, "4"))) },
 		"a directory": func(t *testing.T, dir, _ string) {
 			must(t, os.Remove(filepath.Join(dir, "1")), os.Mkdir(filepath.Join(dir, "1"), 0o755))
 		},
@@ -359,8 +384,12 @@ func TestStagedPiecesAreNotTrusted(t *testing.T) {
 			}
 			spoil(t, filepath.Join(parent, stagingBeside("m"), piecesDir(digest.FromBytes(raw))), canary)
 			f.serve = nil
-			if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{}); err != nil {
+			res, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{})
+			if err != nil {
 				t.Fatal(err)
+			}
+			if strings.Contains(name, "beside") && res.BytesReused != kept {
+				t.Errorf("%d bytes were used again, want %d", res.BytesReused, kept)
 			}
 			if got, _ := os.ReadFile(canary); string(got) != "untouched" {
 				t.Errorf("the canary now holds %q", got)
@@ -398,7 +427,7 @@ func TestAnArchiveThatIsAnotherLeavesNothing(t *testing.T) {
 		"a name":     func(b []byte) []byte { return bytes.Replace(b, []byte("large.bin"), []byte("../ge.bin"), 1) },
 		"a size":     func(b []byte) []byte { copy(b[124:136], "77777777777\x00"); return b },
 		"no size":    func(b []byte) []byte { copy(b[124:136], "not a number"); return b },
-		"content":    func(b []byte) []byte { b[9000]++; return b },
+		"content":    func(b []byte) []byte { b[90_000]++; return b },
 		"the end":    func(b []byte) []byte { b[len(b)-1]++; return b },
 		"noise":      func(b []byte) []byte { return random(len(b)) },
 		"zeros":      func(b []byte) []byte { return make([]byte, len(b)) },
@@ -441,14 +470,14 @@ func TestPiecesReadAsTheBlob(t *testing.T) {
 		rest = rest[n:]
 	}
 	must(t, p.flush())
-	j, err := p.join()
+	j, err := p.join(p.literal.Sum64())
 	must(t, err)
 	got, err := io.ReadAll(j)
 	if err != nil || !bytes.Equal(got, raw) {
 		t.Errorf("%d of %d bytes: %v", len(got), len(raw), err)
 	}
 	must(t, j.close(), os.Truncate(filepath.Join(dst, stagingName, pieceFile(digest.FromBytes(raw), 1)), 5))
-	if _, err := p.join(); err == nil {
+	if _, err := p.join(p.literal.Sum64()); err == nil {
 		t.Error("what is missing goes unnoticed")
 	}
 	must(t, p.close())
@@ -469,6 +498,99 @@ func TestAnArchiveTwice(t *testing.T) {
 	}
 	wantTree(t, dst, want)
 	checkPasses(t, dst, a, 0)
+}
+
+// TestPiecesThatTheDiskChangesAreNoFiles: no file is made of a header that is not what
+// was hashed, and nobody is told that the archive was.
+func TestPiecesThatTheDiskChangesAreNoFiles(t *testing.T) {
+	t.Parallel()
+	raw, _ := pieceTar(t)
+	a := newArtifact().layer(tarType, raw, nil)
+	v, m := a.decode(t)
+	for _, at := range []struct {
+		piece int
+		byte  int64
+	}{{0, 100}, {2, 600}, {6, 700}} { // a mode, a small file's content, the end
+		dst := t.TempDir()
+		u := newUnpacking(a.fetcher(), v, m, dst, UnpackOptions{})
+		s, err := openSite(t.Context(), dst)
+		must(t, err)
+		must(t, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs(), nil))
+		overwrite(t, filepath.Join(dst, stagingName, pieceFile(digest.FromBytes(raw), at.piece)), at.byte)
+		if _, err = u.assemble(t.Context(), s); err == nil || rejected(err) || !strings.Contains(err.Error(), "changed on the disk") {
+			t.Errorf("byte %d of piece %d: %v", at.byte, at.piece, err)
+		}
+		s.leave(true)
+	}
+}
+
+// TestAnArchiveWithoutHardLinks is staged as a file, and unpacked beside it.
+func TestAnArchiveWithoutHardLinks(t *testing.T) {
+	t.Parallel()
+	raw, want := pieceTar(t)
+	a := newArtifact().layer(tarType, raw, nil)
+	v, m := a.decode(t)
+	dst := t.TempDir()
+	u := newUnpacking(a.fetcher(), v, m, dst, UnpackOptions{})
+	u.noLinks = true
+	s, err := openSite(t.Context(), dst)
+	must(t, err)
+	if !s.hasLinks() || !s.hasLinks() {
+		t.Error("there are hard links here")
+	}
+	must(t, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs(), nil))
+	if _, err := s.root.Lstat(piecesDir(digest.FromBytes(raw))); err == nil {
+		t.Error("it is in pieces")
+	}
+	tr, err := u.assemble(t.Context(), s)
+	must(t, err, u.place(s, tr, false))
+	s.leave(true)
+	wantTree(t, dst, want)
+	checkPasses(t, dst, a, 0)
+}
+
+// TestAnArchiveStagedInAnotherForm: what a run without a cache has left is not what one
+// with a cache goes on with, and takes no space then.
+func TestAnArchiveStagedInAnotherForm(t *testing.T) {
+	t.Parallel()
+	raw, want := pieceTar(t)
+	a := newArtifact().layer(tarType, raw, nil)
+	v, m := a.decode(t)
+	for _, cachedFirst := range []bool{false, true} {
+		cache, err := nodecache.Open(t.TempDir(), nodecache.Options{})
+		must(t, err)
+		dst := t.TempDir()
+		run := func(f *fetcher, cached bool) error {
+			o := UnpackOptions{DropPageCache: true}
+			if cached {
+				o.Cache = cache
+			}
+			_, err := Unpack(t.Context(), f, v, m, dst, o)
+			return err
+		}
+		f := a.fetcher()
+		f.serve = cutAfter(200_000)
+		if err := run(f, cachedFirst); !errors.Is(err, errCut) {
+			t.Fatal(err)
+		}
+		staged := filepath.Join(dst, stagingName, blobFile(digest.FromBytes(raw)))
+		if cachedFirst {
+			writeFile(t, staged, "half of it")
+		}
+		seen := false
+		f.serve = func(_ ocispec.Descriptor, content []byte, offset int64) (io.ReadCloser, error) {
+			seen = true
+			if exists(staged) == cachedFirst || exists(staged+".pieces") != cachedFirst {
+				t.Errorf("cached first: %t: both forms are there", cachedFirst)
+			}
+			return io.NopCloser(bytes.NewReader(content[offset:])), nil
+		}
+		if err := run(f, !cachedFirst); err != nil || !seen {
+			t.Fatal(err)
+		}
+		wantTree(t, dst, want)
+		checkPasses(t, dst, a, 0)
+	}
 }
 
 // TestManySmallFilesOfAnArchive takes a tar that is one piece.

@@ -11,8 +11,9 @@ import (
 
 const (
 	tarBlock = 512
-	// minPiece is the smallest file of an archive that gets a piece of its own.
-	minPiece = 4 << 10
+	// minPiece is the smallest file of an archive that gets a piece of its own: the blocks
+	// and the inodes that a piece takes besides are little then.
+	minPiece = 64 << 10
 	// maxPAX bounds the records of one entry, as archive/tar does.
 	maxPAX = 1 << 20
 )
@@ -73,6 +74,7 @@ func (s *splitter) step(p []byte) (n int) {
 // read finds out what follows a header, of which left bytes are to come.
 func (s *splitter) read(left int64) {
 	h := s.header
+	s.pax = nil
 	if len(bytes.TrimLeft(h, "\x00")) == 0 {
 		return // of the end
 	}
@@ -92,8 +94,11 @@ func (s *splitter) read(left int64) {
 			s.blind = true
 			return
 		}
-		// With the padding, which paxSize does not get to.
-		s.pax = make([]byte, 0, padded(size))
+		s.size = -1
+		if size > 0 {
+			// With the padding, which paxSize does not get to.
+			s.pax = make([]byte, 0, padded(size))
+		}
 	case 'g', 'L', 'K':
 	case '1', '2', '3', '4', '5', '6':
 		s.size = -1

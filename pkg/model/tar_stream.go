@@ -31,8 +31,8 @@ const (
 )
 
 // window is how much memory it takes to decompress l, whose bytes r has, beside some
-// buffers. It is what the first frame says: those that follow are like it, or wanted
-// to take a machine's memory and get no more than the largest window each.
+// buffers. It is what the first frame says. Those that follow are like it, or their signer
+// wanted to take memory, and gets no more than the largest window for each archive.
 func (l Layer) window(r io.ReaderAt) int64 {
 	if l.Compression != compressionZstd {
 		return 0

@@ -39,7 +39,8 @@ type archive struct {
 	// done is closed when all of it is in the tree.
 	done chan struct{}
 
-	pieces bool // it is staged in
+	pieces  bool   // it is staged in
+	literal uint64 // of them
 }
 
 // opened is the staged blob of an archive, checked.
@@ -73,7 +74,7 @@ func (u *unpacking) assembleArchives(ctx context.Context, s *site, t *tree, move
 	for _, l := range u.m.layers {
 		if l.Archive {
 			all = append(all, &archive{
-				Layer: l, pieces: pieces[l.Descriptor.Digest], done: make(chan struct{}),
+				Layer: l, pieces: pieces[l.Descriptor.Digest], literal: u.literals[l.Descriptor.Digest], done: make(chan struct{}),
 				part: &tree{root: t.root, dirs: make(map[string]bool), drop: t.drop},
 			})
 		}
@@ -95,8 +96,8 @@ func (u *unpacking) assembleArchives(ctx context.Context, s *site, t *tree, move
 }
 
 // unpackEach begins the archives in the manifest's order, so that what one waits for
-// has begun. Each has its buffers and a window, and all windows are no more than the
-// largest that one may have.
+// has begun. Each has its buffers and a window, and all windows, as they are announced,
+// are no more than the largest that one may have.
 func (u *unpacking) unpackEach(ctx context.Context, s *site, all []*archive, names *modelNames, moved map[string]string) error {
 	hashes := newHashes()
 	windows := semaphore.NewWeighted(maxZstdWindow)
@@ -144,7 +145,7 @@ func (a *archive) open(s *site, moved map[string]string) (opened, error) {
 		if err != nil {
 			return opened{}, err
 		}
-		j, err := p.join()
+		j, err := p.join(a.literal)
 		if err != nil {
 			return opened{}, errors.Join(err, p.close())
 		}
@@ -219,9 +220,6 @@ func (u *unpacking) assembleArchive(ctx context.Context, s *site, a *archive, fr
 	limit := u.expansion(l)
 	if l.Compression == compressionNone {
 		rec.expandTo(l.Descriptor.Size, limit, free, s.dst)
-		if from.joined != nil {
-			rec.left = l.Descriptor.Size // it is on the disk
-		}
 	} else {
 		rec.expandTo(limit, limit, free, s.dst)
 	}
@@ -232,6 +230,9 @@ func (u *unpacking) assembleArchive(ctx context.Context, s *site, a *archive, fr
 		return a.part.unpackEntry(e, rec, content)
 	})
 	got := end()
+	if from.joined != nil {
+		err = from.joined.judged(err)
+	}
 	if err = errors.Join(err, skeleton.close()); err != nil {
 		return fmt.Errorf("unpack %s: %w", l.name(), err)
 	}
@@ -244,8 +245,8 @@ func (u *unpacking) assembleArchive(ctx context.Context, s *site, a *archive, fr
 }
 
 // read reads what is unpacked. end has to be called, and returns the digest of all that
-// was read, to its end: the pieces were hashed when they came, as files are, and the
-// others are what was decompressed.
+// was read, to its end: the pieces were hashed when they came, as other files are, and the
+// rest is what was decompressed.
 func (o opened) read(l Layer, hashes *hashing.Group) (r io.Reader, end func() digest.Digest, err error) {
 	if o.joined != nil {
 		return o.joined, func() digest.Digest { return l.Descriptor.Digest }, nil
@@ -267,9 +268,13 @@ func (o opened) read(l Layer, hashes *hashing.Group) (r io.Reader, end func() di
 func (j *joined) taker(s *site, t *tree) func(tarEntry, *tarRecorder, io.Reader) (bool, error) {
 	return func(e tarEntry, rec *tarRecorder, content io.Reader) (bool, error) {
 		name := j.piece(e.size)
-		if name == "" || s.root.Link(name, treeDir+"/"+e.path) != nil {
+		if name == "" {
 			return false, nil
 		}
+		if err := s.root.Link(name, treeDir+"/"+e.path); err != nil {
+			return false, err
+		}
+		rec.left += e.size // it takes no space
 		rec.content, j.passing = true, true
 		_, err := io.CopyN(io.Discard, content, e.size)
 		rec.content, j.passing = false, false

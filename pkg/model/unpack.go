@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -117,6 +118,10 @@ type unpacking struct {
 	old *Installed
 	// part is what is there of the same model, when layers are added to it.
 	part *Installed
+	// noLinks means that no file of the staging directory can have a second name.
+	noLinks bool
+	// literals are the sums of what was staged in pieces, by the blob's digest.
+	literals map[digest.Digest]uint64
 	// fullCache means that nothing is to be fetched into the cache.
 	fullCache bool
 	// config is the config blob where it is needed to check archives later.
@@ -257,7 +262,11 @@ func (u *unpacking) at(ctx context.Context, s *site) (started bool, err error) {
 	if err := s.begin(u.m.subject.Digest()); err != nil {
 		return false, err
 	}
+	u.noLinks = slices.ContainsFunc(u.m.layers, func(l Layer) bool { return l.Archive }) && !s.hasLinks()
 	blobs := u.blobs()
+	if err := s.dropOtherForms(blobs); err != nil {
+		return false, err
+	}
 	old := u.findOld(s, blobs)
 	if err := u.checkSpace(s, blobs, old); err != nil {
 		return true, err
@@ -313,7 +322,7 @@ func (u *unpacking) blobs() []blob {
 	for _, l := range u.m.layers {
 		i, known := seen[l.Descriptor.Digest]
 		// What goes through the cache is one file there.
-		pieces := l.Archive && l.Compression == compressionNone && u.o.Cache == nil && l.Descriptor.Digest != u.m.config.Digest
+		pieces := l.Archive && l.Compression == compressionNone && u.o.Cache == nil && !u.noLinks && l.Descriptor.Digest != u.m.config.Digest
 		if !known {
 			i = len(all)
 			seen[l.Descriptor.Digest] = i
@@ -341,8 +350,38 @@ func (b blob) allocated(s *site) (total int64) {
 		if err != nil {
 			return total
 		}
-		total += rootfile.Allocated(info)
+		// What is rounded up to blocks is nothing of the blob, what is reserved is.
+		if total += info.Size(); rootfile.Allocated(info)-info.Size() >= minPiece {
+			total += rootfile.Allocated(info) - info.Size()
+		}
 	}
+}
+
+// dropOtherForms removes what another run has staged as a file of what comes in pieces
+// now, with other options, or the reverse.
+func (s *site) dropOtherForms(blobs []blob) error {
+	for _, b := range blobs {
+		other := piecesDir(b.desc.Digest)
+		if b.pieces {
+			other = b.file()
+		}
+		if err := s.root.RemoveAll(other); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hasLinks tries whether a staged file can have a second name.
+func (s *site) hasLinks() bool {
+	const trial, second = "link", "link.second"
+	clear := func() bool { return s.root.RemoveAll(trial) == nil && s.root.RemoveAll(second) == nil }
+	if !clear() {
+		return false
+	}
+	defer clear()
+	f, err := s.root.Create(trial)
+	return err == nil && f.Close() == nil && s.root.Link(trial, second) == nil
 }
 
 // inPieces are the blobs that are staged so.

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
@@ -37,6 +38,8 @@ func newHashes() *hashing.Group { return hashing.NewGroup(bufferSize, buffers, 0
 // fetchAll brings every blob into staging and checks it.
 func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map[digest.Digest]string) error {
 	var fetched, reused atomic.Int64
+	var mu sync.Mutex
+	u.literals = make(map[digest.Digest]uint64)
 	var total int64
 	for _, b := range blobs {
 		total += b.desc.Size
@@ -62,6 +65,9 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 			err := t.run(ctx, s)
 			fetched.Add(t.fetched)
 			reused.Add(t.reused)
+			mu.Lock()
+			defer mu.Unlock()
+			u.literals[b.desc.Digest] = t.literal
 			return err
 		})
 	}
@@ -86,6 +92,7 @@ type transfer struct {
 	warn            func(string)
 	silent          bool   // progress hears nothing
 	alive           func() // called now and then while kept bytes are hashed; nil is nobody
+	literal         uint64 // of pieces
 	fetched, reused int64
 	shown           int64 // what progress was told
 }
@@ -150,7 +157,11 @@ func (t *transfer) fetchPieces(ctx context.Context, s *site) (err error) {
 	if err != nil {
 		return err
 	}
-	return t.fetchRest(ctx, p, kept)
+	if err := t.fetchRest(ctx, p, kept); err != nil {
+		return err
+	}
+	t.literal = p.literal.Sum64()
+	return nil
 }
 
 // staged is where a blob is put together.
