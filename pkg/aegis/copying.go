@@ -363,7 +363,9 @@ func (cp *copying) attached(ctx context.Context, s attachee) error {
 		}
 		if err := cp.referrer(ctx, s, desc, &to); err != nil {
 			// What was put before it counts all the same, if its subject has a tag already.
-			_ = cp.enlist(ctx, s.Subject, to.entries)
+			if !registry.Retryable(err) {
+				_ = cp.enlist(ctx, s.Subject, to.entries)
+			}
 			return err
 		}
 	}

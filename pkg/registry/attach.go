@@ -39,7 +39,8 @@ func (r *Repository) Attach(ctx context.Context, subject signature.Subject, medi
 // listed. On a registry without the referrers API it adds their entries to the list under
 // the tag sha256-<hex>, in one write; with the API it waits until the list shows them. Either
 // is bounded by the retry budget, and Kind NotListed says that it was spent. The Data of
-// an entry, its manifest, is not listed: it is pushed again where a registry loses it.
+// an entry, its manifest, is not listed: it is pushed again where a registry with the API
+// loses it.
 //
 // Registries have no compare-and-swap for tags, so writers of a fallback list
 // can overwrite one another. Enlist reads the list again after a random wait and

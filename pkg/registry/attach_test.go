@@ -215,9 +215,14 @@ func TestEnlistWritesNoListThatNobodyReads(t *testing.T) {
 	if err := r.Enlist(t.Context(), p.Subject(), entries[:6000]...); err != nil || writes != 1 {
 		t.Fatalf("after %d writes: %v", writes, err)
 	}
-	wantKind(t, r.Enlist(t.Context(), p.Subject(), entries[6000:]...), registry.TooLarge)
+	for _, n := range []int{10000, 12000} {
+		wantKind(t, r.Enlist(t.Context(), p.Subject(), entries[6000:n]...), registry.TooLarge)
+	}
 	if n := len(listed(t, r, p.Subject())); n != 6000 || writes != 1 {
 		t.Errorf("%d are listed after %d writes", n, writes)
+	}
+	if err := r.Enlist(t.Context(), p.Subject(), entries[6000:9999]...); err != nil || len(listed(t, r, p.Subject())) != 9999 {
+		t.Errorf("as many as can be: %v", err)
 	}
 }
 

@@ -164,7 +164,7 @@ var errMissingContent = errors.New("the list names what the registry does not ha
 // write puts the merged list. It is not retried as it is: by then another writer
 // may have been there, so a failure that may pass leads back to a read.
 func (a *attachment) write(ctx context.Context, index snapshot, lost []json.RawMessage) error {
-	if n := index.count() + len(lost); n > maxReferrers {
+	if n := index.count() + len(lost); n >= maxReferrers {
 		// Nobody would read it again, to verify or to add to it.
 		return newError(opAttach, a.about, TooLarge, "the list would have %d entries", n)
 	}
