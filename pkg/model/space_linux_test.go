@@ -460,6 +460,99 @@ func TestAnArchiveOfSmallFilesNeedsTwice(t *testing.T) {
 	checkInstalled(t, volume, v, 3000)
 }
 
+// twoSources serves from the second fetcher once what the first one sent is in doubt.
+type twoSources struct {
+	*fetcher
+	second *fetcher
+}
+
+func (s *twoSources) Doubt(ocispec.Descriptor, bool) bool {
+	if s.second == nil {
+		return false
+	}
+	s.fetcher, s.second = s.second, nil
+	return true
+}
+
+// TestASourceThatNeedsRoomIsDoubted: the archive that does not fit is not the one that is
+// wanted, which does.
+func TestASourceThatNeedsRoomIsDoubted(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	raw := tarOf(t, tarFileOf("a", string(random(12<<20))))
+	a := newArtifact().layer(tarType, raw, nil)
+	v, m := a.decode(t)
+	volume := mountTmpfs(t, "18m")
+	liar := a.fetcher()
+	liar.serve = serveAs(func(b []byte) []byte { return random(len(b)) })
+	if _, err := Unpack(t.Context(), &twoSources{liar, a.fetcher()}, v, m, volume, UnpackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	checkInstalled(t, volume, v, 1)
+	// Kept bytes may be what is wrong.
+	volume = mountTmpfs(t, "18m")
+	cut := a.fetcher()
+	cut.serve = func(_ ocispec.Descriptor, content []byte, _ int64) (io.ReadCloser, error) {
+		return io.NopCloser(io.MultiReader(bytes.NewReader(random(300)), errReader{errCut})), nil
+	}
+	if _, err := Unpack(t.Context(), cut, v, m, volume, UnpackOptions{}); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	if _, err := Unpack(t.Context(), a.fetcher(), v, m, volume, UnpackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	checkInstalled(t, volume, v, 1)
+	// Where there is no other source, it is asked once.
+	volume = mountTmpfs(t, "18m")
+	var space *SpaceError
+	if _, err := Unpack(t.Context(), liar, v, m, volume, UnpackOptions{}); !errors.As(err, &space) || rejected(err) {
+		t.Errorf("error %v", err)
+	}
+	if n := len(liar.calls); n != 2 {
+		t.Errorf("it was asked %d times", n-1)
+	}
+	wantOnly(t, volume)
+}
+
+// TestRoomIsAskedBetweenFiles: what is reserved for a file is not free, and needed no more.
+func TestRoomIsAskedBetweenFiles(t *testing.T) {
+	t.Parallel()
+	dst := t.TempDir()
+	s, err := openSite(t.Context(), dst)
+	must(t, err)
+	defer s.leave(true)
+	p := &pieces{site: s, split: newSplitter(1 << 60), copied: 2 * roomStep}
+	for index, fits := range []bool{false, true} {
+		p.index, p.asked = index, 0
+		if err := p.askRoom(); (err == nil) != fits {
+			t.Errorf("in piece %d: %v", index, err)
+		}
+	}
+}
+
+// TestAFullDiskWhereAPieceBegins: somebody else fills the volume meanwhile.
+func TestAFullDiskWhereAPieceBegins(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	raw := tarOf(t, tarFileOf("first", string(random(minPiece))), tarFileOf("second", string(random(writeWindow))))
+	a := newArtifact().layer(tarType, raw, nil)
+	v, m := a.decode(t)
+	volume := mountTmpfs(t, "20m")
+	filler := filepath.Join(volume, "filler")
+	f := a.fetcher()
+	f.serve = func(_ ocispec.Descriptor, content []byte, offset int64) (io.ReadCloser, error) {
+		writeFile(t, filler, string(random(10<<20)))
+		return io.NopCloser(bytes.NewReader(content[offset:])), nil
+	}
+	var space *SpaceError
+	if _, err := Unpack(t.Context(), f, v, m, filepath.Join(volume, "m"), UnpackOptions{}); !errors.As(err, &space) {
+		t.Fatalf("error %v", err)
+	}
+	wantOnly(t, volume, "filler")
+}
+
 // TestPiecesCountForWhatTheyHold, and not for the blocks that they are rounded up to.
 func TestPiecesCountForWhatTheyHold(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,8 @@ package model
 
 import (
 	"bufio"
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -225,10 +227,11 @@ func (p *pieces) step(b []byte) int {
 	return n
 }
 
-// askRoom sees to it now and then that what cannot stay in its piece has room for a copy,
-// beside what is still to come: nothing is fetched for hours and then does not fit.
+// askRoom sees now and then whether what cannot stay in its piece has room for a copy,
+// beside what of the blob is still to come, so that hours are not spent on what does not
+// fit. It asks between files: what is reserved for one is no longer free.
 func (p *pieces) askRoom() error {
-	if p.copied-p.asked < roomStep {
+	if p.index%2 == 1 || p.copied-p.asked < roomStep {
 		return nil
 	}
 	p.asked = p.copied
@@ -237,10 +240,16 @@ func (p *pieces) askRoom() error {
 		return err
 	}
 	if need := p.copied + p.split.left; need > free {
-		return &SpaceError{Dir: p.site.dst, Need: need, Free: free}
+		return &roomError{&SpaceError{Dir: p.site.dst, Need: need, Free: free}}
 	}
 	return nil
 }
+
+// roomError says that there is no room for an archive as it came, which nobody has
+// checked: what another source has may be another one, with fewer small files.
+type roomError struct{ *SpaceError }
+
+func (e *roomError) Unwrap() []error { return []error{e.SpaceError, errMismatch} }
 
 // begin opens the piece that the next byte belongs to.
 func (p *pieces) begin() error {
@@ -251,16 +260,20 @@ func (p *pieces) begin() error {
 	if err != nil {
 		return err
 	}
-	p.f, p.index = f, p.split.piece
-	if _, err := f.Seek(size, io.SeekStart); err != nil {
-		return err
-	}
 	reserve := size
 	if p.split.content >= writeWindow {
 		reserve += p.split.content
 	}
-	p.w, err = newStagedWriter(f, size, reserve, p.drop)
-	return err
+	_, err = f.Seek(size, io.SeekStart)
+	var w *stagedWriter
+	if err == nil {
+		w, err = newStagedWriter(f, size, reserve, p.drop)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	p.f, p.w, p.index = f, w, p.split.piece
+	return nil
 }
 
 // finish closes the piece that is written, or the old one that is read. A small one gets
@@ -308,15 +321,18 @@ func (p *pieces) join(literal uint64) (*joined, error) {
 
 // judged is err, what came of unpacking, unless the disk has not given back what was
 // written: then nothing can be said of the archive.
-func (j *joined) judged(err error) error {
+func (j *joined) judged(ctx context.Context, err error) error {
 	if err != nil && !rejected(err) {
 		return err
 	}
 	var rest error
 	for rest == nil {
+		if ctx.Err() != nil {
+			return cmp.Or(err, context.Cause(ctx))
+		}
 		// What is in pieces with odd numbers has no part in the sum.
 		j.passing = j.n%2 == 0
-		if _, rest = io.CopyN(io.Discard, j, j.left); rest == nil {
+		if _, rest = io.CopyN(io.Discard, j, min(j.left, bufferSize)); rest == nil && j.left == 0 {
 			rest = j.next()
 		}
 	}

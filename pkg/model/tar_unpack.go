@@ -231,7 +231,7 @@ func (u *unpacking) assembleArchive(ctx context.Context, s *site, a *archive, fr
 	})
 	got := end()
 	if from.joined != nil {
-		err = from.joined.judged(err)
+		err = from.joined.judged(ctx, err)
 	}
 	if err = errors.Join(err, skeleton.close()); err != nil {
 		return fmt.Errorf("unpack %s: %w", l.name(), err)

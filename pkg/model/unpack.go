@@ -262,10 +262,14 @@ func (u *unpacking) at(ctx context.Context, s *site) (started bool, err error) {
 	if err := s.begin(u.m.subject.Digest()); err != nil {
 		return false, err
 	}
-	u.noLinks = slices.ContainsFunc(u.m.layers, func(l Layer) bool { return l.Archive }) && !s.hasLinks()
+	if slices.ContainsFunc(u.m.layers, func(l Layer) bool { return l.Archive }) {
+		if u.noLinks, err = s.lacksLinks(); err != nil {
+			return true, err
+		}
+	}
 	blobs := u.blobs()
 	if err := s.dropOtherForms(blobs); err != nil {
-		return false, err
+		return true, err
 	}
 	old := u.findOld(s, blobs)
 	if err := u.checkSpace(s, blobs, old); err != nil {
@@ -372,16 +376,19 @@ func (s *site) dropOtherForms(blobs []blob) error {
 	return nil
 }
 
-// hasLinks tries whether a staged file can have a second name.
-func (s *site) hasLinks() bool {
-	const trial, second = "link", "link.second"
-	clear := func() bool { return s.root.RemoveAll(trial) == nil && s.root.RemoveAll(second) == nil }
-	if !clear() {
-		return false
+// lacksLinks tries whether a staged file can have a second name, in another directory.
+func (s *site) lacksLinks() (bool, error) {
+	const trial, second = blobsDir + "/link", "link"
+	clear := func() error { return errors.Join(s.root.RemoveAll(trial), s.root.RemoveAll(second)) }
+	if err := clear(); err != nil {
+		return false, err
 	}
-	defer clear()
 	f, err := s.root.Create(trial)
-	return err == nil && f.Close() == nil && s.root.Link(trial, second) == nil
+	if err != nil {
+		return false, err
+	}
+	lacks := s.root.Link(trial, second) != nil
+	return lacks, errors.Join(f.Close(), clear())
 }
 
 // inPieces are the blobs that are staged so.

@@ -205,15 +205,23 @@ func (f stagedFile) flush() error {
 
 // fetchRest fills what is staged, of which size bytes are there.
 func (t *transfer) fetchRest(ctx context.Context, f staged, size int64) error {
+	var room *roomError
 	got, err := t.fill(ctx, f, size)
 	for again := true; errors.Is(err, errMismatch); {
 		doubter, several := t.fetch.(Doubter)
-		if elsewhere := several && doubter.Doubt(t.desc, size == 0); !again && !elsewhere {
+		elsewhere := several && doubter.Doubt(t.desc, size == 0)
+		if errors.As(err, &room) {
+			again = again && size > 0 // the same from the same source needs the same room
+		}
+		if !again && !elsewhere {
 			break
 		}
 		again, size, t.reused = false, 0, 0
 		t.show(0)
 		got, err = t.fill(ctx, f, 0)
+	}
+	if errors.As(err, &room) {
+		return room.SpaceError
 	}
 	if errors.Is(err, errMismatch) {
 		return &ContentError{Path: t.name, Want: t.desc.Digest, Got: got, Reason: "fetched twice"}

@@ -43,7 +43,7 @@ func (u *unpacking) findOld(s *site, blobs []blob) map[digest.Digest]string {
 	}
 	for _, b := range blobs {
 		name, ok := at[b.desc.Digest]
-		if !ok || b.desc.Size == 0 {
+		if !ok || b.desc.Size == 0 || b.pieces {
 			continue
 		}
 		if info, err := s.base.Lstat(name); err == nil && info.Mode().IsRegular() && info.Size() == b.desc.Size {
