@@ -228,17 +228,25 @@ func checkPasses(t testing.TB, dst string, a *artifact, at int) {
 	}
 }
 
+// fetched is a run that has staged and checked all of a.
+func fetched(t testing.TB, a *artifact, dst string, noLinks bool) (*unpacking, *site) {
+	t.Helper()
+	v, m := a.decode(t)
+	u := newUnpacking(a.fetcher(), v, m, dst, UnpackOptions{})
+	u.noLinks = noLinks
+	s, err := openSite(t.Context(), dst)
+	must(t, err)
+	must(t, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs(), nil))
+	return u, s
+}
+
 // TestAnArchiveIsWrittenOnce: its files are what was staged, under another name.
 func TestAnArchiveIsWrittenOnce(t *testing.T) {
 	t.Parallel()
 	raw, want := pieceTar(t)
 	a := newArtifact().layer(tarType, raw, nil)
-	v, m := a.decode(t)
 	dst := t.TempDir()
-	u := newUnpacking(a.fetcher(), v, m, dst, UnpackOptions{})
-	s, err := openSite(t.Context(), dst)
-	must(t, err)
-	must(t, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs(), nil))
+	u, s := fetched(t, a, dst, false)
 	staged := make(map[string]os.FileInfo)
 	for i, name := range []string{"large.bin", "d/second.bin", "third.bin"} {
 		info, err := s.root.Lstat(pieceFile(digest.FromBytes(raw), 2*i+1))
@@ -506,18 +514,14 @@ func TestPiecesThatTheDiskChangesAreNoFiles(t *testing.T) {
 	t.Parallel()
 	raw, _ := pieceTar(t)
 	a := newArtifact().layer(tarType, raw, nil)
-	v, m := a.decode(t)
 	for _, at := range []struct {
 		piece int
 		byte  int64
 	}{{0, 100}, {2, 600}, {6, 700}} { // a mode, a small file's content, the end
 		dst := t.TempDir()
-		u := newUnpacking(a.fetcher(), v, m, dst, UnpackOptions{})
-		s, err := openSite(t.Context(), dst)
-		must(t, err)
-		must(t, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs(), nil))
+		u, s := fetched(t, a, dst, false)
 		overwrite(t, filepath.Join(dst, stagingName, pieceFile(digest.FromBytes(raw), at.piece)), at.byte)
-		if _, err = u.assemble(t.Context(), s); err == nil || rejected(err) || !strings.Contains(err.Error(), "changed on the disk") {
+		if _, err := u.assemble(t.Context(), s); err == nil || rejected(err) || !strings.Contains(err.Error(), "changed on the disk") {
 			t.Errorf("byte %d of piece %d: %v", at.byte, at.piece, err)
 		}
 		s.leave(true)
@@ -529,19 +533,13 @@ func TestAnArchiveWithoutHardLinks(t *testing.T) {
 	t.Parallel()
 	raw, want := pieceTar(t)
 	a := newArtifact().layer(tarType, raw, nil)
-	v, m := a.decode(t)
 	dst := t.TempDir()
-	u := newUnpacking(a.fetcher(), v, m, dst, UnpackOptions{})
-	u.noLinks = true
-	s, err := openSite(t.Context(), dst)
-	must(t, err)
-	must(t, s.begin(m.subject.Digest()))
+	u, s := fetched(t, a, dst, true)
 	for range 2 {
 		if lacks, err := s.lacksLinks(); err != nil || lacks {
 			t.Errorf("there are hard links here: %v", err)
 		}
 	}
-	must(t, u.fetchAll(t.Context(), s, u.blobs(), nil))
 	if _, err := s.root.Lstat(piecesDir(digest.FromBytes(raw))); err == nil {
 		t.Error("it is in pieces")
 	}
