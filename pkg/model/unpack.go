@@ -116,6 +116,8 @@ type unpacking struct {
 	res      UnpackResult
 	// old is the model that is replaced, whose files may be wanted again.
 	old *Installed
+	// oldArchives are those of its archives that can be put together again.
+	oldArchives map[digest.Digest]Layer
 	// part is what is there of the same model, when layers are added to it.
 	part *Installed
 	// noLinks means that no file of the staging directory can have a second name.

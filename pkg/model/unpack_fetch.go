@@ -61,6 +61,9 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 			t := &transfer{blob: b, fetch: u.fetch, progress: u.progress, drop: u.o.DropPageCache,
 				old: old[b.desc.Digest], hardLink: u.o.Link, hashing: hashes, pace: pace.Begin(b.desc.Size),
 				cache: u.o.Cache, fullCache: u.fullCache, warn: u.o.Warn}
+			if l, ok := u.oldArchives[b.desc.Digest]; ok {
+				t.oldArchive = &l
+			}
 			defer t.pace.End()
 			err := t.run(ctx, s)
 			fetched.Add(t.fetched)
@@ -84,6 +87,7 @@ type transfer struct {
 	progress        Progress
 	drop            bool   // from the page cache
 	old             string // a file of the replaced model, at the destination
+	oldArchive      *Layer // of it, nil for none
 	hardLink        bool
 	hashing         *hashing.Group
 	pace            *pacing.Runner
@@ -157,8 +161,19 @@ func (t *transfer) fetchPieces(ctx context.Context, s *site) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := t.fetchRest(ctx, p, kept); err != nil {
-		return err
+	reused := false
+	if t.oldArchive != nil && kept < t.desc.Size {
+		if reused, err = t.reuseArchive(ctx, s, p, kept); err != nil {
+			return err
+		}
+		if _, kept, err = p.kept(); err != nil {
+			return err
+		}
+	}
+	if !reused {
+		if err := t.fetchRest(ctx, p, kept); err != nil {
+			return err
+		}
 	}
 	t.literal = p.literal.Sum64()
 	return nil

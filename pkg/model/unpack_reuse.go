@@ -35,13 +35,19 @@ func (u *unpacking) findOld(s *site, blobs []blob) map[digest.Digest]string {
 	if err != nil {
 		return found
 	}
-	at := make(map[digest.Digest]string)
+	at, archives := make(map[digest.Digest]string), make(map[digest.Digest]Layer)
 	for _, l := range m.layers {
-		if !l.Archive {
+		if l.Archive {
+			archives[l.Descriptor.Digest] = l
+		} else {
 			at[l.Descriptor.Digest] = l.Path
 		}
 	}
+	u.oldArchives = make(map[digest.Digest]Layer)
 	for _, b := range blobs {
+		if l, ok := archives[b.desc.Digest]; ok && b.pieces && l.Compression == compressionNone {
+			u.oldArchives[b.desc.Digest] = l
+		}
 		name, ok := at[b.desc.Digest]
 		if !ok || b.desc.Size == 0 || b.pieces {
 			continue
