@@ -635,3 +635,23 @@ func TestAnArchiveNeedsItsSizeOnce(t *testing.T) {
 	}
 	checkInstalled(t, volume, v, 2)
 }
+
+// TestAnOldModelThatNeedsRoomIsNotUsed: what was put beside it is not what is wanted, and
+// has more than there is room for.
+func TestAnOldModelThatNeedsRoomIsNotUsed(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	raw := tarOf(t, tarFileOf("a", string(random(12<<20))))
+	old := newArtifact().file("version", []byte("one")).layer(tarType, raw, nil)
+	next := newArtifact().layer(tarType, raw, nil)
+	dst := filepath.Join(mountTmpfs(t, "42m"), "m")
+	install(t, old, dst)
+	must(t, os.WriteFile(skeletonOf(dst), append(make([]byte, 1024), random(12<<20)...), 0o644))
+	v, m := next.decodeSignedAt(t, testNow.Add(time.Minute))
+	res, err := Unpack(t.Context(), next.fetcher(), v, m, dst, UnpackOptions{Replace: true})
+	if err != nil || res.BytesFetched != int64(len(raw)) {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	checkInstalled(t, dst, v, 1)
+}

@@ -111,7 +111,7 @@ func (p *pieces) keep(kept int64) (io.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kept < total {
+	if kept < total || kept == 0 {
 		sizes = nil // from the beginning: nothing else is asked for
 	}
 	names, err := listDir(p.root, ".")

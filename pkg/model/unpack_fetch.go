@@ -166,11 +166,11 @@ func (t *transfer) fetchPieces(ctx context.Context, s *site) (err error) {
 		if reused, err = t.reuseArchive(ctx, s, p, kept); err != nil {
 			return err
 		}
+	}
+	if !reused {
 		if _, kept, err = p.kept(); err != nil {
 			return err
 		}
-	}
-	if !reused {
 		if err := t.fetchRest(ctx, p, kept); err != nil {
 			return err
 		}

@@ -27,21 +27,20 @@ func (t *transfer) reuseArchive(ctx context.Context, s *site, p *pieces, kept in
 			return false, err
 		}
 	}
-	none, err := p.keep(0)
-	if err == nil {
-		_, err = io.Copy(io.Discard, none)
-	}
-	if err != nil {
+	if _, err := p.keep(0); err != nil {
 		return false, err
 	}
 	got, err := t.rebuilt(ctx, s.base, p)
-	if err != nil {
-		return false, err
+	var room *roomError
+	if errors.As(err, &room) {
+		// What does not fit need not be what is wanted.
+		got, err = "", nil
 	}
-	if got != t.desc.Digest {
+	if err != nil || got != t.desc.Digest {
+		// What is staged of it was not hashed before.
 		t.show(0)
-		_, err := p.keep(0)
-		return false, err
+		_, dropped := p.keep(0)
+		return false, errors.Join(err, dropped)
 	}
 	t.reused = t.desc.Size
 	return true, p.flush()
@@ -56,7 +55,7 @@ func (t *transfer) rebuilt(ctx context.Context, root *os.Root, w io.Writer) (dig
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		out.CloseWithError(rebuildArchive(reading, root, *t.oldArchive, out))
+		out.CloseWithError(rebuildArchive(reading, root, *t.oldArchive, t.drop, out))
 	}()
 	defer func() {
 		r.Close()
@@ -84,13 +83,17 @@ func (t *transfer) rebuilt(ctx context.Context, root *os.Root, w io.Writer) (dig
 type rebuildError struct{ error }
 
 // rebuildArchive writes an archive of an installed model, from its skeleton and its files.
-// Neither is trusted: whoever reads it compares the digest.
-func rebuildArchive(ctx context.Context, root *os.Root, l Layer, w io.Writer) error {
+// Neither is trusted: whoever reads it compares the digest. drop takes them out of the
+// page cache.
+func rebuildArchive(ctx context.Context, root *os.Root, l Layer, drop bool, w io.Writer) error {
 	skeleton, _, err := rootfile.OpenPlain(root, skeletonName(l), os.O_RDONLY)
 	if err != nil {
 		return &rebuildError{err}
 	}
 	defer skeleton.Close()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	stream := &tarRebuilder{skeleton: bufio.NewReader(io.LimitReader(skeleton, maxSkeleton))}
 	buffer := make([]byte, bufferSize)
 	// Of other archives there is nothing to see here, and nothing is unpacked.
@@ -113,12 +116,19 @@ func rebuildArchive(ctx context.Context, root *os.Root, l Layer, w io.Writer) er
 		stream.content = f
 		_, err = io.CopyBuffer(onlyWriter{io.Discard}, content, buffer)
 		stream.content = nil
+		if err == nil && drop {
+			err = dropCache(f, 0, 0)
+		}
 		return err
 	})
-	if err != nil && ctx.Err() == nil {
-		err = &rebuildError{err}
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		// Whatever it is of, it says nothing about what is wanted.
+		return &rebuildError{err}
 	}
-	return err
+	return nil
 }
 
 // onlyWriter has the buffer used that is given to io.CopyBuffer.

@@ -4,8 +4,9 @@
 package model
 
 import (
-	"bytes"
+	"context"
 	"errors"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // TestReplaceTakesAnArchiveOfTheOldModel: what both have comes out of its files, when they
@@ -33,7 +35,9 @@ func TestReplaceTakesAnArchiveOfTheOldModel(t *testing.T) {
 	}{
 		"as it was":            {nil, 0, size},
 		"some of it is staged": {nil, 300_000, size},
-		"a file changed":       {func(dst string) error { return os.WriteFile(filepath.Join(dst, "large.bin"), make([]byte, 400_000), 0o644) }, 0, 0},
+		"a file changed": {func(dst string) error {
+			return os.WriteFile(filepath.Join(dst, "large.bin"), make([]byte, 400_000), 0o644)
+		}, 0, 0},
 		"a file longer": {func(dst string) error {
 			return os.WriteFile(filepath.Join(dst, "large.bin"), append([]byte(want["large.bin"]), 0), 0o644)
 		}, 0, 0},
@@ -45,9 +49,10 @@ func TestReplaceTakesAnArchiveOfTheOldModel(t *testing.T) {
 		"skeleton missing": {func(dst string) error { return os.RemoveAll(filepath.Join(dst, layersDir)) }, 0, 0},
 		"skeleton noise":   {func(dst string) error { return os.WriteFile(skeletonOf(dst), random(5000), 0o644) }, 0, 0},
 		"skeleton shorter": {func(dst string) error { return os.Truncate(skeletonOf(dst), 600) }, 0, 0},
-		"skeleton without end": {func(dst string) error {
-			return os.WriteFile(skeletonOf(dst), bytes.Repeat(random(512), 20_000), 0o644)
-		}, 0, 0},
+		"skeleton too long": {func(dst string) error {
+			b, err := os.ReadFile(skeletonOf(dst))
+			return errors.Join(err, os.WriteFile(skeletonOf(dst), append(b, random(5000)...), 0o644))
+		}, 0, size},
 		"changed, and some is staged": {func(dst string) error { return os.Remove(filepath.Join(dst, "third.bin")) }, 300_000, 300_000},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -97,6 +102,60 @@ func TestReplaceTakesAnArchiveOfTheOldModel(t *testing.T) {
 		})
 	}
 }
+
+// TestReplaceWithEmptyPieces goes on where a loss of power has left files of no bytes.
+func TestReplaceWithEmptyPieces(t *testing.T) {
+	t.Parallel()
+	raw, want := pieceTar(t)
+	old := newArtifact().file("version", []byte("one")).layer(tarType, raw, nil)
+	next := newArtifact().layer(tarType, raw, nil)
+	v, m := next.decodeSignedAt(t, testNow.Add(time.Minute))
+	for _, replaced := range []bool{true, false} {
+		dst := filepath.Join(t.TempDir(), "m")
+		if replaced {
+			install(t, old, dst)
+		} else {
+			mkdir(t, dst)
+		}
+		s, err := openSite(t.Context(), dst)
+		must(t, err, s.begin(m.subject.Digest()), s.root.Mkdir(piecesDir(digest.FromBytes(raw)), 0o700))
+		for n := range 3 {
+			must(t, os.WriteFile(filepath.Join(s.stagingPath(), pieceFile(digest.FromBytes(raw), n)), nil, 0o600))
+		}
+		s.leave(false)
+		if _, err := Unpack(t.Context(), next.fetcher(), v, m, dst, UnpackOptions{Replace: true}); err != nil {
+			t.Fatalf("replaced %t: %v", replaced, err)
+		}
+		wantTree(t, dst, want)
+	}
+}
+
+// TestAnInterruptIsNoWordAboutTheOldModel.
+func TestAnInterruptIsNoWordAboutTheOldModel(t *testing.T) {
+	t.Parallel()
+	raw, _ := pieceTar(t)
+	dst := filepath.Join(t.TempDir(), "m")
+	install(t, newArtifact().file("version", []byte("one")).layer(tarType, raw, nil), dst)
+	must(t, os.WriteFile(skeletonOf(dst), random(5000), 0o644))
+	root, err := os.OpenRoot(dst)
+	must(t, err)
+	defer root.Close()
+	l := Layer{index: 1, Descriptor: ocispec.Descriptor{Digest: digest.FromBytes(raw)}}
+	var unusable *rebuildError
+	if err := rebuildArchive(t.Context(), root, l, false, io.Discard); !errors.As(err, &unusable) || rejected(err) {
+		t.Errorf("error %v (%T)", err, err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stopped := errors.New("stopped")
+	w := writerFunc(func(p []byte) (int, error) { cancel(stopped); return len(p), nil })
+	if err := rebuildArchive(ctx, root, l, false, w); !errors.Is(err, stopped) {
+		t.Errorf("error %v", err)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // skeletonOf is that of the second layer.
 func skeletonOf(dst string) string {
