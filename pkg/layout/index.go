@@ -76,18 +76,21 @@ func (x *index) tagged(op, about, tag string) (ocispec.Descriptor, bool, error) 
 }
 
 func (x *index) byDigest(d digest.Digest) (ocispec.Descriptor, bool) {
-	for _, e := range x.entries {
-		if e.desc.Digest == d && usable(e.desc) {
-			return e.desc, true
-		}
+	if i := x.at(d); i >= 0 {
+		return x.entries[i].desc, true
 	}
 	return ocispec.Descriptor{}, false
+}
+
+// at is where a manifest is listed first, or negative.
+func (x *index) at(d digest.Digest) int {
+	return slices.IndexFunc(x.entries, func(e entry) bool { return e.desc.Digest == d && usable(e.desc) })
 }
 
 // add lists a manifest without a tag, unless it is listed. An entry that does not say of
 // what type it is says so then.
 func (x *index) add(desc ocispec.Descriptor) error {
-	i := slices.IndexFunc(x.entries, func(e entry) bool { return e.desc.Digest == desc.Digest && usable(e.desc) })
+	i := x.at(desc.Digest)
 	if i < 0 {
 		return x.append(desc)
 	}

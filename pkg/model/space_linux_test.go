@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
+	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
 // ownNamespace runs the calling test again as root of a user namespace where it
@@ -145,22 +146,28 @@ func TestUnpackEntryOnAFullDiskIsNoJudgement(t *testing.T) {
 	}
 }
 
+// goesOnAfter unpacks a in two runs, the first of which is cut.
+func goesOnAfter(t testing.TB, cut int64, a *artifact, dst string) verify.Verified {
+	t.Helper()
+	v, m := a.decode(t)
+	f := a.fetcher()
+	f.serve = cutAfter(cut)
+	if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{}); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	f.serve = nil
+	if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
 func TestUnpackCountsKeptBytesAgainstTheSpaceNeeded(t *testing.T) {
 	if ownNamespace(t) {
 		return
 	}
-	a := newArtifact().file("a", random(700<<10))
-	v, m := a.decode(t)
 	volume := mountTmpfs(t, "1m")
-	f := a.fetcher()
-	f.serve = cutAfter(600 << 10)
-	if _, err := Unpack(t.Context(), f, v, m, volume, UnpackOptions{}); !errors.Is(err, errCut) {
-		t.Fatal(err)
-	}
-	f.serve = nil
-	if _, err := Unpack(t.Context(), f, v, m, volume, UnpackOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	v := goesOnAfter(t, 600<<10, newArtifact().file("a", random(700<<10)), volume)
 	checkInstalled(t, volume, v, 1)
 }
 
@@ -622,17 +629,7 @@ func TestAnArchiveNeedsItsSizeOnce(t *testing.T) {
 		t.Fatalf("compressed: %v", err)
 	}
 	wantOnly(t, volume)
-	a = newArtifact().layer(tarType, raw, nil)
-	v, m = a.decode(t)
-	f := a.fetcher()
-	f.serve = cutAfter(600 << 10)
-	if _, err := Unpack(t.Context(), f, v, m, volume, UnpackOptions{}); !errors.Is(err, errCut) {
-		t.Fatal(err)
-	}
-	f.serve = nil
-	if _, err := Unpack(t.Context(), f, v, m, volume, UnpackOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	v = goesOnAfter(t, 600<<10, newArtifact().layer(tarType, raw, nil), volume)
 	checkInstalled(t, volume, v, 2)
 }
 

@@ -126,21 +126,59 @@ func (p *pieces) keep(kept int64) (io.Reader, error) {
 			return nil, err
 		}
 	}
-	p.old = &keptPieces{p: p, sizes: sizes}
+	p.old = &keptPieces{cursor{root: p.root, sizes: sizes}, p}
 	return p.old, nil
+}
+
+// isFile reports that a piece of this number is one file of the archive.
+func isFile(piece int) bool { return piece%2 == 1 }
+
+// cursor reads one piece after the other.
+type cursor struct {
+	root  *os.Root
+	sizes []int64
+	n     int      // of the next piece
+	f     *os.File // of the one before; nil is none
+	left  int64    // of f
+}
+
+// next opens the next piece. It returns io.EOF after the last.
+func (c *cursor) next() error {
+	if err := c.close(); err != nil {
+		return err
+	}
+	if c.n == len(c.sizes) {
+		return io.EOF
+	}
+	f, _, err := rootfile.OpenPlain(c.root, strconv.Itoa(c.n), os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	c.f, c.left = f, c.sizes[c.n]
+	c.n++
+	return nil
+}
+
+func (c *cursor) close() error {
+	if c.f == nil {
+		return nil
+	}
+	err := c.f.Close()
+	c.f = nil
+	return err
 }
 
 // keptPieces reads pieces and sees whether they are cut as they would be now.
 type keptPieces struct {
-	p     *pieces
-	sizes []int64
-	n     int
-	f     *os.File
-	left  int64
+	cursor
+	p *pieces
 }
 
 func (k *keptPieces) Read(b []byte) (int, error) {
-	for k.f == nil || k.left == 0 {
+	for k.left == 0 {
+		if k.n < len(k.sizes) && k.p.split.piece != k.n {
+			return 0, errMismatch // the piece is shorter than the file that it begins
+		}
 		if err := k.next(); err != nil {
 			return 0, err
 		}
@@ -159,37 +197,6 @@ func (k *keptPieces) Read(b []byte) (int, error) {
 		err = nil
 	}
 	return n, err
-}
-
-func (k *keptPieces) close() error {
-	if k == nil || k.f == nil {
-		return nil
-	}
-	err := k.f.Close()
-	k.f = nil
-	return err
-}
-
-// next opens the next piece.
-func (k *keptPieces) next() error {
-	if k.f != nil {
-		if err := k.close(); err != nil {
-			return err
-		}
-		if k.n < len(k.sizes) && k.p.split.piece != k.n {
-			return errMismatch // the piece is shorter than the file that it begins
-		}
-	}
-	if k.n == len(k.sizes) {
-		return io.EOF
-	}
-	var err error
-	if k.f, _, err = rootfile.OpenPlain(k.p.root, strconv.Itoa(k.n), os.O_RDONLY); err != nil {
-		return err
-	}
-	k.left = k.sizes[k.n]
-	k.n++
-	return nil
 }
 
 func (p *pieces) writer(int64) (io.Writer, error) { return p, nil }
@@ -218,9 +225,9 @@ func (p *pieces) Write(b []byte) (written int, err error) {
 
 // step is the splitter's, and takes note of what is in no piece that will be a file.
 func (p *pieces) step(b []byte) int {
-	literal := p.split.piece%2 == 0
+	file := isFile(p.split.piece)
 	n := p.split.step(b)
-	if literal {
+	if !file {
 		p.copied += int64(n)
 		_, _ = p.literal.Write(b[:n]) // never fails
 	}
@@ -231,7 +238,7 @@ func (p *pieces) step(b []byte) int {
 // beside what of the blob is still to come, so that hours are not spent on what does not
 // fit. It asks between files: what is reserved for one is no longer free.
 func (p *pieces) askRoom() error {
-	if p.index%2 == 1 || p.copied-p.asked < roomStep {
+	if isFile(p.index) || p.copied-p.asked < roomStep {
 		return nil
 	}
 	p.asked = p.copied
@@ -279,8 +286,13 @@ func (p *pieces) begin() error {
 // finish closes the piece that is written, or the old one that is read. A small one gets
 // to the disk when it becomes a file.
 func (p *pieces) finish() error {
-	if err := p.old.close(); err != nil || p.f == nil {
-		return err
+	if p.old != nil {
+		if err := p.old.close(); err != nil {
+			return err
+		}
+	}
+	if p.f == nil {
+		return nil
 	}
 	// Its last window is under way while others come.
 	err := startWriting(p.f, p.w.begun, p.w.end-p.w.begun)
@@ -295,12 +307,9 @@ func (p *pieces) finish() error {
 // joined is the blob, to be read as an archive: it knows where a piece begins that is a
 // file, and can pass over it without reading it.
 type joined struct {
-	p     *pieces
-	sizes []int64
-	n     int // of f, and 1 more
-	f     *os.File
-	r     *bufio.Reader
-	left  int64 // of f
+	cursor
+	p *pieces
+	r *bufio.Reader
 	// passing says that nobody looks at what is read.
 	passing bool
 	// literal is of what was read of pieces with an even number, want what it has to be.
@@ -316,7 +325,7 @@ func (p *pieces) join(literal uint64) (*joined, error) {
 	if err == nil && total != p.size {
 		err = fmt.Errorf("of %s, %d of %d bytes are staged", p.digest, total, p.size)
 	}
-	return &joined{p: p, sizes: sizes, r: bufio.NewReaderSize(nil, 64<<10), literal: newLiteral(), want: literal}, err
+	return &joined{cursor: cursor{root: p.root, sizes: sizes}, p: p, r: bufio.NewReaderSize(nil, 64<<10), literal: newLiteral(), want: literal}, err
 }
 
 // judged is err, what came of unpacking, unless the disk has not given back what was
@@ -331,7 +340,7 @@ func (j *joined) judged(ctx context.Context, err error) error {
 			return cmp.Or(err, context.Cause(ctx))
 		}
 		// What is in pieces with odd numbers has no part in the sum.
-		j.passing = j.n%2 == 0
+		j.passing = isFile(j.n - 1)
 		if _, rest = io.CopyN(io.Discard, j, min(j.left, bufferSize)); rest == nil && j.left == 0 {
 			rest = j.next()
 		}
@@ -355,7 +364,7 @@ func (j *joined) Read(b []byte) (n int, err error) {
 	if n = len(b); !j.passing {
 		n, err = j.r.Read(b)
 	}
-	if j.n%2 == 1 {
+	if !isFile(j.n - 1) {
 		_, _ = j.literal.Write(b[:n]) // never fails
 	}
 	if j.left -= int64(n); err == io.EOF {
@@ -368,35 +377,19 @@ func (j *joined) Read(b []byte) (n int, err error) {
 }
 
 func (j *joined) next() error {
-	if err := j.close(); err != nil {
-		return &contentReadError{err}
+	err := j.cursor.next()
+	if err == nil {
+		j.r.Reset(j.f)
+	} else if err != io.EOF {
+		err = &contentReadError{err}
 	}
-	if j.n == len(j.sizes) {
-		return io.EOF
-	}
-	f, _, err := rootfile.OpenPlain(j.p.root, strconv.Itoa(j.n), os.O_RDONLY)
-	if err != nil {
-		return &contentReadError{err}
-	}
-	j.f, j.left = f, j.sizes[j.n]
-	j.r.Reset(f)
-	j.n++
-	return nil
-}
-
-func (j *joined) close() error {
-	if j.f == nil {
-		return nil
-	}
-	err := j.f.Close()
-	j.f = nil
 	return err
 }
 
 // piece returns the name in the staging directory of the piece that begins here and has
 // size bytes, or "".
 func (j *joined) piece(size int64) string {
-	if j.left != 0 || j.n >= len(j.sizes) || j.n%2 == 0 || j.sizes[j.n] != size {
+	if j.left != 0 || j.n >= len(j.sizes) || !isFile(j.n) || j.sizes[j.n] != size {
 		return ""
 	}
 	return pieceFile(j.p.digest, j.n)

@@ -240,6 +240,14 @@ func fetched(t testing.TB, a *artifact, dst string, noLinks bool) (*unpacking, *
 	return u, s
 }
 
+// placed does the rest of a run.
+func placed(t testing.TB, u *unpacking, s *site) {
+	t.Helper()
+	tr, err := u.assemble(t.Context(), s)
+	must(t, err, u.place(s, tr, false))
+	s.leave(true)
+}
+
 // TestAnArchiveIsWrittenOnce: its files are what was staged, under another name.
 func TestAnArchiveIsWrittenOnce(t *testing.T) {
 	t.Parallel()
@@ -253,9 +261,7 @@ func TestAnArchiveIsWrittenOnce(t *testing.T) {
 		must(t, err)
 		staged[name] = info
 	}
-	tr, err := u.assemble(t.Context(), s)
-	must(t, err, u.place(s, tr, false))
-	s.leave(true)
+	placed(t, u, s)
 	for name, before := range staged {
 		if after, err := os.Lstat(filepath.Join(dst, name)); err != nil || !os.SameFile(before, after) {
 			t.Errorf("%s is another file than was staged: %v", name, err)
@@ -543,9 +549,7 @@ func TestAnArchiveWithoutHardLinks(t *testing.T) {
 	if _, err := s.root.Lstat(piecesDir(digest.FromBytes(raw))); err == nil {
 		t.Error("it is in pieces")
 	}
-	tr, err := u.assemble(t.Context(), s)
-	must(t, err, u.place(s, tr, false))
-	s.leave(true)
+	placed(t, u, s)
 	wantTree(t, dst, want)
 	checkPasses(t, dst, a, 0)
 }

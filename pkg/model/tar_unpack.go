@@ -46,7 +46,6 @@ type archive struct {
 // opened is the staged blob of an archive, checked.
 type opened struct {
 	file   *os.File // nil for one in pieces
-	pieces *pieces
 	joined *joined
 	window int64 // of memory, to decompress it
 }
@@ -55,7 +54,7 @@ func (o opened) close() error {
 	if o.file != nil {
 		return o.file.Close()
 	}
-	return errors.Join(o.joined.close(), o.pieces.close())
+	return errors.Join(o.joined.close(), o.joined.p.close())
 }
 
 // assembleArchives unpacks the archives, whose blobs were checked before, into
@@ -149,7 +148,7 @@ func (a *archive) open(s *site, moved map[string]string) (opened, error) {
 		if err != nil {
 			return opened{}, errors.Join(err, p.close())
 		}
-		return opened{pieces: p, joined: j}, nil
+		return opened{joined: j}, nil
 	}
 	name := blobFile(a.Descriptor.Digest)
 	if to, ok := moved[name]; ok {

@@ -264,12 +264,13 @@ func (u *unpacking) at(ctx context.Context, s *site) (started bool, err error) {
 	if err := s.begin(u.m.subject.Digest()); err != nil {
 		return false, err
 	}
-	if slices.ContainsFunc(u.m.layers, func(l Layer) bool { return l.Archive }) {
+	blobs := u.blobs()
+	if slices.ContainsFunc(blobs, func(b blob) bool { return b.pieces }) {
 		if u.noLinks, err = s.lacksLinks(); err != nil {
 			return true, err
 		}
+		blobs = u.blobs()
 	}
-	blobs := u.blobs()
 	if err := s.dropOtherForms(blobs); err != nil {
 		return true, err
 	}
@@ -366,6 +367,10 @@ func (b blob) allocated(s *site) (total int64) {
 // dropOtherForms removes what another run has staged as a file of what comes in pieces
 // now, with other options, or the reverse.
 func (s *site) dropOtherForms(blobs []blob) error {
+	staged, err := listDir(s.root, blobsDir)
+	if err != nil || len(staged) == 0 {
+		return err
+	}
 	for _, b := range blobs {
 		other := piecesDir(b.desc.Digest)
 		if b.pieces {

@@ -95,7 +95,7 @@ func rebuildArchive(ctx context.Context, root *os.Root, l Layer, drop bool, w io
 		return context.Cause(ctx)
 	}
 	stream := &tarRebuilder{skeleton: bufio.NewReader(io.LimitReader(skeleton, maxSkeleton))}
-	buffer := make([]byte, bufferSize)
+	buffer := make([]byte, bufferSize) // io.Discard has a smaller one
 	// Of other archives there is nothing to see here, and nothing is unpacked.
 	others := func(string) (bool, error) { return true, nil }
 	err = walkTar(io.TeeReader(stream, w), l.Descriptor.Digest, newTarNames(&modelNames{}, others), func(e tarEntry, content io.Reader) error {
@@ -114,7 +114,7 @@ func rebuildArchive(ctx context.Context, root *os.Root, l Layer, drop bool, w io
 			return fmt.Errorf("%s has %d bytes, not %d", e.path, info.Size(), e.size)
 		}
 		stream.content = f
-		_, err = io.CopyBuffer(onlyWriter{io.Discard}, content, buffer)
+		_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, content, buffer)
 		stream.content = nil
 		if err == nil && drop {
 			err = dropCache(f, 0, 0)
@@ -130,6 +130,3 @@ func rebuildArchive(ctx context.Context, root *os.Root, l Layer, drop bool, w io
 	}
 	return nil
 }
-
-// onlyWriter has the buffer used that is given to io.CopyBuffer.
-type onlyWriter struct{ io.Writer }

@@ -27,7 +27,7 @@ func (r *Repository) Classic(ctx context.Context, s signature.Subject) (desc oci
 	if s.IsZero() {
 		return ocispec.Descriptor{}, false, errors.New("read classic signatures: the subject names nothing")
 	}
-	now, err := (&classicList{repo: r, subject: s}).readManifest(ctx, opReferrers, r.Name()+"@"+s.Digest().String())
+	now, err := (&classicList{repo: r, subject: s}).readManifest(ctx, opReferrers, aboutSubject(r, s))
 	var foreign *FallbackError
 	if errors.As(err, &foreign) {
 		// Whatever stands under the tag, it holds no signature, and whoever put it

@@ -28,7 +28,7 @@ func (r *Repository) PushManifest(ctx context.Context, mediaType string, manifes
 	if err != nil {
 		return Pinned{}, fmt.Errorf("push manifest to %s: %w", r.Name(), err)
 	}
-	about := r.Name() + "@" + subject.Digest().String()
+	about := aboutSubject(r, subject)
 	if err := r.putManifest(ctx, "push manifest", about, subject.Digest().String(), mediaType, manifest); err != nil {
 		return Pinned{}, err
 	}

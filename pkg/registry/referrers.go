@@ -35,7 +35,7 @@ const (
 // the first error.
 func (r *Repository) Referrers(ctx context.Context, s signature.Subject) iter.Seq2[ocispec.Descriptor, error] {
 	return func(yield func(ocispec.Descriptor, error) bool) {
-		l := &listing{repo: r, about: r.Name() + "@" + s.Digest().String(), yield: yield}
+		l := &listing{repo: r, about: aboutSubject(r, s), yield: yield}
 		if s.IsZero() {
 			yield(ocispec.Descriptor{}, errors.New("list referrers: the subject names nothing"))
 			return
@@ -52,7 +52,7 @@ func (r *Repository) HasReferrersAPI(ctx context.Context, s signature.Subject) (
 	if s.IsZero() {
 		return false, errors.New("probe the referrers API: the subject names nothing")
 	}
-	page, err := r.referrersPage(ctx, r.Name()+"@"+s.Digest().String(), r.path("referrers", s.Digest().String()))
+	page, err := r.referrersPage(ctx, aboutSubject(r, s), r.path("referrers", s.Digest().String()))
 	return page != nil, err
 }
 

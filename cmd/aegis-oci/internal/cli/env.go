@@ -89,7 +89,7 @@ func beaten(cmd *cobra.Command, name string) bool {
 			continue
 		}
 		for _, other := range group {
-			if onCommandLine(cmd, other) {
+			if onCommandLine(cmd.Flags().Lookup(other)) {
 				return true
 			}
 		}
@@ -97,9 +97,9 @@ func beaten(cmd *cobra.Command, name string) bool {
 	return false
 }
 
-// onCommandLine reports that cmd has a flag of this name, and that no variable set it.
-func onCommandLine(cmd *cobra.Command, name string) bool {
-	f := cmd.Flags().Lookup(name)
+// onCommandLine reports that there is such a flag, and that it is set and not by its
+// variable.
+func onCommandLine(f *pflag.Flag) bool {
 	return f != nil && f.Changed && f.Annotations[fromEnv] == nil
 }
 

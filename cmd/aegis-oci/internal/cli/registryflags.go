@@ -89,8 +89,8 @@ var reaching = []string{
 // secret of theirs is read.
 func (r *registryFlags) noRegistry(cmd *cobra.Command, why string) error {
 	for _, name := range reaching {
-		if f := cmd.Flags().Lookup(r.prefix + name); onCommandLine(cmd, r.prefix+name) && f.Value.String() != f.DefValue {
-			return usagef("--%s says how to reach a registry, and %s", r.prefix+name, why)
+		if f := cmd.Flags().Lookup(r.prefix + name); onCommandLine(f) && f.Value.String() != f.DefValue {
+			return usagef("--%s says how to reach a registry, and %s", f.Name, why)
 		}
 	}
 	*r = registryFlags{prefix: r.prefix, concurrency: r.concurrency, limitRate: r.limitRate}

@@ -128,7 +128,7 @@ func (a *app) setupPlan(cmd *cobra.Command, o *vaultSetupOptions, method string)
 	}
 	var foreign error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if methods := ofMethod[f.Name]; foreign == nil && f.Changed && f.Annotations[fromEnv] == nil && methods != nil && !slices.Contains(methods, m) {
+		if methods := ofMethod[f.Name]; foreign == nil && onCommandLine(f) && methods != nil && !slices.Contains(methods, m) {
 			foreign = usagef("--%s does not go with %s", f.Name, m)
 		}
 	})

@@ -73,7 +73,7 @@ func (v *vaultFlags) given(name string) bool {
 
 // onCommandLine reports that a flag was set by itself.
 func (v *vaultFlags) onCommandLine(name string) bool {
-	return v.given(name) && v.set.Lookup(name).Annotations[fromEnv] == nil
+	return onCommandLine(v.set.Lookup(name))
 }
 
 // session logs in to Vault, once for a command.

@@ -86,7 +86,7 @@ func (a *app) runVerify(cmd *cobra.Command, o *verifyOptions, args []string) err
 		r, err = a.verifyLocal(cmd, o, args)
 	case o.dir != "":
 		r, err = a.verifyDir(cmd, o, args, want)
-	case onCommandLine(cmd, "bundle"):
+	case onCommandLine(cmd.Flags().Lookup("bundle")):
 		// Its variable may be there for what sign writes.
 		err = usagef("--bundle goes with --dir or --file")
 	default:

@@ -80,7 +80,7 @@ func (t *trustFlags) fromPolicy(ctx context.Context, a *app, v *vaultFlags, repo
 	if t.revoked != "" {
 		return verify.Requirement{}, &usageError{msg: "--revoked goes with --key", hint: "write it under revoked in the policy's statement"}
 	}
-	if f := t.set.Lookup("timestamp-root-cert"); f.Changed && f.Annotations[fromEnv] == nil {
+	if onCommandLine(t.set.Lookup("timestamp-root-cert")) {
 		// Its variable may be there for what sign asks.
 		return verify.Requirement{}, &usageError{msg: "--timestamp-root-cert goes with --key", hint: "write timestamps: {certificatesFile: FILE} in the policy's statement"}
 	}
