@@ -64,7 +64,6 @@ func (e *LayerLimitError) Error() string {
 // and the files have wrong is refused before the first request.
 func (c *Client) Push(ctx context.Context, o PushOptions) (PushResult, error) {
 	watch := newStopwatch(c.now())
-	began := c.now()()
 	if err := o.check(); err != nil {
 		return PushResult{}, err
 	}
@@ -77,7 +76,7 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (PushResult, error) {
 		return PushResult{}, err
 	}
 	watch.lap("pack")
-	packed, uploaded, err := c.upload(ctx, repo, draft, o, began)
+	packed, uploaded, err := c.upload(ctx, repo, draft, o)
 	if err != nil {
 		return PushResult{}, err
 	}

@@ -38,12 +38,13 @@ func newCached(t testing.TB) *cached {
 	t.Helper()
 	c := &cached{dir: filepath.Join(t.TempDir(), "digests")}
 	var err error
-	if c.cache, err = digestcache.Open(c.dir, nil); err != nil {
+	later := func() time.Time { return time.Now().Add(time.Minute) }
+	if c.cache, err = digestcache.Open(c.dir, later); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.cache.Close() })
 	c.Client = newClient(t, func(o *aegis.Options) {
-		o.Now = func() time.Time { return time.Now().Add(time.Minute) }
+		o.Now = later
 		o.Warn = func(s string) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -78,7 +79,7 @@ func (c *cached) key(t testing.TB, file string) digestcache.Key {
 // remember makes the cache say d of a file.
 func (c *cached) remember(t testing.TB, file string, d digest.Digest, repositories ...string) {
 	t.Helper()
-	ok, err := c.cache.Store(file, c.key(t, file), time.Now().Add(time.Minute), digestcache.Entry{Digest: d, Repositories: repositories})
+	ok, err := c.cache.Store(c.cache.Again(file, c.key(t, file)), digestcache.Entry{Digest: d, Repositories: repositories})
 	if err != nil || !ok {
 		t.Fatalf("stored %v, %v", ok, err)
 	}
@@ -213,7 +214,12 @@ func TestYoungFilesAreNotRemembered(t *testing.T) {
 	t.Parallel()
 	host, _ := servertest.Distribution(t)
 	c, dir := newCached(t), writeModel(t, map[string]string{"model.bin": string(weights(26, 1<<20))})
-	_, err := newClient(t).Push(t.Context(), aegis.PushOptions{Ref: refTo(t, host, "v1"), Paths: []string{dir}, Cache: c.cache})
+	cache, err := digestcache.Open(c.dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cache.Close()
+	_, err = newClient(t).Push(t.Context(), aegis.PushOptions{Ref: refTo(t, host, "v1"), Paths: []string{dir}, Cache: cache})
 	if err != nil {
 		t.Fatal(err)
 	}

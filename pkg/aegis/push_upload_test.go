@@ -309,6 +309,16 @@ func TestPushRefusesAFileThatChangesWhileItIsSent(t *testing.T) {
 		"touched":  func(f string) error { return os.Chtimes(f, time.Now(), time.Now().Add(time.Second)) },
 		"replaced": func(f string) error { return replaceBySame(f) },
 		"removed":  os.Remove,
+		"rewritten with its old time": func(f string) error {
+			info, err := os.Stat(f)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(f, make([]byte, largeFile), 0o644); err != nil {
+				return err
+			}
+			return os.Chtimes(f, time.Time{}, info.ModTime())
+		},
 		"rewritten": func(f string) error {
 			return os.WriteFile(f, make([]byte, largeFile), 0o644)
 		},

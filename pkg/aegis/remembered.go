@@ -6,7 +6,6 @@ package aegis
 import (
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -24,13 +23,13 @@ type remembered struct {
 	c          *Client
 	cache      *digestcache.Cache
 	repository string
-	began      time.Time
+	trust      bool // what is found is not read again
 
 	warnOnce sync.Once
 }
 
-func newRemembered(c *Client, cache *digestcache.Cache, repository string, began time.Time) *remembered {
-	return &remembered{c: c, cache: cache, repository: repository, began: began}
+func newRemembered(c *Client, cache *digestcache.Cache, repository string, trust bool) *remembered {
+	return &remembered{c: c, cache: cache, repository: repository, trust: trust}
 }
 
 func (r *remembered) keyOf(src *model.Source) (digestcache.Key, bool) {
@@ -44,26 +43,36 @@ func (r *remembered) warn(err error) {
 	r.warnOnce.Do(func() { r.c.warn(err.Error() + "; the files are read") })
 }
 
-// lookup returns the zero entry when nothing is known of the file as it was found.
-func (r *remembered) lookup(src *model.Source) digestcache.Entry {
+// found is what is remembered of a file as it was found, which may be nothing.
+type found struct {
+	digestcache.Entry
+	reading digestcache.Reading
+	storing bool // what is learnt can be remembered
+	again   bool // so can that it was found, and nothing else
+}
+
+// lookup is called before the file is read.
+func (r *remembered) lookup(src *model.Source) (f found) {
 	key, ok := r.keyOf(src)
 	if !ok {
-		return digestcache.Entry{}
+		return f
 	}
 	e, ok, err := r.cache.Lookup(key)
 	if err != nil {
 		r.warn(err)
 	}
-	if !ok {
-		return digestcache.Entry{}
+	f.Entry = e
+	if ok && r.trust {
+		f.again, f.reading = true, r.cache.Again(src.Name(), key)
+	} else {
+		f.reading, f.storing = r.cache.Begin(src.Name(), key)
 	}
-	return e
+	return f
 }
 
 // store remembers what was learnt, and that this repository has it now.
-func (r *remembered) store(src *model.Source, d digest.Digest, was digestcache.Entry) {
-	key, ok := r.keyOf(src)
-	if !ok {
+func (r *remembered) store(d digest.Digest, was found) {
+	if !was.storing && !(was.again && was.Digest == d) {
 		return
 	}
 	if was.Digest == d && len(was.Repositories) > 0 && was.Repositories[0] == r.repository {
@@ -73,7 +82,7 @@ func (r *remembered) store(src *model.Source, d digest.Digest, was digestcache.E
 	if was.Digest == d {
 		repositories = append(repositories, slices.DeleteFunc(slices.Clone(was.Repositories), func(s string) bool { return s == r.repository })...)
 	}
-	if _, err := r.cache.Store(src.Name(), key, r.began, digestcache.Entry{Digest: d, Repositories: repositories}); err != nil {
+	if _, err := r.cache.Store(was.reading, digestcache.Entry{Digest: d, Repositories: repositories}); err != nil {
 		r.warn(err)
 	}
 }

@@ -11,13 +11,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/aegis-oci/aegis-oci/pkg/digestcache"
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/transfer"
@@ -47,12 +45,11 @@ type uploading struct {
 }
 
 // upload sends every blob that the registry lacks, the config last, for it names
-// the others, and returns the model with the bytes that were sent. The files were
-// found at began or later.
-func (c *Client) upload(ctx context.Context, repo *registry.Repository, draft *model.Draft, o PushOptions, began time.Time) (*model.Packed, int64, error) {
+// the others, and returns the model with the bytes that were sent.
+func (c *Client) upload(ctx context.Context, repo *registry.Repository, draft *model.Draft, o PushOptions) (*model.Packed, int64, error) {
 	u := &uploading{c: c, repo: repo, draft: draft, files: draft.Files(), o: o, claimed: make(map[digest.Digest]bool)}
 	u.digests = make([]digest.Digest, len(u.files))
-	u.cache = newRemembered(c, o.Cache, repo.Name(), began)
+	u.cache = newRemembered(c, o.Cache, repo.Name(), o.trust())
 	var total int64
 	for _, f := range u.files {
 		total += f.Size
@@ -118,13 +115,13 @@ func (u *uploading) file(ctx context.Context, i int) (digest.Digest, error) {
 	if err != nil {
 		return "", err
 	}
-	u.cache.store(src, d, e)
+	u.cache.store(d, e)
 	return d, nil
 }
 
 // place sends file i unless the registry has it. The digest is that of what was
 // read now, but for a remembered one that may be trusted.
-func (u *uploading) place(ctx context.Context, i int, src *model.Source, e digestcache.Entry) (digest.Digest, error) {
+func (u *uploading) place(ctx context.Context, i int, src *model.Source, e found) (digest.Digest, error) {
 	var there bool
 	var begun *registry.Upload
 	if e.Digest != "" {

@@ -203,15 +203,43 @@ func (c *Cache) read(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxEntry))
 }
 
-// Store remembers e for the file of that name, which had the key k when it was
-// found, and began to be read at since, or later. It does nothing, and returns
-// false, when the file has another key by now, or when its last change was so
-// shortly before since that a further one could have left no trace.
-func (c *Cache) Store(name string, k Key, since time.Time, e Entry) (bool, error) {
-	youngest := since.Add(-minAge).UnixNano()
+// Reading is a file that is about to be read, and whose every change leaves a trace
+// from then on.
+type Reading struct {
+	name string
+	key  Key
+}
+
+// Begin is called before the first byte is read of the file of that name, which had the
+// key k when it was found. It returns false for a file that cannot be remembered: its last
+// change was so shortly ago that a further one could leave no trace, or so could one
+// through a mapping. Pages that were written through one, and that the kernel has not
+// written to the disk since, are changed without another ctime; so there must be no
+// mapping, or what is in it is flushed first.
+func (c *Cache) Begin(name string, k Key) (Reading, bool) {
+	youngest := c.now().Add(-minAge).UnixNano()
 	if k.Modified > youngest || k.Changed > youngest {
-		return false, nil
+		return Reading{}, false
 	}
+	f, err := os.OpenFile(name, os.O_RDONLY|openFlags, 0)
+	if err != nil {
+		return Reading{}, false // whoever reads it says why
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || !leavesTraces(f) {
+		return Reading{}, false
+	}
+	return Reading{name: name, key: k}, true
+}
+
+// Again is a reading of a file whose entry was found with the key k, for a Store of the
+// same digest.
+func (c *Cache) Again(name string, k Key) Reading { return Reading{name: name, key: k} }
+
+// Store remembers e for a file that was read. It does nothing, and returns false, when
+// the file has another key by now than when it was found.
+func (c *Cache) Store(r Reading, e Entry) (bool, error) {
+	name, k := r.name, r.key
 	info, err := os.Lstat(name)
 	if err != nil {
 		return false, fmt.Errorf("digest cache: %w", err)

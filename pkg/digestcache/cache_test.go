@@ -57,9 +57,21 @@ func keyNow(t *testing.T, name string) Key {
 // later is a time at which a file that was just written is old enough.
 func later() time.Time { return time.Now().Add(minAge + time.Second) }
 
+// begun is a reading of a file as if it were old enough.
+func begun(t *testing.T, c *Cache, name string, k Key) Reading {
+	t.Helper()
+	at := *c
+	at.now = later
+	r, ok := at.Begin(name, k)
+	if !ok {
+		t.Fatal("the file cannot be remembered")
+	}
+	return r
+}
+
 func stored(t *testing.T, c *Cache, name string, k Key) {
 	t.Helper()
-	if ok, err := c.Store(name, k, later(), Entry{Digest: content, Repositories: []string{"h/r"}}); err != nil || !ok {
+	if ok, err := c.Store(begun(t, c, name, k), Entry{Digest: content, Repositories: []string{"h/r"}}); err != nil || !ok {
 		t.Fatalf("stored %v, %v", ok, err)
 	}
 }
@@ -146,19 +158,24 @@ func TestNothingYoungIsStored(t *testing.T) {
 	c := open(t, t.TempDir()+"/c")
 	name, k := file(t)
 	for _, since := range []time.Time{time.Now(), time.Unix(0, k.Changed).Add(minAge - 1)} {
-		if ok, err := c.Store(name, k, since, Entry{Digest: content}); ok || err != nil {
-			t.Errorf("stored %v, %v", ok, err)
+		c.now = func() time.Time { return since }
+		if _, ok := c.Begin(name, k); ok {
+			t.Error("a young file can be remembered")
 		}
 	}
+	c.now = time.Now
 	// An old time of modification on a young file changes nothing.
 	old := time.Now().Add(-time.Hour)
 	if err := os.Chtimes(name, old, old); err != nil {
 		t.Fatal(err)
 	}
-	if ok, err := c.Store(name, keyNow(t, name), time.Now(), Entry{Digest: content}); ok || err != nil {
-		t.Errorf("stored %v, %v", ok, err)
+	if _, ok := c.Begin(name, keyNow(t, name)); ok {
+		t.Error("a young file can be remembered")
 	}
-	absent(t, c, k)
+	c.now = later
+	if _, ok := c.Begin(name, k); !ok {
+		t.Error("an old file cannot be remembered")
+	}
 }
 
 func TestAFileThatChangedSinceIsNotStored(t *testing.T) {
@@ -168,10 +185,10 @@ func TestAFileThatChangedSinceIsNotStored(t *testing.T) {
 	if err := os.Chmod(name, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if ok, err := c.Store(name, k, later(), Entry{Digest: content}); ok || err != nil {
+	if ok, err := c.Store(begun(t, c, name, k), Entry{Digest: content}); ok || err != nil {
 		t.Errorf("stored %v, %v", ok, err)
 	}
-	if ok, _ := c.Store(name, keyNow(t, name), later(), Entry{Digest: "sha256:short"}); ok {
+	if ok, _ := c.Store(begun(t, c, name, keyNow(t, name)), Entry{Digest: "sha256:short"}); ok {
 		t.Error("stored what is no digest")
 	}
 	absent(t, c, k)
@@ -305,7 +322,7 @@ func TestManyWritersAndReaders(t *testing.T) {
 			}
 			defer c.Close()
 			for i := range 50 {
-				if ok, err := c.Store(name, k, later(), Entry{Digest: content, Repositories: []string{fmt.Sprint("h/", i)}}); !ok || err != nil {
+				if ok, err := c.Store(c.Again(name, k), Entry{Digest: content, Repositories: []string{fmt.Sprint("h/", i)}}); !ok || err != nil {
 					t.Errorf("%v, %v", ok, err)
 				}
 				if e, ok, err := c.Lookup(k); !ok || err != nil || e.Digest != content {

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 const supported = true
@@ -19,13 +21,14 @@ const openFlags = unix.O_NOFOLLOW | unix.O_NONBLOCK
 
 func keyOf(info fs.FileInfo) (Key, bool) {
 	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
+	changed, told := rootfile.Changed(info)
+	if !ok || !told {
 		return Key{}, false
 	}
 	// The types of these fields differ between systems.
 	return Key{
 		Device: uint64(st.Dev), Inode: uint64(st.Ino), Size: info.Size(), //nolint:unconvert
-		Modified: info.ModTime().UnixNano(), Changed: changed(st),
+		Modified: info.ModTime().UnixNano(), Changed: changed,
 	}, true
 }
 

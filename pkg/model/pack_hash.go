@@ -107,8 +107,9 @@ func (s *source) readerAt(offset int64) (io.ReadCloser, error) {
 	return &sourceReader{source: s, file: f, read: offset}, nil
 }
 
-// sourceReader reads a source and looks once more at the end. It is a courtesy to
-// name the file early: the receiver's digest check is what protects.
+// sourceReader reads a source and looks once more at the end, before whoever reads it
+// takes the end for one: what is hashed while it is sent has the digest of what was read,
+// whatever that is.
 type sourceReader struct {
 	source *source
 	file   *os.File

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
@@ -49,13 +50,17 @@ func (s *source) open() (*os.File, error) {
 	return f, nil
 }
 
-// unchanged returns a *ChangedError unless f is still the file that was found.
+// unchanged returns a *ChangedError unless f is still the file that was found. Its ctime
+// counts where there is one: with cp -p, rsync -t or touch -r other content has the same
+// size and time of modification, and what was read of both is in no file.
 func (s *source) unchanged(f *os.File) error {
 	now, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("stat %q: %w", s.path, err)
 	}
-	if !now.Mode().IsRegular() || !os.SameFile(s.info, now) || now.Size() != s.info.Size() || !now.ModTime().Equal(s.info.ModTime()) {
+	was, _ := rootfile.Changed(s.info)
+	if changed, _ := rootfile.Changed(now); changed != was || !now.Mode().IsRegular() || !os.SameFile(s.info, now) ||
+		now.Size() != s.info.Size() || !now.ModTime().Equal(s.info.ModTime()) {
 		return &ChangedError{Path: s.path}
 	}
 	return nil
