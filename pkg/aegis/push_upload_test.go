@@ -166,6 +166,16 @@ func TestPushGoesOnAfterFaults(t *testing.T) {
 	}
 }
 
+// overwrite changes the second half of a file in its place.
+func overwrite(name string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(make([]byte, largeFile/2), largeFile/2)
+	return errors.Join(err, f.Close())
+}
+
 // The retry budget is for failing, not for the time that a large file takes.
 func TestPushDoesNotCountTheTimeInWhichBytesFlow(t *testing.T) {
 	t.Parallel()
@@ -314,7 +324,7 @@ func TestPushRefusesAFileThatChangesWhileItIsSent(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := os.WriteFile(f, make([]byte, largeFile), 0o644); err != nil {
+			if err := overwrite(f); err != nil {
 				return err
 			}
 			return os.Chtimes(f, time.Time{}, info.ModTime())
