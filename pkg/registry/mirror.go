@@ -235,7 +235,7 @@ func (c *Client) Mirrored(ref Reference) (*Repository, error) {
 	for _, m := range mirrors {
 		// The registry itself, as some hosts.toml have it, is no mirror.
 		if !(sameOrigin(&m.base, &r.base) && m.root == r.root) {
-			s.mirrors = append(s.mirrors, &place{mirror: m, repo: m.repository(r.ref, true), list: m.repository(r.ref, false)})
+			s.mirrors = append(s.mirrors, &place{mirror: m, repo: m.repository(r, true), list: m.repository(r, false)})
 		}
 	}
 	if len(s.mirrors) > 0 {
@@ -244,13 +244,21 @@ func (c *Client) Mirrored(ref Reference) (*Repository, error) {
 	return r, nil
 }
 
-// repository is ref's as the mirror has it.
-func (m *mirror) repository(ref Reference, once bool) *Repository {
+// repository is the origin's as the mirror has it. Over plain HTTP on the origin's host
+// there is no password to be had: the one that is configured for the host is the origin's,
+// which is reached by TLS.
+func (m *mirror) repository(origin *Repository, once bool) *Repository {
+	ref := origin.ref
+	plainer := m.base.Scheme != origin.base.Scheme && m.base.Scheme == "http" &&
+		strings.EqualFold(m.base.Hostname(), origin.base.Hostname())
 	r := &Repository{client: m.client, ref: ref, base: m.base, root: m.root, once: once}
 	if m.base.Host != apiHost(ref.Registry) {
 		r.ns = ref.Registry
 	}
 	r.auth = m.client.authClient(m.base.Host, func(ctx context.Context) (auth.Credential, error) {
+		if plainer {
+			return auth.EmptyCredential, nil
+		}
 		return m.client.credentials.find(ctx, m.base.Host, r.scope())
 	})
 	return r

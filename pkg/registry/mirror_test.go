@@ -153,6 +153,33 @@ func TestMirrorGetsNoCredentialOfTheRegistry(t *testing.T) {
 	}
 }
 
+// TestAPlainMirrorOnTheRegistrysHostGetsNoPassword: what is configured for the host is
+// for TLS, and a mirror on port 80 of it would send it in the clear.
+func TestAPlainMirrorOnTheRegistrysHostGetsNoPassword(t *testing.T) {
+	const host = "registry.example.com"
+	seen, asked := new(headersSeen), new(headersSeen)
+	mirror := httptest.NewServer(seen.wrap(askedForPassword(http.NotFoundHandler())))
+	origin := httptest.NewTLSServer(asked.wrap(askedForPassword(http.NotFoundHandler())))
+	t.Cleanup(mirror.Close)
+	t.Cleanup(origin.Close)
+	r := mirroredRepo(t, host+"/m:v1", registry.Options{
+		InsecureSkipTLS: true,
+		Credentials:     registry.CredentialOptions{ConfigFiles: []string{authsFile(t, host, basic(user, password), host+":80", basic(user, password))}},
+		Resolve:         []string{host + ":443:" + origin.Listener.Addr().String(), host + ":80:" + mirror.Listener.Addr().String()},
+		Mirrors:         []registry.Mirror{{URL: "http://" + strings.ToUpper(host)}, {URL: "http://" + host + ":80/v2/cache"}},
+		Warn:            func(string) {},
+	})
+	if _, err := r.FetchBlob(t.Context(), descOf([]byte("layer")), 100); err == nil {
+		t.Fatal("nobody has it")
+	}
+	if got := seen.values("Authorization"); len(seen.all) < 2 || len(got) > 0 {
+		t.Errorf("the mirrors were asked %d times and saw %q", len(seen.all), got)
+	}
+	if got, want := asked.values("Authorization"), []string{"Basic " + basic(user, password)}; !slices.Equal(got, want) {
+		t.Errorf("the registry saw %q, want %q", got, want)
+	}
+}
+
 // anonymousOnly reports that the values are tokens that the endpoint gave to nobody:
 // they allow nothing.
 func anonymousOnly(values []string) bool {
