@@ -147,7 +147,7 @@ func TestMirrorThatFails(t *testing.T) {
 		warn  string
 	}{
 		"wrong bytes":            {servertest.Fault{Replace: flip}, "not asked again in this run: it sent other bytes"},
-		"wrong bytes, cut":       {servertest.Fault{Replace: flip, Cut: true, CutAfter: 40 << 10}, "going on from the next source"},
+		"wrong bytes, cut":       {servertest.Fault{Replace: flip, Cut: true, CutAfter: 40 << 10}, "may have sent other bytes"},
 		"a wrong length":         {servertest.Fault{Replace: func(b []byte) []byte { return b[:len(b)-1] }}, "as it should be"},
 		"a longer blob":          {servertest.Fault{Replace: func(b []byte) []byte { return append(bytes.Clone(b), 'x') }}, "as it should be"},
 		"a short chunked body":   {servertest.Fault{Replace: func(b []byte) []byte { return b[:len(b)/2] }, Header: http.Header{"Content-Length": nil}}, "ends early"},
@@ -413,5 +413,25 @@ func TestCopyFromALyingMirror(t *testing.T) {
 	}
 	if r.warned("not asked again in this run") != 1 {
 		t.Errorf("warnings: %q", r.warnings)
+	}
+}
+
+// TestAnHonestMirrorIsNotBlamedForAnothersBytes: one breaks off, and the next lies about
+// the rest. Nobody knows then whose bytes were wrong.
+func TestAnHonestMirrorIsNotBlamedForAnothersBytes(t *testing.T) {
+	t.Parallel()
+	r := newMirrorRig(t, 163)
+	weights := blobOf(t, r.dir, "weights/part-1.bin").String()
+	honest, liar := servertest.FaultProxy(t, r.origin.Addr), servertest.FaultProxy(t, r.origin.Addr)
+	honest.Fail(servertest.Fault{Path: weights, Cut: true, CutAfter: 40 << 10, Times: 1})
+	liar.Fail(servertest.Fault{Path: weights, Replace: func(b []byte) []byte { return bytes.Repeat([]byte("x"), len(b)) }})
+	if err := r.pull(t, r.client(t, honest.URL, liar.URL), r.ref); err != nil {
+		t.Fatal(err)
+	}
+	if n := liar.Count(weights); n == 0 {
+		t.Error("the other mirror was not asked: the test tests nothing")
+	}
+	if said := strings.Join(r.warnings, "\n"); strings.Contains(said, "not asked again in this run") {
+		t.Errorf("a mirror was blamed:\n%s", said)
 	}
 }

@@ -21,18 +21,23 @@ import (
 // waited for and cancelled at once.
 const lockPoll = 50 * time.Millisecond
 
+// lockNotice is how long a lock is waited for in silence.
+const lockNotice = 2 * time.Second
+
 // takeLock takes the destination's lock, a file in the staging directory. The
 // holder removes the file before it lets go, so a lock counts only while the
 // locked file still has its name.
-func (s *site) takeLock(ctx context.Context) error {
+func (s *site) takeLock(ctx context.Context, warn func(string)) error {
 	l := flock.New(filepath.Join(s.stagingPath(), lockName),
 		flock.SetFlag(os.O_CREATE|os.O_RDWR|rootfile.NoFollow), flock.SetPermissions(0o600))
+	waits := time.AfterFunc(lockNotice, func() { warn(fmt.Sprintf("another process is filling %s; waiting until it is done", s.dst)) })
 	ok, err := l.TryLockContext(ctx, lockPoll)
+	waits.Stop()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errMoved
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return fmt.Errorf("waiting for another process that is filling %s: %w", s.dst, context.Cause(ctx))
 	case err != nil || !ok:
 		return fmt.Errorf("lock %s: %w", s.dst, err)
 	}

@@ -265,7 +265,7 @@ func halfExtended(t *testing.T, a *artifact, dst string, moved int) {
 	v, m := a.decode(t)
 	u := newUnpacking(a.fetcher(), v, m, dst, UnpackOptions{})
 	must(t, u.acceptLayers())
-	s, err := openSite(t.Context(), dst)
+	s, err := openSite(t.Context(), dst, silent)
 	must(t, err)
 	found, err := u.survey(t.Context(), s)
 	if err != nil || found != foundPart {

@@ -526,7 +526,7 @@ func TestASourceThatNeedsRoomIsDoubted(t *testing.T) {
 func TestRoomIsAskedBetweenFiles(t *testing.T) {
 	t.Parallel()
 	dst := t.TempDir()
-	s, err := openSite(t.Context(), dst)
+	s, err := openSite(t.Context(), dst, silent)
 	must(t, err)
 	defer s.leave(true)
 	p := &pieces{site: s, split: newSplitter(1 << 60), copied: 2 * roomStep}
@@ -576,7 +576,7 @@ func TestPiecesCountForWhatTheyHold(t *testing.T) {
 	if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{}); !errors.Is(err, errCut) {
 		t.Fatal(err)
 	}
-	s, err := openSite(t.Context(), dst)
+	s, err := openSite(t.Context(), dst, silent)
 	must(t, err)
 	defer s.leave(true)
 	u := newUnpacking(f, v, m, dst, UnpackOptions{})

@@ -51,13 +51,13 @@ var errMoved = errors.New("the destination changed while waiting for its lock")
 
 // openSite opens dst's site and takes its lock, waiting for whoever holds it
 // until ctx ends.
-func openSite(ctx context.Context, dst string) (*site, error) {
+func openSite(ctx context.Context, dst string, warn func(string)) (*site, error) {
 	for {
 		s, err := findSite(dst)
 		if err != nil {
 			return nil, err
 		}
-		err = s.enter(ctx)
+		err = s.enter(ctx, warn)
 		if err == nil {
 			return s, nil
 		}
@@ -67,7 +67,7 @@ func openSite(ctx context.Context, dst string) (*site, error) {
 			return nil, err
 		}
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
 		}
 	}
 }
@@ -164,14 +164,14 @@ func (s *site) dropParents() {
 }
 
 // enter makes or opens the staging directory and locks it.
-func (s *site) enter(ctx context.Context) error {
+func (s *site) enter(ctx context.Context, warn func(string)) error {
 	if err := s.base.Mkdir(s.staging, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make a staging directory: %w", err)
 	}
 	if err := s.openStaging(); err != nil {
 		return err
 	}
-	if err := s.takeLock(ctx); err != nil {
+	if err := s.takeLock(ctx, warn); err != nil {
 		return err
 	}
 	exists, err := isDirectory(s.dst)

@@ -234,7 +234,7 @@ func fetched(t testing.TB, a *artifact, dst string, noLinks bool) (*unpacking, *
 	v, m := a.decode(t)
 	u := newUnpacking(a.fetcher(), v, m, dst, UnpackOptions{})
 	u.noLinks = noLinks
-	s, err := openSite(t.Context(), dst)
+	s, err := openSite(t.Context(), dst, silent)
 	must(t, err)
 	must(t, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs(), nil))
 	return u, s
@@ -468,7 +468,7 @@ func TestPiecesReadAsTheBlob(t *testing.T) {
 	t.Parallel()
 	raw, _ := pieceTar(t)
 	dst := t.TempDir()
-	s, err := openSite(t.Context(), dst)
+	s, err := openSite(t.Context(), dst, silent)
 	must(t, err, s.begin(digest.FromBytes(raw)))
 	defer s.leave(true)
 	p, err := openPieces(s, ocispec.Descriptor{Digest: digest.FromBytes(raw), Size: int64(len(raw))}, false)

@@ -180,7 +180,7 @@ func (u *unpacking) run(ctx context.Context) (UnpackResult, error) {
 	if err := u.acceptLayers(); err != nil {
 		return UnpackResult{}, err
 	}
-	s, err := openSite(ctx, u.dst)
+	s, err := openSite(ctx, u.dst, u.o.Warn)
 	if err != nil {
 		if rootfile.IsReadOnly(err) && u.readyOnReadOnly(ctx) {
 			return u.res, nil

@@ -206,7 +206,7 @@ func halfPlaced(t *testing.T, a *artifact, dst string, n int, replace bool) {
 	t.Helper()
 	v, m := a.decodeSignedAt(t, testNow.Add(time.Minute))
 	u := newUnpacking(a.fetcher(), v, m, dst, UnpackOptions{Replace: replace})
-	s, err := openSite(t.Context(), dst)
+	s, err := openSite(t.Context(), dst, silent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +359,7 @@ func TestUnpackLeavesWhatCameWhileItIsPlaced(t *testing.T) {
 	dst, a := t.TempDir(), sample()
 	v, m := a.decode(t)
 	u := newUnpacking(a.fetcher(), v, m, dst, UnpackOptions{})
-	s, err := openSite(t.Context(), dst)
+	s, err := openSite(t.Context(), dst, silent)
 	must(t, err)
 	_, err = u.survey(t.Context(), s)
 	must(t, err, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs(), nil))
@@ -394,7 +394,7 @@ func TestUnpackLeavesWhatWasPlacedWhole(t *testing.T) {
 	dst, a := t.TempDir(), sample()
 	_, m := a.decode(t)
 	u := newUnpacking(a.fetcher(), verify.Verified{}, m, dst, UnpackOptions{})
-	s, err := openSite(t.Context(), dst)
+	s, err := openSite(t.Context(), dst, silent)
 	must(t, err)
 	started, err := u.at(t.Context(), s)
 	if must(t, err); !started {
@@ -568,5 +568,33 @@ func TestDirErrorIsBounded(t *testing.T) {
 	var diff *DirError
 	if !errors.As(err, &diff) || len(diff.Extra) != maxDirNames || diff.More != 400 {
 		t.Errorf("%v", err)
+	}
+}
+
+// silent is for what warns of nothing.
+func silent(string) {}
+
+// TestAPullSaysThatItWaits has a destination that somebody else is filling, without end.
+func TestAPullSaysThatItWaits(t *testing.T) {
+	t.Parallel()
+	a, dst := sample(), filepath.Join(t.TempDir(), "model")
+	held, err := openSite(t.Context(), dst, silent)
+	must(t, err)
+	defer held.leave(true)
+	cause := errors.New("the node goes down")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	v, m := a.decodeSignedAt(t, testNow)
+	said := make(chan string, 1)
+	u := newUnpacking(a.fetcher(), v, m, dst, UnpackOptions{Warn: func(s string) {
+		said <- s
+		cancel(cause)
+	}})
+	_, err = u.run(ctx)
+	if !errors.Is(err, cause) || !strings.Contains(err.Error(), "waiting for another process that is filling "+dst) {
+		t.Errorf("error %v", err)
+	}
+	if got := <-said; !strings.Contains(got, "another process is filling "+dst) {
+		t.Errorf("said %q", got)
 	}
 }

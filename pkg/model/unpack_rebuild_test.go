@@ -63,7 +63,7 @@ func TestReplaceTakesAnArchiveOfTheOldModel(t *testing.T) {
 			if c.cutAt > 0 {
 				u := newUnpacking(f, v, m, dst, UnpackOptions{})
 				f.serve = cutAfter(c.cutAt)
-				s, err := openSite(t.Context(), dst)
+				s, err := openSite(t.Context(), dst, silent)
 				must(t, err, s.begin(m.subject.Digest()))
 				if err := u.fetchAll(t.Context(), s, u.blobs(), nil); !errors.Is(err, errCut) {
 					t.Fatal(err)
@@ -117,7 +117,7 @@ func TestReplaceWithEmptyPieces(t *testing.T) {
 		} else {
 			mkdir(t, dst)
 		}
-		s, err := openSite(t.Context(), dst)
+		s, err := openSite(t.Context(), dst, silent)
 		must(t, err, s.begin(m.subject.Digest()), s.root.Mkdir(piecesDir(digest.FromBytes(raw)), 0o700))
 		for n := range 3 {
 			must(t, os.WriteFile(filepath.Join(s.stagingPath(), pieceFile(digest.FromBytes(raw), n)), nil, 0o600))

@@ -89,7 +89,9 @@ func (r *Repository) stream(ctx context.Context, d digest.Digest, open func(cont
 	err := r.sources.ask(ctx, d, func(from *Repository, p *place) error {
 		if p == nil {
 			var err error
-			body, _, err = open(ctx, from)
+			if body, _, err = open(ctx, from); err == nil {
+				r.sources.note(r.sources.gave, d, nil) // the origin's own
+			}
 			return err
 		}
 		attempt, dog := watch(ctx, from.client.options.AnswerTimeout)
@@ -254,9 +256,9 @@ func (s *sources) failed(p *place, d digest.Digest, err error) {
 
 // Doubt says that the bytes of d that OpenBlob and OpenRange gave, since the last
 // Doubt, have another digest; whole says that they were all of it. Mirrors among
-// their sources are not asked again: for anything when the bytes were all theirs,
-// else for d. It reports whether there was one, so that another try gets bytes from
-// elsewhere.
+// their sources are not asked again: for anything when the bytes were all of one of
+// them, else for d, for nobody knows whose were wrong. It reports whether there was one,
+// so that another try gets bytes from elsewhere.
 func (r *Repository) Doubt(d digest.Digest, whole bool) bool {
 	if r.sources == nil {
 		return false
@@ -266,9 +268,11 @@ func (r *Repository) Doubt(d digest.Digest, whole bool) bool {
 	gave := s.gave[d]
 	delete(s.gave, d)
 	s.mu.Unlock()
+	one := whole && len(gave) == 1
+	gave = slices.DeleteFunc(gave, func(p *place) bool { return p == nil })
 	for _, p := range gave {
 		r.retries.Add(1)
-		if whole {
+		if one {
 			p.lied(fmt.Sprintf("it sent other bytes than %s", d))
 			continue
 		}
