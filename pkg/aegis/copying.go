@@ -192,7 +192,30 @@ func (cp *copying) lists(ctx context.Context, m attachee, raw []byte) (err error
 	if has.Config != nil {
 		blobs = append(blobs, *has.Config)
 	}
+	if err := cp.withinLimit(m, blobs); err != nil {
+		return err
+	}
 	return cp.blobs(ctx, blobs)
+}
+
+// withinLimit refuses what the destination would refuse when all of it was sent.
+func (cp *copying) withinLimit(m attachee, blobs []ocispec.Descriptor) error {
+	to, ok := cp.dst.(registryRepository)
+	if !ok {
+		return nil
+	}
+	limit, service := registry.LayerLimit(to.Reference().Registry)
+	for _, b := range blobs {
+		if limit == 0 || b.Size <= limit {
+			continue
+		}
+		err := &LayerLimitError{Path: cmp.Or(b.Annotations[ocispec.AnnotationTitle], b.Digest.String()), Size: b.Size, Limit: limit, Registry: service}
+		if m.foreign {
+			return unusableManifest(err.Error())
+		}
+		return err
+	}
+	return nil
 }
 
 func (cp *copying) blobs(ctx context.Context, blobs []ocispec.Descriptor) error {

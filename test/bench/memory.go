@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -18,11 +19,22 @@ import (
 // peakLimit is the aim for the resident set of a push or a pull.
 const peakLimit = 96 << 20
 
-// shape is a model of files of equal size.
+// shape is a model of files of equal size, each a byte longer than the one before, so
+// that no two are the same blob.
 type shape struct {
 	name  string
 	files int
 	size  int64 // of a file
+	more  *shape
+	rate  int64 // of a connection of a pull, in bytes a second, if it is bounded
+}
+
+// total is the size of all files.
+func (s *shape) total() int64 {
+	if s == nil {
+		return 0
+	}
+	return int64(s.files)*s.size + int64(s.files)*int64(s.files-1)/2 + s.more.total()
 }
 
 // memory shows the peak of a signed push and a verified pull for models of growing
@@ -33,11 +45,13 @@ func (b *bench) memory(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
-	shapes := []shape{{"256 MiB, 4 layers", 4, 64 << 20}, {"1 GiB, 1 layer", 1, 1 << 30}, {"4 GiB, 4 layers", 4, 1 << 30}}
+	shapes := []shape{{name: "256 MiB, 4 layers", files: 4, size: 64 << 20}, {name: "1 GiB, 1 layer", files: 1, size: 1 << 30}, {name: "4 GiB, 4 layers", files: 4, size: 1 << 30}}
 	if b.full {
-		shapes = append(shapes, shape{"16 GiB, 4 layers", 4, 4 << 30})
+		shapes = append(shapes, shape{name: "16 GiB, 4 layers", files: 4, size: 4 << 30})
 	}
-	shapes = append(shapes, shape{"1,000 layers of 64 KiB", 1000, 64 << 10}, shape{"5,000 layers of 8 KiB", 5000, 8 << 10})
+	shapes = append(shapes, shape{name: "1,000 layers of 64 KiB", files: 1000, size: 64 << 10}, shape{name: "5,000 layers of 8 KiB", files: 5000, size: 8 << 10},
+		// Large files over slow connections fill the memory that many layers leave.
+		shape{name: "4,990 layers of 8 KiB and 8 of 96 MiB, 16 MiB/s", files: 4990, size: 8 << 10, rate: 16 << 20, more: &shape{files: 8, size: 96 << 20}})
 	fmt.Printf("\n| model | push --sign | pull --verify | oras pull |\n|---|---|---|---|\n")
 	var least, most int64
 	for _, shape := range shapes {
@@ -61,7 +75,8 @@ func (b *bench) memory(ctx context.Context) error {
 // memoryOf measures one shape. The model is a sparse file, which takes no room.
 func (b *bench) memoryOf(ctx context.Context, s *simulated, shape shape) (push, pull, oras int64, err error) {
 	dir, room := filepath.Join(b.dir, "model"), b.dir
-	if int64(shape.files)*shape.size > 4<<30 {
+	want := shape.total()
+	if want > 5<<30 {
 		room = b.disk
 	}
 	out, err := os.MkdirTemp(room, "aegis-bench-")
@@ -73,12 +88,19 @@ func (b *bench) memoryOf(ctx context.Context, s *simulated, shape shape) (push, 
 	if err := sparseFiles(dir, shape); err != nil {
 		return 0, 0, 0, err
 	}
-	ref := fmt.Sprintf("%s/bench/memory:%d-%d", s.addr, shape.files, shape.size)
+	ref := fmt.Sprintf("%s/bench/memory:%d-%d", s.addr, shape.files, want)
 	pushed, err := b.measure(ctx, "", "aegis-oci", b.pushSigned(ref, dir)...)
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	want := int64(shape.files)*shape.size + int64(shape.files)*int64(shape.files-1)/2
+	if shape.rate > 0 {
+		line, err := newSlowLine(s.addr, shape.rate)
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		defer line.close()
+		ref = line.addr() + strings.TrimPrefix(ref, s.addr)
+	}
 	rows, err := b.inTurn(ctx, 1, false, b.pulls(ref, filepath.Join(out, "m"), want)[:2])
 	if err != nil {
 		return 0, 0, 0, err
@@ -86,11 +108,15 @@ func (b *bench) memoryOf(ctx context.Context, s *simulated, shape shape) (push, 
 	return pushed.peak, rows[0].samples[0].peak, rows[1].samples[0].peak, nil
 }
 
-// sparseFiles makes files without content. Each is a byte longer than the one
-// before, so that no two are the same blob.
+// sparseFiles makes the files of shape, without content.
 func sparseFiles(dir string, shape shape) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
+	}
+	if shape.more != nil {
+		if err := sparseFiles(filepath.Join(dir, "more"), *shape.more); err != nil {
+			return err
+		}
 	}
 	for i := range shape.files {
 		f, err := os.Create(filepath.Join(dir, fileName(i)))

@@ -61,6 +61,7 @@ type app struct {
 
 // Main runs the program and returns its exit code.
 func Main() int {
+	boundMemory()
 	ctx, stop := withSignals(context.Background())
 	defer stop()
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: newEnvironment(os.Environ())}
