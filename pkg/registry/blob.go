@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"regexp"
 	"strconv"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -122,6 +123,35 @@ func (r *Repository) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offs
 
 // openBlob asks r itself.
 func (r *Repository) openBlob(ctx context.Context, op, about string, desc ocispec.Descriptor, offset int64) (body io.ReadCloser, at int64, err error) {
+	err = r.sizeTwice(ctx, desc, func() error {
+		body, at, err = r.openBlobOnce(ctx, op, about, desc, offset)
+		return err
+	})
+	return body, at, err
+}
+
+// sizePause is the time that an odd answer has to pass.
+const sizePause = time.Second
+
+// sizeTwice asks the registry once more when it answers that a blob has another size than
+// its descriptor says. That is the last word about an artifact, for which all goes that
+// was fetched of it, and one odd answer of a proxy or a cache on the way must not be. A
+// mirror is not asked again: there is somebody else to ask.
+func (r *Repository) sizeTwice(ctx context.Context, desc ocispec.Descriptor, ask func() error) error {
+	err := ask()
+	var e *Error
+	if !errors.As(err, &e) || e.Kind != Corrupt || r.client.options.mirror != nil {
+		return err
+	}
+	r.retries.Add(1)
+	r.elsewhere.Delete(desc.Digest)
+	if r.client.options.Sleep(ctx, sizePause) != nil {
+		return err
+	}
+	return ask()
+}
+
+func (r *Repository) openBlobOnce(ctx context.Context, op, about string, desc ocispec.Descriptor, offset int64) (body io.ReadCloser, at int64, err error) {
 	c := call{
 		op: op, about: about, method: http.MethodGet, url: r.path("blobs", desc.Digest.String()),
 		accept: []int{http.StatusOK}, content: true, limit: -1,
@@ -173,7 +203,15 @@ func (r *Repository) OpenRange(ctx context.Context, desc ocispec.Descriptor, off
 }
 
 // openPart asks r itself.
-func (r *Repository) openPart(ctx context.Context, op, about string, desc ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
+func (r *Repository) openPart(ctx context.Context, op, about string, desc ocispec.Descriptor, offset, end int64) (body io.ReadCloser, err error) {
+	err = r.sizeTwice(ctx, desc, func() error {
+		body, err = r.openPartOnce(ctx, op, about, desc, offset, end)
+		return err
+	})
+	return body, err
+}
+
+func (r *Repository) openPartOnce(ctx context.Context, op, about string, desc ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
 	c := call{
 		op: op, about: about, method: http.MethodGet, url: r.path("blobs", desc.Digest.String()),
 		header: http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", offset, end-1)}},
@@ -181,6 +219,10 @@ func (r *Repository) openPart(ctx context.Context, op, about string, desc ocispe
 	}
 	got, err := r.openRange(ctx, c, desc.Digest)
 	if err != nil {
+		return nil, err
+	}
+	if err := noPage(c, got, desc); err != nil {
+		got.stream.Close()
 		return nil, err
 	}
 	if got.status == http.StatusOK && (offset > 0 || end < desc.Size) {
@@ -224,12 +266,26 @@ func (r *Repository) openRange(ctx context.Context, c call, d digest.Digest) (*a
 	return got, err
 }
 
+// noPage refuses a web page in place of a blob: of a proxy, a CDN or a log-in, which say
+// 200 too, and nothing of the blob. A blob that is a page has its size.
+func noPage(c call, got *answer, desc ocispec.Descriptor) error {
+	if got.status != http.StatusOK || got.length == desc.Size || !isPage(got.header) || isPage(http.Header{"Content-Type": {desc.MediaType}}) {
+		return nil
+	}
+	e := newError(c.op, c.about, Unavailable, "a web page in place of the blob")
+	e.Status = got.status
+	return e
+}
+
 // placeAt says where the answer begins: at the range that was asked for, or at zero.
 func placeAt(c call, got *answer, desc ocispec.Descriptor, offset int64) (int64, error) {
 	if got.status == http.StatusPartialContent {
 		// A range that starts elsewhere would be joined to the wrong bytes, and
 		// the whole download thrown away at its end.
 		return offset, checkRange(c, got, desc, offset, desc.Size)
+	}
+	if err := noPage(c, got, desc); err != nil {
+		return 0, err
 	}
 	if got.length >= 0 && got.length != desc.Size {
 		return 0, newError(c.op, c.about, Corrupt, "the registry announces %d bytes, its descriptor says %d", got.length, desc.Size)

@@ -459,14 +459,14 @@ func TestReaderOverHTTP(t *testing.T) {
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", kept, len(content)-1, len(content)+1))
 			w.WriteHeader(http.StatusPartialContent)
 			_, _ = w.Write(content[kept:])
-		}), kind: registry.Corrupt, gets: 2},
+		}), kind: registry.Corrupt, gets: 3},
 		"no Content-Range": {serve: cutHalf(func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusPartialContent)
 			_, _ = w.Write(content[kept:])
 		}), kind: registry.Protocol, gets: 2},
 		"no such range": {serve: cutHalf(func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
-		}), kind: registry.Corrupt, gets: 2},
+		}), kind: registry.Corrupt, gets: 3},
 	}
 	for name, c := range tests {
 		t.Run(name, func(t *testing.T) {
