@@ -312,18 +312,22 @@ func (c *Cache) share(e *Entry, exclusive *lock) *Entry {
 }
 
 // Drop removes a blob whose content turned out wrong, and closes e. It reports
-// whether the name is free now.
+// whether the name is free now. Who else reads it goes on reading, and finds it wrong
+// too: one of them fetches it anew, and the others wait for that one. While e is locked,
+// even if it is shared, nobody puts another blob under the name.
 func (c *Cache) Drop(e *Entry) bool {
+	defer e.Close() //nolint:errcheck // only read
 	wrong, err := e.file.Stat()
-	e.Close() //nolint:errcheck // only read
 	if err != nil {
 		return false
 	}
-	l, got, err := c.lock(e.digest, true)
-	if err != nil || !got {
-		return false
+	if e.lock == nil {
+		l, got, err := c.lock(e.digest, true)
+		if err != nil || !got {
+			return false
+		}
+		defer l.release()
 	}
-	defer l.release()
 	now, err := c.root.Lstat(blobName(e.digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
@@ -332,7 +336,11 @@ func (c *Cache) Drop(e *Entry) bool {
 		return false
 	}
 	// Somebody else may have replaced it already.
-	return !os.SameFile(wrong, now) || c.root.Remove(blobName(e.digest)) == nil
+	if !os.SameFile(wrong, now) {
+		return true
+	}
+	err = c.root.Remove(blobName(e.digest))
+	return err == nil || errors.Is(err, fs.ErrNotExist)
 }
 
 // waiting is for a blob that somebody else fetches.

@@ -397,3 +397,48 @@ func TestWhatIsKeptIsSetAsideAlready(t *testing.T) {
 		t.Errorf("%v, %d bytes are kept", err, n)
 	}
 }
+
+// TestAWrongBlobOfManyReadersIsFetchedOnce: each of them finds it wrong and drops it, and
+// one fetches it anew.
+func TestAWrongBlobOfManyReadersIsFetchedOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var times atomic.Int64
+	_ = mustBlob(t, open(t, dir, nodecache.Options{}), 1, &times).Close()
+	path := filepath.Join(dir, "blobs", "sha256", digestOf(1).Encoded())
+	if err := os.WriteFile(path, content(2), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	const readers = 6
+	var all, reading sync.WaitGroup
+	reading.Add(readers)
+	for range readers {
+		c := open(t, dir, nodecache.Options{})
+		all.Go(func() {
+			e, err := c.Blob(t.Context(), digestOf(1), 1000, filling(1, &times))
+			reading.Done()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			reading.Wait()
+			if !c.Drop(e) {
+				t.Error("it could not be dropped")
+			}
+			again, err := c.Blob(t.Context(), digestOf(1), 1000, filling(1, &times))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer again.Close()
+			got, err := io.ReadAll(again.File())
+			if err != nil || !bytes.Equal(got, content(1)) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
+	all.Wait()
+	if n := times.Load(); n != 2 {
+		t.Errorf("fetched %d times, want once before and once after", n)
+	}
+}
