@@ -15,6 +15,8 @@ import (
 // itself.
 const NoFollow = 0
 
+const noWait = 0
+
 // OwnedByUs knows no better: a file inherits the access list of its directory, and
 // Windows has no counterpart that os.FileInfo shows.
 func OwnedByUs(fs.FileInfo) bool { return true }

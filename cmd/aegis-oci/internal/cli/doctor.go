@@ -84,6 +84,9 @@ func (a *app) runDoctor(cmd *cobra.Command, o *doctorOptions, args []string) err
 			return err
 		}
 	} else {
+		if err := o.noRegistry(cmd, "no REF is given"); err != nil {
+			return err
+		}
 		d.add("registry", checkSkipped, "no REF given", "")
 	}
 	if err := d.vault(cmd.Context()); err != nil {

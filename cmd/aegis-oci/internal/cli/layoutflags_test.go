@@ -6,6 +6,7 @@ package cli
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,6 +33,8 @@ func TestFlagsForARegistryNeedOne(t *testing.T) {
 		{"", "--dir asks none", []string{"verify", "--key", key, "--dir", t.TempDir()}},
 		{"", "a bundle is in none", []string{"verify", "--key", key, "--dir", t.TempDir(), "--bundle", key}},
 		{"", "a bundle is in none", []string{"sign", "--key", "hashivault://models", "--dir", t.TempDir(), "--bundle", key}},
+		{"", "no REF is given", []string{"doctor"}},
+		{"", "no --repo is given", []string{"vault", "audit", "--log", key}},
 		{"from-", "SRC is in a layout", []string{"copy", "--from-oci-layout", layout, "127.0.0.1:1/models/vad:v1"}},
 		{"to-", "DST is in a layout", []string{"copy", "--to-oci-layout", "127.0.0.1:1/models/vad:v1", layout}},
 	}
@@ -41,7 +44,7 @@ func TestFlagsForARegistryNeedOne(t *testing.T) {
 			if f.Value.Type() == "bool" {
 				arg = "--" + f.Name
 			}
-			r := runCLI(t, nil, "secret", append([]string{c.args[0], arg}, c.args[1:]...)...)
+			r := runCLI(t, nil, "secret", append(slices.Clone(c.args), arg)...)
 			wantExit(t, r, 2, arg[:len("--"+f.Name)]+" says how to reach a registry, and "+c.why)
 		}
 	}

@@ -72,6 +72,11 @@ func (a *app) runVaultAudit(cmd *cobra.Command, o *vaultAuditOptions, args []str
 	if err != nil {
 		return err
 	}
+	if len(refs) == 0 {
+		if err := o.noRegistry(cmd, "no --repo is given"); err != nil {
+			return err
+		}
+	}
 	keys, err := a.auditKeys(o)
 	if err != nil {
 		return err
