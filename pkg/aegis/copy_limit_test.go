@@ -5,7 +5,11 @@ package aegis_test
 
 import (
 	"encoding/json"
-	"net"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -19,7 +23,7 @@ import (
 )
 
 // TestCopyRefusesWhatTheRegistryIsKnownToRefuse: a layer above the limit that a registry
-// documents is refused before anybody connects to it, and not when all of it was sent.
+// documents is refused before anything is sent, and not when all of it was.
 func TestCopyRefusesWhatTheRegistryIsKnownToRefuse(t *testing.T) {
 	t.Parallel()
 	host, _ := servertest.Distribution(t)
@@ -39,31 +43,35 @@ func TestCopyRefusesWhatTheRegistryIsKnownToRefuse(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	var asked atomic.Int64
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			asked.Add(1)
-			conn.Close()
+	var sent atomic.Int64
+	var there atomic.Bool
+	to := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodHead {
+			sent.Add(1)
 		}
-	}()
-	into, err := registry.NewClient(registry.Options{Sleep: noWait, Resolve: []string{"ghcr.io:443:" + listener.Addr().String()}})
+		if there.Load() && strings.Contains(r.URL.Path, layer.Digest.String()) {
+			w.Header().Set("Content-Length", strconv.FormatInt(layer.Size, 10))
+			return
+		}
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	t.Cleanup(to.Close)
+	into, err := registry.NewClient(registry.Options{Sleep: noWait, InsecureSkipTLS: true, Resolve: []string{"ghcr.io:443:" + to.Listener.Addr().String()}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = newClient(t).Copy(t.Context(), aegis.CopyOptions{From: byDigest(ref, made.Subject().Digest()), To: parse(t, "ghcr.io/a/b:v1"), Into: into})
+	o := aegis.CopyOptions{From: byDigest(ref, made.Subject().Digest()), To: parse(t, "ghcr.io/a/b:v1"), Into: into}
+	_, err = newClient(t).Copy(t.Context(), o)
 	if e := wantErr[*aegis.LayerLimitError](t, err); e.Path != "model.safetensors" || e.Size != layer.Size || e.Limit != 10_000_000_000 {
 		t.Errorf("error %+v", e)
 	}
-	if n := asked.Load(); n > 0 {
-		t.Errorf("%d connections to the destination", n)
+	if n := sent.Load(); n > 0 {
+		t.Errorf("%d requests that write", n)
+	}
+
+	// What is there already is not sent: the copy fails later, at a registry that takes nothing.
+	there.Store(true)
+	if _, err = newClient(t).Copy(t.Context(), o); err == nil || errors.As(err, new(*aegis.LayerLimitError)) {
+		t.Errorf("a layer that is there is refused: %v", err)
 	}
 }

@@ -192,16 +192,17 @@ func (cp *copying) lists(ctx context.Context, m attachee, raw []byte) (err error
 	if has.Config != nil {
 		blobs = append(blobs, *has.Config)
 	}
-	if err := cp.withinLimit(m, blobs); err != nil {
+	if err := cp.withinLimit(ctx, m, blobs); err != nil {
 		return err
 	}
 	return cp.blobs(ctx, blobs)
 }
 
-// withinLimit refuses what the destination would refuse when all of it was sent.
-func (cp *copying) withinLimit(m attachee, blobs []ocispec.Descriptor) error {
+// withinLimit refuses what the destination would refuse when all of it was sent. What is
+// there, or may be mounted, is not sent.
+func (cp *copying) withinLimit(ctx context.Context, m attachee, blobs []ocispec.Descriptor) error {
 	to, ok := cp.dst.(registryRepository)
-	if !ok {
+	if !ok || cp.mountFrom != "" {
 		return nil
 	}
 	limit, service := registry.LayerLimit(to.Reference().Registry)
@@ -209,7 +210,14 @@ func (cp *copying) withinLimit(m attachee, blobs []ocispec.Descriptor) error {
 		if limit == 0 || b.Size <= limit {
 			continue
 		}
-		err := &LayerLimitError{Path: cmp.Or(b.Annotations[ocispec.AnnotationTitle], b.Digest.String()), Size: b.Size, Limit: limit, Registry: service}
+		there, err := to.BlobExists(ctx, b)
+		if err != nil {
+			return cp.whose(ctx, b, err)
+		}
+		if there {
+			continue
+		}
+		err = &LayerLimitError{Path: titleOf(b), Size: b.Size, Limit: limit, Registry: service}
 		if m.foreign {
 			return unusableManifest(err.Error())
 		}

@@ -46,6 +46,7 @@ func (r *remembered) warn(err error) {
 // found is what is remembered of a file as it was found, which may be nothing.
 type found struct {
 	digestcache.Entry
+	key     digestcache.Key
 	reading digestcache.Reading
 	storing bool // what is learnt can be remembered
 	again   bool // so can that it was found, and nothing else
@@ -61,7 +62,7 @@ func (r *remembered) lookup(src *model.Source) (f found) {
 	if err != nil {
 		r.warn(err)
 	}
-	f.Entry = e
+	f.Entry, f.key = e, key
 	if ok && r.trust {
 		f.again, f.reading = true, r.cache.Again(src.Name(), key)
 	} else {
@@ -72,7 +73,13 @@ func (r *remembered) lookup(src *model.Source) (f found) {
 
 // store remembers what was learnt, and that this repository has it now.
 func (r *remembered) store(d digest.Digest, was found) {
-	if !was.storing && !(was.again && was.Digest == d) {
+	if was.again && was.Digest != d {
+		if err := r.cache.Forget(was.key); err != nil {
+			r.warn(err)
+		}
+		return
+	}
+	if !was.storing && !was.again {
 		return
 	}
 	if was.Digest == d && len(was.Repositories) > 0 && was.Repositories[0] == r.repository {

@@ -43,7 +43,7 @@ const (
 	// crash has left.
 	staleTemp  = time.Hour
 	tempPrefix = ".new-"
-	version    = 1
+	version    = 2 // 1 knew nothing of mappings
 )
 
 // RefusedError means that the cache, or one file of it, is not used because
@@ -226,7 +226,11 @@ func (c *Cache) Begin(name string, k Key) (Reading, bool) {
 		return Reading{}, false // whoever reads it says why
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || !leavesTraces(f) {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || !leavesTraces(f) {
+		return Reading{}, false
+	}
+	if now, ok := keyOf(info); !ok || now != k {
 		return Reading{}, false
 	}
 	return Reading{name: name, key: k}, true
@@ -235,6 +239,14 @@ func (c *Cache) Begin(name string, k Key) (Reading, bool) {
 // Again is a reading of a file whose entry was found with the key k, for a Store of the
 // same digest.
 func (c *Cache) Again(name string, k Key) Reading { return Reading{name: name, key: k} }
+
+// Forget removes what is remembered of a file with this key, for it is wrong.
+func (c *Cache) Forget(k Key) error {
+	if err := c.root.Remove(k.name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("digest cache: %w", err)
+	}
+	return nil
+}
 
 // Store remembers e for a file that was read. It does nothing, and returns false, when
 // the file has another key by now than when it was found.

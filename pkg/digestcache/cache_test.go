@@ -173,7 +173,7 @@ func TestNothingYoungIsStored(t *testing.T) {
 		t.Error("a young file can be remembered")
 	}
 	c.now = later
-	if _, ok := c.Begin(name, k); !ok {
+	if _, ok := c.Begin(name, keyNow(t, name)); !ok {
 		t.Error("an old file cannot be remembered")
 	}
 }
@@ -181,11 +181,16 @@ func TestNothingYoungIsStored(t *testing.T) {
 func TestAFileThatChangedSinceIsNotStored(t *testing.T) {
 	c := open(t, t.TempDir()+"/c")
 	name, k := file(t)
+	reading := begun(t, c, name, k)
 	time.Sleep(20 * time.Millisecond)
 	if err := os.Chmod(name, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if ok, err := c.Store(begun(t, c, name, k), Entry{Digest: content}); ok || err != nil {
+	c.now = later
+	if _, ok := c.Begin(name, k); ok {
+		t.Error("a file that was changed before it is read can be remembered")
+	}
+	if ok, err := c.Store(reading, Entry{Digest: content}); ok || err != nil {
 		t.Errorf("stored %v, %v", ok, err)
 	}
 	if ok, _ := c.Store(begun(t, c, name, keyNow(t, name)), Entry{Digest: "sha256:short"}); ok {
@@ -296,7 +301,7 @@ func TestTornAndForeignEntriesAreNone(t *testing.T) {
 		absent(t, c, k)
 	}
 	for _, bad := range []string{
-		strings.Replace(good, `"version":1`, `"version":2`, 1), strings.Replace(good, `"version":1`, `"version":1,"more":1`, 1),
+		strings.Replace(good, `"version":2`, `"version":1`, 1), strings.Replace(good, `"version":2`, `"version":2,"more":1`, 1),
 		strings.Replace(good, "sha256:", "sha512:", 1), strings.Replace(good, content.Encoded(), "00", 1),
 		strings.Replace(good, `["h/r"]`, `["`+strings.Repeat(`a","`, 20)+`"]`, 1), strings.Repeat(" ", maxEntry) + good,
 	} {

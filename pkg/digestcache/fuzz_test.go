@@ -17,11 +17,11 @@ import (
 // exactly this file and change, and never an error for what a crash has torn.
 func FuzzLookup(f *testing.F) {
 	k := Key{Device: 1, Inode: 2, Size: 7, Modified: 3, Changed: 4}
-	const good = `{"version":1,"key":{"device":1,"inode":2,"size":7,"mtime":3,"ctime":4},"digest":"sha256:`
+	const good = `{"version":2,"key":{"device":1,"inode":2,"size":7,"mtime":3,"ctime":4},"digest":"sha256:`
 	f.Add([]byte(good + content.Encoded() + `","repositories":["r.example.com/m"]}`))
 	f.Add([]byte(good + `00","repositories":null}`))
 	f.Add([]byte(good))
-	f.Add([]byte(`{"version":1,"key":{"device":1,"inode":3}}`))
+	f.Add([]byte(`{"version":2,"key":{"device":1,"inode":3}}`))
 	f.Add([]byte(`null`))
 	f.Add([]byte(nil))
 	dir := filepath.Join(f.TempDir(), "cache")

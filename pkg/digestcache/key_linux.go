@@ -5,6 +5,7 @@ package digestcache
 
 import (
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,23 +25,46 @@ var local = map[int64]bool{
 
 // leavesTraces reports that whatever changes f from now on changes its ctime. A lease is
 // given only where nobody has the file open for writing or mapped (fcntl(2), F_SETLEASE),
-// and the first write through a new mapping changes the ctime. Where there is somebody,
-// or the file is another user's, it is flushed: that takes the right to write out of the
-// mappings' pages. A tmpfs has nothing to flush to. On an overlay a mapping is the lower
-// file's, and a lease says nothing of it.
+// and the first write through a new mapping changes the ctime; but not on a tmpfs, where
+// a page that was read through a mapping is written without a trace. On an overlay a
+// mapping is the upper file's, and a lease says nothing of it: it is flushed, which takes
+// the right to write out of the mappings' pages, where a flush is one.
 func leavesTraces(f *os.File) bool {
 	var st unix.Statfs_t
 	if unix.Fstatfs(int(f.Fd()), &st) != nil {
 		return false
 	}
-	kind := int64(uint32(st.Type))
-	if kind != unix.OVERLAYFS_SUPER_MAGIC {
-		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err == nil {
-			_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
-			return err == nil
+	switch int64(uint32(st.Type)) {
+	case unix.TMPFS_MAGIC:
+		return false
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		return err == nil && overlaysFlush(string(mounts)) && unix.Fdatasync(int(f.Fd())) == nil
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
+		return false
+	}
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	return err == nil
+}
+
+// overlaysFlush reports that no overlay of these mounts (proc(5), mountinfo) is volatile,
+// which flushes nothing, and none has its upper layer in memory.
+func overlaysFlush(mounts string) bool {
+	for line := range strings.Lines(mounts) {
+		_, about, ok := strings.Cut(line, " - overlay ")
+		if !ok {
+			continue
+		}
+		for option := range strings.FieldsFuncSeq(about, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
+			upper, isUpper := strings.CutPrefix(option, "upperdir=")
+			var st unix.Statfs_t
+			if option == "volatile" || isUpper && unix.Statfs(upper, &st) == nil && int64(uint32(st.Type)) == unix.TMPFS_MAGIC {
+				return false
+			}
 		}
 	}
-	return kind != unix.TMPFS_MAGIC && unix.Fdatasync(int(f.Fd())) == nil
+	return true
 }
 
 func isLocal(name string) bool {

@@ -12,52 +12,84 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestAWriteThroughAMappingIsSeen changes files through a shared mapping whose pages are
-// written already, which leaves no trace by itself: numpy.memmap does so.
+// TestAWriteThroughAMappingIsSeen changes files through a shared mapping, as numpy.memmap
+// does: with pages that are written already, or read before, such a write leaves no trace
+// by itself.
 func TestAWriteThroughAMappingIsSeen(t *testing.T) {
-	memory := tmpfs(t)
-	for _, dir := range []string{t.TempDir(), memory} {
-		for _, closed := range []bool{false, true} {
-			c := open(t, filepath.Join(t.TempDir(), "c"))
-			name := filepath.Join(dir, "model.bin")
-			if err := os.WriteFile(name, make([]byte, 1<<20), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			f, m := mapped(t, name)
-			m[0] = 1
-			if closed { // the mapping stays
-				f.Close()
-			}
-			k := keyNow(t, name)
-			c.now = later
-			reading, can := c.Begin(name, k)
-			time.Sleep(20 * time.Millisecond)
-			m[0] = 2
-			if can {
-				if ok, err := c.Store(reading, Entry{Digest: content}); ok || err != nil {
-					t.Errorf("%s, closed %v: what a mapping changed is remembered: %v, %v", dir, closed, ok, err)
-				}
-			} else if dir != memory {
-				t.Errorf("%s: not remembered", dir)
-			}
-			if err := unix.Munmap(m); err != nil {
-				t.Fatal(err)
-			}
+	dir := t.TempDir()
+	for _, closed := range []bool{false, true} {
+		c := open(t, filepath.Join(t.TempDir(), "c"))
+		c.now = later
+		name := filepath.Join(dir, "model.bin")
+		if err := os.WriteFile(name, make([]byte, 1<<20), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		f, m := mapped(t, name)
+		m[0] = 1
+		if closed { // the mapping stays
 			f.Close()
+		}
+		k := keyNow(t, name)
+		reading, can := c.Begin(name, k)
+		time.Sleep(20 * time.Millisecond)
+		m[0] = 2
+		if can { // an overlay, which was flushed
+			if ok, err := c.Store(reading, Entry{Digest: content}); ok || err != nil {
+				t.Errorf("closed %v: what a mapping changed is remembered: %v, %v", closed, ok, err)
+			}
+		}
+		if err := unix.Munmap(m); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
 
-			// Nobody has it mapped: it is remembered, until somebody maps it again.
-			stored(t, c, name, keyNow(t, name))
-			before := keyNow(t, name)
-			time.Sleep(20 * time.Millisecond)
-			f, m = mapped(t, name)
-			m[0] = 3
-			if after := keyNow(t, name); after == before {
-				t.Errorf("%s: a write through a new mapping leaves no trace", dir)
-			}
-			if err := unix.Munmap(m); err != nil {
-				t.Fatal(err)
-			}
-			f.Close()
+		// Nobody has it mapped: it is remembered, until somebody maps it again.
+		stored(t, c, name, keyNow(t, name))
+		before := keyNow(t, name)
+		time.Sleep(20 * time.Millisecond)
+		f, m = mapped(t, name)
+		if m[0] != 2 {
+			t.Fatal("the mapping has other bytes")
+		}
+		m[0] = 3
+		if after := keyNow(t, name); after == before {
+			t.Error("a write through a new mapping leaves no trace")
+		}
+		if err := unix.Munmap(m); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+}
+
+// TestNothingInMemoryIsRemembered: on a tmpfs there is no trace at all.
+func TestNothingInMemoryIsRemembered(t *testing.T) {
+	name := filepath.Join(tmpfs(t), "model.bin")
+	if err := os.WriteFile(name, make([]byte, 1<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := open(t, filepath.Join(t.TempDir(), "c"))
+	c.now = later
+	if _, ok := c.Begin(name, keyNow(t, name)); ok {
+		t.Error("a file on a tmpfs can be remembered")
+	}
+}
+
+func TestOverlaysThatFlushNothingAreFound(t *testing.T) {
+	const plain = "31 1 8:1 / /data rw - ext4 /dev/sda1 rw,volatile\n"
+	overlay := func(options string) string {
+		return plain + "22 1 0:20 / / rw,relatime - overlay overlay rw,lowerdir=/l," + options + "\n"
+	}
+	for mounts, want := range map[string]bool{
+		"":    true,
+		plain: true,
+		overlay("upperdir=" + t.TempDir() + ",workdir=/w"):          true,
+		overlay("upperdir=/nowhere/that/is,workdir=/w"):             true,
+		overlay("upperdir=" + tmpfs(t) + ",workdir=/w"):             false,
+		overlay("upperdir=" + t.TempDir() + ",workdir=/w,volatile"): false,
+	} {
+		if got := overlaysFlush(mounts); got != want {
+			t.Errorf("%v, want %v: %s", got, want, mounts)
 		}
 	}
 }

@@ -36,6 +36,8 @@ func (s *site) takeLock(ctx context.Context, warn func(string)) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errMoved
+	case ctx.Err() != nil && ok:
+		return errors.Join(context.Cause(ctx), l.Unlock())
 	case ctx.Err() != nil:
 		return fmt.Errorf("waiting for another process that is filling %s: %w", s.dst, context.Cause(ctx))
 	case err != nil || !ok:

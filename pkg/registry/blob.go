@@ -145,7 +145,7 @@ func (r *Repository) sizeTwice(ctx context.Context, desc ocispec.Descriptor, ask
 	}
 	r.retries.Add(1)
 	r.elsewhere.Delete(desc.Digest)
-	if r.client.options.Sleep(ctx, sizePause) != nil {
+	if err := r.client.options.Sleep(ctx, sizePause); err != nil {
 		return err
 	}
 	return ask()
@@ -223,6 +223,7 @@ func (r *Repository) openPartOnce(ctx context.Context, op, about string, desc oc
 	}
 	if err := noPage(c, got, desc); err != nil {
 		got.stream.Close()
+		r.elsewhere.Delete(desc.Digest) // a host to which we were sent before
 		return nil, err
 	}
 	if got.status == http.StatusOK && (offset > 0 || end < desc.Size) {
@@ -336,14 +337,18 @@ func (r *Repository) FetchBlob(ctx context.Context, desc ocispec.Descriptor, lim
 		return []byte{}, checkContent(op, about, desc, nil)
 	}
 	return r.small(ctx, desc.Digest, func(ctx context.Context, from *Repository) ([]byte, error) {
-		got, err := from.do(ctx, call{
+		c := call{
 			op: op, about: about, method: http.MethodGet, url: from.path("blobs", desc.Digest.String()),
 			accept: []int{http.StatusOK}, content: true, limit: desc.Size,
-		})
+		}
+		got, err := from.do(ctx, c)
 		if isKind(err, TooLarge) {
 			return nil, newError(op, about, Corrupt, "more than the %d bytes that its descriptor says", desc.Size)
 		}
 		if err != nil {
+			return nil, err
+		}
+		if err := noPage(c, got, desc); err != nil {
 			return nil, err
 		}
 		return got.body, checkContent(op, about, desc, got.body)

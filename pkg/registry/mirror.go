@@ -250,7 +250,7 @@ func (c *Client) Mirrored(ref Reference) (*Repository, error) {
 func (m *mirror) repository(origin *Repository, once bool) *Repository {
 	ref := origin.ref
 	plainer := m.base.Scheme != origin.base.Scheme && m.base.Scheme == "http" &&
-		strings.EqualFold(m.base.Hostname(), origin.base.Hostname())
+		apiHost(m.base.Hostname()) == apiHost(strings.ToLower(origin.base.Hostname()))
 	r := &Repository{client: m.client, ref: ref, base: m.base, root: m.root, once: once}
 	if m.base.Host != apiHost(ref.Registry) {
 		r.ns = ref.Registry

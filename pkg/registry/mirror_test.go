@@ -156,7 +156,17 @@ func TestMirrorGetsNoCredentialOfTheRegistry(t *testing.T) {
 // TestAPlainMirrorOnTheRegistrysHostGetsNoPassword: what is configured for the host is
 // for TLS, and a mirror on port 80 of it would send it in the clear.
 func TestAPlainMirrorOnTheRegistrysHostGetsNoPassword(t *testing.T) {
-	const host = "registry.example.com"
+	for _, host := range []string{"registry.example.com", "docker.io"} {
+		testPlainMirror(t, host)
+	}
+}
+
+func testPlainMirror(t *testing.T, host string) {
+	t.Helper()
+	api := host
+	if host == "docker.io" {
+		api = "registry-1.docker.io"
+	}
 	seen, asked := new(headersSeen), new(headersSeen)
 	mirror := httptest.NewServer(seen.wrap(askedForPassword(http.NotFoundHandler())))
 	origin := httptest.NewTLSServer(asked.wrap(askedForPassword(http.NotFoundHandler())))
@@ -164,8 +174,8 @@ func TestAPlainMirrorOnTheRegistrysHostGetsNoPassword(t *testing.T) {
 	t.Cleanup(origin.Close)
 	r := mirroredRepo(t, host+"/m:v1", registry.Options{
 		InsecureSkipTLS: true,
-		Credentials:     registry.CredentialOptions{ConfigFiles: []string{authsFile(t, host, basic(user, password), host+":80", basic(user, password))}},
-		Resolve:         []string{host + ":443:" + origin.Listener.Addr().String(), host + ":80:" + mirror.Listener.Addr().String()},
+		Credentials:     registry.CredentialOptions{ConfigFiles: []string{authsFile(t, host, basic(user, password), "https://index.docker.io/v1/", basic(user, password), host+":80", basic(user, password))}},
+		Resolve:         []string{api + ":443:" + origin.Listener.Addr().String(), host + ":80:" + mirror.Listener.Addr().String()},
 		Mirrors:         []registry.Mirror{{URL: "http://" + strings.ToUpper(host)}, {URL: "http://" + host + ":80/v2/cache"}},
 		Warn:            func(string) {},
 	})

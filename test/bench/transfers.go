@@ -116,18 +116,9 @@ func (b *bench) push(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	oras := []string{"push", "--no-tty", "--plain-http", ref}
-	for i := range large {
-		oras = append(oras, fileName(i))
-	}
-	build, err := b.modctlBuild(dir, ref, "--raw")
+	contenders, err := b.pushers(ref, dir)
 	if err != nil {
 		return err
-	}
-	contenders := []contender{
-		{name: "aegis-oci push", program: "aegis-oci", args: []string{"push", "-q", ref, dir}, before: b.emptyRegistry},
-		{name: "oras push", program: "tools/oras", args: oras, dir: dir, before: b.emptyRegistry},
-		{name: "modctl build --output-remote", program: "tools/modctl", args: build, before: b.forgetModctl(dir)},
 	}
 	rows, err := b.interleave(ctx, b.transfers, contenders)
 	if err != nil {
@@ -139,13 +130,30 @@ func (b *bench) push(ctx context.Context) error {
 	cosign := []string{"tools/cosign", "sign", "--key", keyURI, "--tlog-upload=false", "--use-signing-config=false", "--allow-http-registry", "-y", ref}
 	signed, err := b.inTurn(ctx, max(b.transfers/2, 2), false, []contender{
 		{name: "aegis-oci push --sign", program: "aegis-oci", args: b.pushSigned(ref, dir), before: b.emptyRegistry},
-		{name: "oras push, cosign sign", program: "tools/oras", args: oras, dir: dir, before: b.emptyRegistry, then: cosign},
+		{name: "oras push, cosign sign", program: "tools/oras", args: contenders[1].args, dir: dir, before: b.emptyRegistry, then: cosign},
 	})
 	if err != nil {
 		return err
 	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
 	table("Push 3 GiB and sign", signed, "oras push, cosign sign")
-	return errors.Join(b.pushAgain(ctx, contenders, ref, dir), b.emptyRegistry())
+	return errors.Join(b.pushAgain(ctx, ref), b.emptyRegistry())
+}
+
+// pushers are the ways to push the large model in dir, ours first, to an empty registry.
+func (b *bench) pushers(ref, dir string) ([]contender, error) {
+	oras := []string{"push", "--no-tty", "--plain-http", ref}
+	for i := range large {
+		oras = append(oras, fileName(i))
+	}
+	build, err := b.modctlBuild(dir, ref, "--raw")
+	return []contender{
+		{name: "aegis-oci push", program: "aegis-oci", args: []string{"push", "-q", ref, dir}, before: b.emptyRegistry},
+		{name: "oras push", program: "tools/oras", args: oras, dir: dir, before: b.emptyRegistry},
+		{name: "modctl build --output-remote", program: "tools/modctl", args: build, before: b.forgetModctl(dir)},
+	}, err
 }
 
 // modctlBuild is how modctl pushes the large model.
@@ -202,8 +210,21 @@ func (b *bench) forgetModctl(dir string) func() error {
 }
 
 // pushAgain pushes what is there, and signs it anew with the digests of the cache, which
-// only counts there when it is said to be trusted: an unsigned push takes it anyway.
-func (b *bench) pushAgain(ctx context.Context, contenders []contender, ref, dir string) error {
+// only counts there when it is said to be trusted: an unsigned push takes it anyway. The
+// files are on the disk: of what is in memory nothing is remembered.
+func (b *bench) pushAgain(ctx context.Context, ref string) error {
+	dir, err := os.MkdirTemp(b.disk, "aegis-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := makeFiles(dir, 1, large...); err != nil {
+		return err
+	}
+	contenders, err := b.pushers(ref, dir)
+	if err != nil {
+		return err
+	}
 	for i := range contenders {
 		contenders[i].before = nil
 	}
