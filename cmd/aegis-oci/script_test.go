@@ -22,6 +22,7 @@ var update = flag.Bool("update", false, "write what scripts compare with into th
 
 // TestMain makes this binary the command aegis-oci for scripts.
 func TestMain(m *testing.M) {
+	servertest.TempOnDisk()
 	// The race detector lets every process linger for a second at its end.
 	if os.Getenv("GORACE") == "" {
 		_ = os.Setenv("GORACE", "atexit_sleep_ms=0")
