@@ -77,6 +77,54 @@ func TestOpenRangeResolvesARedirectOnceAndRenewsIt(t *testing.T) {
 	}
 }
 
+// TestOpenRangeLeavesAHostThatAnswersWithAPage: a URL that has expired may lead to a log-in,
+// with 200. The registry is asked for another one, and the blob still has ranges.
+func TestOpenRangeLeavesAHostThatAnswersWithAPage(t *testing.T) {
+	t.Parallel()
+	content := bytes.Repeat([]byte("0123456789abcdef"), 256)
+	desc := descOf(content)
+	var expired atomic.Bool
+	store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if expired.CompareAndSwap(true, false) {
+			w.Header().Set("Content-Type", "text/html")
+			_, _ = w.Write([]byte("<html>please log in</html>"))
+			return
+		}
+		http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(content))
+	}))
+	t.Cleanup(store.Close)
+	var asked atomic.Int64
+	host := memRegistry(t, nil, answer(get("/blobs/sha256:"), func(w http.ResponseWriter, req *http.Request) {
+		asked.Add(1)
+		http.Redirect(w, req, store.URL+"/blob", http.StatusTemporaryRedirect)
+	}))
+	repo := newRepo(t, host+"/a/b:v1", registry.Options{})
+	open := func() error {
+		body, err := repo.OpenRange(t.Context(), desc, 16, 32)
+		if err == nil {
+			body.Close()
+		}
+		return err
+	}
+	if err := open(); err != nil {
+		t.Fatal(err)
+	}
+	expired.Store(true)
+	if e := wantKind(t, open(), registry.Unavailable); !e.Retryable() || !strings.Contains(e.Error(), "a web page") {
+		t.Errorf("error %v", e)
+	}
+	if err := open(); err != nil {
+		t.Fatal(err)
+	}
+	if n := asked.Load(); n != 2 {
+		t.Errorf("the registry was asked %d times, want once before the page and once after", n)
+	}
+	// So is a small blob's page no word about it.
+	expired.Store(true)
+	_, err := repo.FetchBlob(t.Context(), desc, desc.Size)
+	wantKind(t, err, registry.Unavailable)
+}
+
 func TestOpenRangeSaysThatThereAreNone(t *testing.T) {
 	t.Parallel()
 	content := bytes.Repeat([]byte("x"), 1<<16)
