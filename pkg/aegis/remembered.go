@@ -46,7 +46,6 @@ func (r *remembered) warn(err error) {
 // found is what is remembered of a file as it was found, which may be nothing.
 type found struct {
 	digestcache.Entry
-	key     digestcache.Key
 	reading digestcache.Reading
 	storing bool // what is learnt can be remembered
 	again   bool // so can that it was found, and nothing else
@@ -62,7 +61,7 @@ func (r *remembered) lookup(src *model.Source) (f found) {
 	if err != nil {
 		r.warn(err)
 	}
-	f.Entry, f.key = e, key
+	f.Entry = e
 	if ok && r.trust {
 		f.again, f.reading = true, r.cache.Again(src.Name(), key)
 	} else {
@@ -74,7 +73,7 @@ func (r *remembered) lookup(src *model.Source) (f found) {
 // store remembers what was learnt, and that this repository has it now.
 func (r *remembered) store(d digest.Digest, was found) {
 	if was.again && was.Digest != d {
-		if err := r.cache.Forget(was.key); err != nil {
+		if err := r.cache.Forget(was.reading); err != nil {
 			r.warn(err)
 		}
 		return

@@ -240,9 +240,9 @@ func (c *Cache) Begin(name string, k Key) (Reading, bool) {
 // same digest.
 func (c *Cache) Again(name string, k Key) Reading { return Reading{name: name, key: k} }
 
-// Forget removes what is remembered of a file with this key, for it is wrong.
-func (c *Cache) Forget(k Key) error {
-	if err := c.root.Remove(k.name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// Forget removes what is remembered of a file, for it is wrong.
+func (c *Cache) Forget(r Reading) error {
+	if err := c.root.Remove(r.key.name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("digest cache: %w", err)
 	}
 	return nil

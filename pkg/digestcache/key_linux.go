@@ -11,13 +11,13 @@ import (
 )
 
 // local lists the file systems whose times this kernel writes. NFS, SMB, 9p, FUSE
-// and what else is not here take theirs from another machine, or keep none.
+// and what else is not here take theirs from another machine, or keep none. A tmpfs does
+// not see a write through a mapping to a page that was read first.
 var local = map[int64]bool{
 	unix.EXT4_SUPER_MAGIC:      true, // ext2 and ext3 too
 	unix.XFS_SUPER_MAGIC:       true,
 	unix.BTRFS_SUPER_MAGIC:     true,
 	unix.F2FS_SUPER_MAGIC:      true,
-	unix.TMPFS_MAGIC:           true,
 	unix.OVERLAYFS_SUPER_MAGIC: true,
 	0x2fc12fc1:                 true, // ZFS
 	0xca451a4e:                 true, // bcachefs
@@ -25,19 +25,15 @@ var local = map[int64]bool{
 
 // leavesTraces reports that whatever changes f from now on changes its ctime. A lease is
 // given only where nobody has the file open for writing or mapped (fcntl(2), F_SETLEASE),
-// and the first write through a new mapping changes the ctime; but not on a tmpfs, where
-// a page that was read through a mapping is written without a trace. On an overlay a
-// mapping is the upper file's, and a lease says nothing of it: it is flushed, which takes
-// the right to write out of the mappings' pages, where a flush is one.
+// and the first write through a new mapping changes the ctime. On an overlay a mapping is
+// the upper file's, and a lease says nothing of it: it is flushed, which takes the right
+// to write out of the mappings' pages, where a flush is one.
 func leavesTraces(f *os.File) bool {
 	var st unix.Statfs_t
 	if unix.Fstatfs(int(f.Fd()), &st) != nil {
 		return false
 	}
-	switch int64(uint32(st.Type)) {
-	case unix.TMPFS_MAGIC:
-		return false
-	case unix.OVERLAYFS_SUPER_MAGIC:
+	if kindOf(&st) == unix.OVERLAYFS_SUPER_MAGIC {
 		mounts, err := os.ReadFile("/proc/self/mountinfo")
 		return err == nil && overlaysFlush(string(mounts)) && unix.Fdatasync(int(f.Fd())) == nil
 	}
@@ -59,7 +55,7 @@ func overlaysFlush(mounts string) bool {
 		for option := range strings.FieldsFuncSeq(about, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
 			upper, isUpper := strings.CutPrefix(option, "upperdir=")
 			var st unix.Statfs_t
-			if option == "volatile" || isUpper && unix.Statfs(upper, &st) == nil && int64(uint32(st.Type)) == unix.TMPFS_MAGIC {
+			if option == "volatile" || isUpper && unix.Statfs(upper, &st) == nil && kindOf(&st) == unix.TMPFS_MAGIC {
 				return false
 			}
 		}
@@ -69,6 +65,8 @@ func overlaysFlush(mounts string) bool {
 
 func isLocal(name string) bool {
 	var st unix.Statfs_t
-	// The magic is 32 bits wide in a field whose size and sign differ.
-	return unix.Statfs(name, &st) == nil && local[int64(uint32(st.Type))]
+	return unix.Statfs(name, &st) == nil && local[kindOf(&st)]
 }
+
+// kindOf is a file system's magic, 32 bits wide in a field whose size and sign differ.
+func kindOf(st *unix.Statfs_t) int64 { return int64(uint32(st.Type)) }
