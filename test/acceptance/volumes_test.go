@@ -23,23 +23,36 @@ import (
 func volumeOf(t *testing.T, size int64, mkfs, debianPackage string) string {
 	t.Helper()
 	image, dir := filepath.Join(t.TempDir(), "image"), t.TempDir()
+	makeVolume(t, image, size, mkfs, debianPackage)
+	t.Cleanup(mount(t, image, dir))
+	return dir
+}
+
+// makeVolume makes a file system in a file.
+func makeVolume(t *testing.T, image string, size int64, mkfs, debianPackage string) {
+	t.Helper()
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Truncate(image, size); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{debian(t, mkfs, debianPackage), "-q", image}, {"mount", "-o", "loop", image, dir}} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%s needs root, loop devices and the file system of %s: %v\n%s", args[0], mkfs, err, out)
-		}
+	if out, err := exec.Command(debian(t, mkfs, debianPackage), "-q", image).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", mkfs, err, out)
 	}
-	t.Cleanup(func() {
+}
+
+// mount mounts the file system in a file until unmount is called.
+func mount(t *testing.T, image, dir string) (unmount func()) {
+	t.Helper()
+	if out, err := exec.Command("mount", "-o", "loop", image, dir).CombinedOutput(); err != nil {
+		t.Fatalf("mount needs root, loop devices and the file system: %v\n%s", err, out)
+	}
+	return func() {
 		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
 			t.Errorf("umount: %v\n%s", err, out)
 		}
-	})
-	return dir
+	}
 }
 
 func freeOn(t *testing.T, dir string) int64 {
