@@ -212,6 +212,7 @@ func (c *Cache) Blob(ctx context.Context, d digest.Digest, size int64, fill Fill
 				return c.fill(d, size, l, fill)
 			}
 		}
+		w.fetched = busy
 		if err := w.wait(ctx); err != nil {
 			return nil, err
 		}
@@ -343,13 +344,15 @@ func (c *Cache) Drop(e *Entry) bool {
 	return err == nil || errors.Is(err, fs.ErrNotExist)
 }
 
-// waiting is for a blob that somebody else fetches.
+// waiting is for a blob that somebody else fetches, or reads though it is wrong.
 type waiting struct {
 	cache  *Cache
 	digest digest.Digest
 	since  time.Time
 	seen   progress
 	looked time.Time
+	// fetched is whether somebody has the lock of those who fetch or remove the blob.
+	fetched bool
 }
 
 // progress is what others see of a blob that is being fetched.
@@ -381,10 +384,13 @@ func (w *waiting) wait(ctx context.Context) error {
 	if seen := w.cache.progress(w.digest); seen != w.seen {
 		w.seen, w.since = seen, now
 	}
-	if now.Sub(w.since) > w.cache.o.Stall {
-		return &UnusableError{Reason: fmt.Sprintf("another process has been fetching the blob for %s without getting on", w.cache.o.Stall)}
+	if now.Sub(w.since) <= w.cache.o.Stall {
+		return nil
 	}
-	return nil
+	if !w.fetched {
+		return &UnusableError{Reason: fmt.Sprintf("other processes have been reading a wrong file of the blob for %s", w.cache.o.Stall)}
+	}
+	return &UnusableError{Reason: fmt.Sprintf("another process has been fetching the blob for %s without getting on", w.cache.o.Stall)}
 }
 
 // alive returns what has a partial file's time change once in waitLook at most.

@@ -336,6 +336,22 @@ func TestHangingFetchIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+// TestReadersOfAWrongBlobAreNotWaitedFor for ever, and are not said to fetch it.
+func TestReadersOfAWrongBlobAreNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	reader, c := open(t, dir, nodecache.Options{}), open(t, dir, nodecache.Options{Stall: 200 * time.Millisecond})
+	defer mustBlob(t, reader, 1, new(atomic.Int64)).Close() //nolint:errcheck // only read
+	if !c.Drop(mustBlob(t, c, 1, new(atomic.Int64))) {
+		t.Fatal("it could not be dropped")
+	}
+	_, err := c.Blob(t.Context(), digestOf(1), 1000, filling(1, new(atomic.Int64)))
+	var unusable *nodecache.UnusableError
+	if !errors.As(err, &unusable) || !strings.Contains(err.Error(), "other processes have been reading") {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestAFetchThatReadsWhatIsKeptIsWaitedFor, though nothing grows meanwhile.
 func TestAFetchThatReadsWhatIsKeptIsWaitedFor(t *testing.T) {
 	t.Parallel()
