@@ -26,7 +26,8 @@ import (
 )
 
 // TokenService is a token endpoint as the distribution spec's "Token Authentication"
-// describes it, whose tokens a real registry checks.
+// describes it, whose tokens a real registry checks. As at Quay a repository is made when
+// a token is asked for that may push to it, and until then there is nothing to pull.
 type TokenService struct {
 	URL string
 	// Section belongs into the registry's configuration: see Distribution.
@@ -39,6 +40,7 @@ type TokenService struct {
 
 	mu     sync.Mutex
 	denied string // the repository that no token is for
+	made   map[string]bool
 	grants []string
 	scopes []string
 	asked  []Request
@@ -58,7 +60,7 @@ func Tokens(t testing.TB, user, password, identityToken string) *TokenService {
 	if err != nil {
 		t.Fatalf("servertest: %v", err)
 	}
-	k := &TokenService{User: user, Password: password, IdentityToken: identityToken, key: key, cert: cert}
+	k := &TokenService{User: user, Password: password, IdentityToken: identityToken, key: key, cert: cert, made: make(map[string]bool)}
 	srv := httptest.NewServer(k)
 	t.Cleanup(srv.Close)
 	bundle := filepath.Join(t.TempDir(), "roots.pem")
@@ -138,7 +140,7 @@ func (k *TokenService) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	k.mu.Unlock()
 	var access []map[string]any
 	for _, scope := range strings.Fields(strings.Join(req.Form["scope"], " ")) {
-		if parts := strings.Split(scope, ":"); len(parts) == 3 && grant != "anonymous" && parts[1] != denied {
+		if parts := strings.Split(scope, ":"); len(parts) == 3 && grant != "anonymous" && parts[1] != denied && k.may(parts[1], parts[2]) {
 			access = append(access, map[string]any{"type": parts[0], "name": parts[1], "actions": strings.Split(parts[2], ",")})
 		}
 	}
@@ -148,6 +150,15 @@ func (k *TokenService) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	k.issued = append(k.issued, token)
 	k.mu.Unlock()
 	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "access_token": token, "expires_in": 3600})
+}
+
+func (k *TokenService) may(repository, actions string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if strings.Contains(actions, "push") {
+		k.made[repository] = true
+	}
+	return k.made[repository]
 }
 
 func (k *TokenService) sign(claims map[string]any) string {

@@ -53,21 +53,22 @@ func wrongBytes(op, about, format string, args ...any) *Error {
 	return e
 }
 
-// BlobExists asks whether the repository has a blob. One of another size is an
-// error of Kind Corrupt.
+// BlobExists asks whether the repository has a blob, as who is about to push it: what a
+// token may that was asked for to pull only is nothing in a repository that does not
+// exist yet. One of another size is an error of Kind Corrupt.
 func (r *Repository) BlobExists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
 	const op = "look up blob"
 	about := r.Name() + "@" + desc.Digest.String()
 	if err := checkDescriptor(op, about, desc); err != nil {
 		return false, err
 	}
-	return r.hasBlob(ctx, op, about, desc, false)
+	return r.hasBlob(ctx, op, about, desc)
 }
 
-func (r *Repository) hasBlob(ctx context.Context, op, about string, desc ocispec.Descriptor, push bool) (bool, error) {
+func (r *Repository) hasBlob(ctx context.Context, op, about string, desc ocispec.Descriptor) (bool, error) {
 	got, err := r.do(ctx, call{
 		op: op, about: about, method: http.MethodHead, url: r.path("blobs", desc.Digest.String()),
-		push: push, accept: []int{http.StatusOK},
+		push: true, accept: []int{http.StatusOK},
 	})
 	if isKind(err, NotFound) {
 		return false, nil

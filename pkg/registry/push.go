@@ -77,7 +77,7 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 	if err := checkDescriptor(op, about, desc); err != nil {
 		return false, err
 	}
-	there, err := r.hasBlob(ctx, op, about, desc, true)
+	there, err := r.hasBlob(ctx, op, about, desc)
 	if err != nil || there {
 		return false, err
 	}
@@ -133,7 +133,7 @@ func (r *Repository) MountOrBegin(ctx context.Context, desc ocispec.Descriptor, 
 		return false, begun, nil
 	}
 	// Whatever it says it has mounted, this is the blob that must be there.
-	mounted, err = r.hasBlob(ctx, op, about, desc, true)
+	mounted, err = r.hasBlob(ctx, op, about, desc)
 	return mounted, nil, err
 }
 
