@@ -114,9 +114,9 @@ func (r *Repository) exchange(ctx context.Context, dog *watchdog, c call) (*answ
 		defer resp.Body.Close()
 		return nil, statusError(c.op, c.about, r.base.Host, resp)
 	}
-	if !c.content && isPage(resp.Header) {
+	if !c.content && inPlaceOfAnswer(resp) {
 		// A web server, a captive portal or a log-in page where a registry was
-		// looked for: no word about the artifact, whatever its status.
+		// looked for: no word about the artifact.
 		defer resp.Body.Close()
 		e := newError(c.op, c.about, Protocol, "a web page")
 		e.Status = resp.StatusCode

@@ -4,6 +4,8 @@
 package registry
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -397,7 +399,38 @@ func spokeTLS(resp *http.Response, raw []byte) bool {
 		strings.Contains(text, "speaking plain HTTP to an SSL-enabled server port")
 }
 
-// isPage reports whether an answer is a web page. A manifest that somebody pushed
+// ofRegistry are headers that only a registry sends.
+var ofRegistry = []string{"Docker-Distribution-Api-Version", "Docker-Upload-Uuid", "Location", "Range"}
+
+// inPlaceOfAnswer reports whether an answer is a web page and no registry's. Quay, which
+// is written in Flask, says that it is one of each answer that has no type of its own:
+// those to uploads, which have no body, and that to /v2/, which is "true". The beginning
+// of the body may be read, and is put back.
+func inPlaceOfAnswer(resp *http.Response) bool {
+	if resp.StatusCode != http.StatusOK || resp.ContentLength == 0 || !isPage(resp.Header) {
+		return false
+	}
+	for _, name := range ofRegistry {
+		if resp.Header.Get(name) != "" {
+			return false
+		}
+	}
+	if resp.Request.Method == http.MethodHead {
+		return true
+	}
+	body := bufio.NewReaderSize(resp.Body, maxErrorBody)
+	resp.Body = &peeked{body, resp.Body}
+	begin, _ := body.Peek(maxErrorBody) // an error comes again
+	return bytes.HasPrefix(bytes.TrimLeft(begin, "\ufeff \t\r\n"), []byte("<"))
+}
+
+// peeked is a body whose beginning was read.
+type peeked struct {
+	*bufio.Reader
+	io.Closer
+}
+
+// isPage reports whether an answer says that it is a web page. A manifest that somebody pushed
 // under that media type is not one: registries name its digest.
 func isPage(header http.Header) bool {
 	if header.Get(digestHeader) != "" {

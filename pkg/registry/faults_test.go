@@ -433,3 +433,18 @@ func TestAnotherRequestsErrorIsNoAnswer(t *testing.T) {
 		t.Errorf("%q has become %q", before, missing)
 	}
 }
+
+// Quay says of its "true" that it is a web page.
+func TestLogInWhereTheAnswerIsSaidToBeAPage(t *testing.T) {
+	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = io.WriteString(w, "true")
+	}))
+	client, err := registry.NewClient(registry.Options{})
+	if err == nil {
+		err = client.Ping(t.Context(), host)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
