@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -28,6 +29,7 @@ type Upload struct {
 	minChunk int64
 	// astray says that the registry may hold more or less than its last answer said.
 	astray bool
+	held   holding
 }
 
 const opUpload = "push blob"
@@ -66,6 +68,7 @@ func (u *Upload) MinChunk() int64 { return u.minChunk }
 // open returns them, and is called again when the registry asks for credentials.
 func (u *Upload) Send(ctx context.Context, offset, size int64, open func() (io.ReadCloser, error)) error {
 	u.astray = true
+	u.held.sending(offset, size)
 	got, err := u.repo.send(ctx, call{
 		op: opUpload, about: u.about, method: http.MethodPatch, url: u.at, push: true,
 		header: http.Header{
@@ -85,7 +88,7 @@ func (u *Upload) Send(ctx context.Context, offset, size int64, open func() (io.R
 	if held, ok := heldBytes(got.header.Get("Range")); ok && held != offset+size {
 		return newError(opUpload, u.about, Unavailable, "it kept %d of %d bytes", held, offset+size)
 	}
-	u.astray = false
+	u.astray, u.held.sure = false, offset+size
 	return nil
 }
 
@@ -120,9 +123,13 @@ func (u *Upload) status() call {
 }
 
 func (u *Upload) received(got *answer) (int64, error) {
-	held, ok := heldBytes(got.header.Get("Range"))
+	header := got.header.Get("Range")
+	held, ok := heldBytes(header)
 	if !ok {
 		return 0, newError(opUpload, u.about, Protocol, "no Range in the upload's status")
+	}
+	if strings.HasPrefix(header, "bytes") {
+		held = u.held.of(held)
 	}
 	if err := u.move(got); err != nil {
 		return 0, err
@@ -146,6 +153,40 @@ func heldBytes(header string) (int64, bool) {
 		return 0, err == nil
 	}
 	return last + 1, true
+}
+
+// holding finds out what a status counts that has the form of an HTTP range ("bytes=0-9").
+// Quay, which has that form, gives the number of bytes in place of the last one.
+type holding struct {
+	sure, sent int64 // held for certain; and at most
+	said       int64 // by the last status
+	tried      bool  // to go on from there
+	over       bool  // it counts one more
+	known      bool  // that it does, or does not
+}
+
+// sending notes what a request sends that may go wrong.
+func (h *holding) sending(offset, size int64) {
+	h.sent = max(h.sent, offset+size)
+	h.tried = true
+}
+
+// of returns how many bytes are held where a status says n. It says the same again when
+// nothing came of going on from there: then it may have meant the other number.
+func (h *holding) of(n int64) int64 {
+	switch {
+	case h.known:
+	case h.sure > 0 && n == h.sure+1, n == h.sent+1:
+		h.over, h.known = true, true
+	case h.sure > 0 && n == h.sure:
+		h.over, h.known = false, true
+	case h.tried && n > 0 && n == h.said:
+		h.over = !h.over
+	}
+	if h.said, h.tried = n, false; h.over && n > 0 {
+		return n - 1
+	}
+	return n
 }
 
 // Commit ends the session: what was sent becomes the blob d. It is sent once.
