@@ -8,6 +8,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type Source interface {
 const (
 	defaultBudget = 2 * time.Minute
 	defaultStall  = 30 * time.Second
+	leastStall    = time.Second
 	firstBackoff  = 250 * time.Millisecond
 	maxBackoff    = 15 * time.Second
 	// defaultLeast is 270 bytes a second: no line is as slow that is not broken.
@@ -44,10 +46,11 @@ type Options struct {
 	Budget time.Duration
 	// Stall is how long one read may take before its connection is given up, and
 	// within what time of reading it has to bring Least bytes. Time in which nobody
-	// reads does not count. Zero means 30 seconds.
+	// reads does not count. Zero means 30 seconds, or half of Budget where that is less.
 	Stall time.Duration
-	// Least is the fewest bytes that have to come within Budget and Stall together,
-	// however many connections it takes. Zero means 8 KiB, less than zero none.
+	// Least is the fewest bytes that have to come within Budget and Stall (30 seconds, if
+	// that is zero) together, however many connections it takes. Zero means 8 KiB, less
+	// than zero none.
 	Least int64
 	// Retryable decides about a Source's errors. Nil asks the error itself
 	// (Retryable() bool), and takes network errors and unexpected ends for
@@ -63,6 +66,8 @@ type Options struct {
 	// Now is the clock, nil means time.Now; Sleep waits, nil means a timer.
 	Now   func() time.Time
 	Sleep func(context.Context, time.Duration) error
+
+	slow time.Duration // in which Least has to come
 }
 
 // ShortError means that a source ended cleanly before the size its descriptor
@@ -73,8 +78,23 @@ func (e *ShortError) Error() string {
 	return fmt.Sprintf("the blob ends after %d of %d bytes", e.Got, e.Want)
 }
 
-// errStalled is the cause of a connection's end when no byte came for too long.
-var errStalled = errors.New("the transfer stalled")
+// StalledError means that a connection brought nothing, or next to nothing, for too long.
+type StalledError struct {
+	// After is how long it was waited for.
+	After time.Duration
+}
+
+func (e *StalledError) Error() string {
+	return fmt.Sprintf("the transfer stalled: nothing came for %v", e.After)
+}
+
+// Retryable is always true.
+func (e *StalledError) Retryable() bool { return true }
+
+func isStalled(err error) bool {
+	var stalled *StalledError
+	return errors.As(err, &stalled)
+}
 
 // NewReader reads desc from offset on and ends at desc.Size, whatever the source
 // sends. When a connection breaks or stalls it opens another one where it is,
@@ -94,8 +114,10 @@ func (o Options) withDefaults() Options {
 	if o.Budget <= 0 {
 		o.Budget = defaultBudget
 	}
+	o.slow = cmp.Or(o.slow, o.Budget+cmp.Or(max(0, o.Stall), defaultStall))
 	if o.Stall <= 0 {
-		o.Stall = defaultStall
+		// One connection that stalls leaves time for another.
+		o.Stall = min(defaultStall, max(o.Budget/2, leastStall))
 	}
 	if o.Least == 0 {
 		o.Least = defaultLeast
@@ -212,7 +234,7 @@ func (r *reader) once(p []byte) (int, error) {
 	}
 	c := r.conn
 	if c.waited > r.o.Stall && r.o.Least > 0 {
-		return 0, errStalled
+		return 0, &StalledError{r.o.Stall}
 	}
 	left := r.end - r.offset
 	if c.skip > 0 {
@@ -226,8 +248,8 @@ func (r *reader) once(p []byte) (int, error) {
 	n, err := c.body.Read(p)
 	c.timer.Stop()
 	r.took(c, n, r.o.Now().Sub(began))
-	if err != nil && err != io.EOF && errors.Is(context.Cause(c.ctx), errStalled) {
-		err = errStalled
+	if cause := context.Cause(c.ctx); err != nil && err != io.EOF && isStalled(cause) {
+		err = cause
 	}
 	if c.skip == 0 || n == 0 {
 		return n, err
@@ -271,7 +293,7 @@ func (r *reader) connect() error {
 		cancel(context.Canceled)
 		return err
 	}
-	timer := time.AfterFunc(time.Hour, func() { cancel(errStalled) })
+	timer := time.AfterFunc(time.Hour, func() { cancel(&StalledError{r.o.Stall}) })
 	timer.Stop()
 	r.conn = &connection{body: body, ctx: ctx, cancel: cancel, timer: timer, skip: r.offset - at}
 	return nil
@@ -287,11 +309,11 @@ func (r *reader) again(err error) error {
 		if r.ended++; r.ended > 1 {
 			return &ShortError{Got: r.offset, Want: r.desc.Size}
 		}
-	} else if !errors.Is(err, errStalled) && !r.o.Retryable(err) {
+	} else if !isStalled(err) && !r.o.Retryable(err) {
 		return err
 	}
 	wait := retryWait(r.tries, err)
-	if r.spent+wait > r.o.Budget || r.o.Least > 0 && r.slow+wait > r.o.Budget+r.o.Stall || r.inVain > max(maxInVain, maxRestarts*r.desc.Size) {
+	if r.spent+wait > r.o.Budget || r.o.Least > 0 && r.slow+wait > r.o.slow || r.inVain > max(maxInVain, maxRestarts*r.desc.Size) {
 		if err == io.EOF {
 			return &ShortError{Got: r.offset, Want: r.desc.Size}
 		}

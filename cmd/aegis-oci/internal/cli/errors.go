@@ -247,6 +247,11 @@ func fromTransfer(err error, o *outcome) bool {
 		o.retryable = true
 		return o.set(exitUndecided, "timestamp_failed", "is the authority up, and its root given with --timestamp-root-cert?")
 	}
+	var stalled *transfer.StalledError
+	if errors.As(err, &stalled) {
+		o.retryable = true
+		return o.set(exitUndecided, "registry_unreachable", "is the registry up, and what is between?")
+	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		o.retryable = true
 		return o.set(exitUndecided, "timeout", "")
