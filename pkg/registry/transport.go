@@ -209,6 +209,9 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	if via[0].Method != http.MethodGet && via[0].Method != http.MethodHead && !sameOrigin(first, req.URL) {
 		return &redirectError{reason: "redirected with a body to " + clip(printable(req.URL.Host), 200)}
 	}
+	// net/http names the URL that sent us there. One that is signed is a credential, and
+	// the query of any is nobody else's concern.
+	req.Header.Del("Referer")
 	return nil
 }
 
