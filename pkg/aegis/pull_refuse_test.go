@@ -118,6 +118,7 @@ var refusals = []refusal{
 					return false
 				}
 				if r.Header.Get("Range") != "" {
+					w.Header().Set("Content-Range", "bytes */1000")
 					w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
 					return true
 				}
@@ -127,7 +128,27 @@ var refusals = []refusal{
 			})
 		},
 		check: func(t *testing.T, _ *scene, err error) {
-			if e := wantErr[*model.ContentError](t, err); !strings.Contains(e.Reason, "no byte 1000 of the 65536") {
+			if e := wantErr[*model.ContentError](t, err); !strings.Contains(e.Reason, "has 1000 bytes, its descriptor says 65536") {
+				t.Errorf("error %+v", e)
+			}
+		}},
+	{name: "layer truncated without a length or ranges", fetches: true,
+		arrange: func(t *testing.T, s *scene) {
+			s.proxy.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.Contains(r.URL.Path, s.layer(t)) {
+					return false
+				}
+				if r.Header.Get("Range") != "" {
+					w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+					return true
+				}
+				_ = http.NewResponseController(w).Flush() // chunked from here on
+				_, _ = w.Write(weights(1, 64<<10)[:1000])
+				return true
+			})
+		},
+		check: func(t *testing.T, _ *scene, err error) {
+			if e := wantErr[*model.ShortError](t, err); !strings.Contains(e.Error(), "1000 of 65536") {
 				t.Errorf("error %+v", e)
 			}
 		}},

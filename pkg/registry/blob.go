@@ -124,10 +124,17 @@ func (r *Repository) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offs
 
 // openBlob asks r itself.
 func (r *Repository) openBlob(ctx context.Context, op, about string, desc ocispec.Descriptor, offset int64) (body io.ReadCloser, at int64, err error) {
-	err = r.sizeTwice(ctx, desc, func() error {
+	open := func() error {
 		body, at, err = r.openBlobOnce(ctx, op, about, desc, offset)
 		return err
-	})
+	}
+	err = r.sizeTwice(ctx, desc, open)
+	var e *Error
+	if errors.As(err, &e) && e.Status == http.StatusRequestedRangeNotSatisfiable && e.total < 0 {
+		// It may have no such byte, or send no ranges now: the whole blob tells.
+		offset = 0
+		err = r.sizeTwice(ctx, desc, open)
+	}
 	return body, at, err
 }
 
@@ -163,8 +170,14 @@ func (r *Repository) openBlobOnce(ctx context.Context, op, about string, desc oc
 	}
 	got, err := r.do(ctx, c)
 	if e, ok := err.(*Error); ok && e.Status == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
-		// RFC 9110, section 15.5.17: there is no such byte, so the blob is shorter.
+		if e.total == desc.Size {
+			e.total = -1
+		}
+		// RFC 9110, section 15.5.17: there is no such byte, or no wish to send ranges.
 		e.Kind, e.Detail = Corrupt, fmt.Sprintf("the registry has no byte %d of the %d that its descriptor says", offset, desc.Size)
+		if e.total >= 0 {
+			e.Detail = fmt.Sprintf("the registry has %d bytes, its descriptor says %d", e.total, desc.Size)
+		}
 	}
 	if err != nil {
 		return nil, 0, err
@@ -174,7 +187,7 @@ func (r *Repository) openBlobOnce(ctx context.Context, op, about string, desc oc
 		got.stream.Close()
 		return nil, 0, err
 	}
-	return got.stream, at, nil
+	return got.promised(), at, nil
 }
 
 // errWhole means that a source has the whole blob only, and another one may have a part.
@@ -222,7 +235,7 @@ func (r *Repository) openPartOnce(ctx context.Context, op, about string, desc oc
 	if err != nil {
 		return nil, err
 	}
-	if err := noPage(c, got, desc); err != nil {
+	if err := asStored(c, got, desc); err != nil {
 		got.stream.Close()
 		r.elsewhere.Delete(desc.Digest) // a host to which we were sent before
 		return nil, err
@@ -240,7 +253,7 @@ func (r *Repository) openPartOnce(ctx context.Context, op, about string, desc oc
 		got.stream.Close()
 		return nil, err
 	}
-	return got.stream, nil
+	return got.promised(), nil
 }
 
 // openRange asks where the blob's last range came from, and the registry when
@@ -279,6 +292,15 @@ func noPage(c call, got *answer, desc ocispec.Descriptor) error {
 	return e
 }
 
+// asStored refuses a web page in place of a blob, and a blob that somebody on the way has
+// compressed. One that is said to be, and has its size, may have been stored so.
+func asStored(c call, got *answer, desc ocispec.Descriptor) error {
+	if coding := coded(got.header); coding != "" && (got.status == http.StatusPartialContent || got.length != desc.Size) {
+		return codedError(c, got.status, coding)
+	}
+	return noPage(c, got, desc)
+}
+
 // placeAt says where the answer begins: at the range that was asked for, or at zero.
 func placeAt(c call, got *answer, desc ocispec.Descriptor, offset int64) (int64, error) {
 	if got.status == http.StatusPartialContent {
@@ -286,7 +308,7 @@ func placeAt(c call, got *answer, desc ocispec.Descriptor, offset int64) (int64,
 		// the whole download thrown away at its end.
 		return offset, checkRange(c, got, desc, offset, desc.Size)
 	}
-	if err := noPage(c, got, desc); err != nil {
+	if err := asStored(c, got, desc); err != nil {
 		return 0, err
 	}
 	if got.length >= 0 && got.length != desc.Size {
@@ -295,8 +317,19 @@ func placeAt(c call, got *answer, desc ocispec.Descriptor, offset int64) (int64,
 	return 0, nil
 }
 
-// contentRange is RFC 9110, section 14.4, for a single byte range.
-var contentRange = regexp.MustCompile(`^bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)$`)
+// promised is the answer's stream, whose Content-Range, which was checked, says how much
+// comes where no length does.
+func (a *answer) promised() *stream {
+	if m := contentRange.FindStringSubmatch(a.header.Get("Content-Range")); m != nil && a.status == http.StatusPartialContent && a.length < 0 {
+		first, _ := strconv.ParseInt(m[1], 10, 64)
+		last, _ := strconv.ParseInt(m[2], 10, 64)
+		a.stream.left = last - first + 1
+	}
+	return a.stream
+}
+
+// contentRange is RFC 9110, section 14.4, for a single byte range; units have no case.
+var contentRange = regexp.MustCompile(`^(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)$`)
 
 func checkRange(c call, got *answer, desc ocispec.Descriptor, offset, end int64) error {
 	header := got.header.Get("Content-Range")
@@ -349,7 +382,7 @@ func (r *Repository) FetchBlob(ctx context.Context, desc ocispec.Descriptor, lim
 		if err != nil {
 			return nil, err
 		}
-		if err := noPage(c, got, desc); err != nil {
+		if err := asStored(c, got, desc); err != nil {
 			return nil, err
 		}
 		return got.body, checkContent(op, about, desc, got.body)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -122,6 +123,10 @@ func (r *Repository) exchange(ctx context.Context, dog *watchdog, c call) (*answ
 		e.Status = resp.StatusCode
 		return nil, e
 	}
+	if coding := coded(resp.Header); !c.content && coding != "" && c.limit != 0 {
+		defer resp.Body.Close()
+		return nil, codedError(c, resp.StatusCode, coding)
+	}
 	got := &answer{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength, from: *resp.Request.URL, tls: resp.TLS}
 	if c.limit < 0 {
 		dog.timer.Stop()
@@ -148,6 +153,22 @@ func (r *Repository) exchange(ctx context.Context, dog *watchdog, c call) (*answ
 	return got, nil
 }
 
+// coded is how an answer is coded, "" when it is as it was stored.
+func coded(header http.Header) string {
+	if coding := header.Get("Content-Encoding"); !strings.EqualFold(coding, "identity") {
+		return coding
+	}
+	return ""
+}
+
+// codedError says nothing about the artifact: somebody on the way compresses, which was not
+// asked for.
+func codedError(c call, status int, coding string) error {
+	e := newError(c.op, c.about, Unavailable, "the answer comes in the coding %q, which was not asked for", clip(printable(coding), 40))
+	e.Status = status
+	return e
+}
+
 // roundTrip sends c to the registry with credentials, or to another host, where
 // an upload may be sent, with none.
 func (r *Repository) roundTrip(ctx context.Context, dog *watchdog, c call) (*http.Response, error) {
@@ -168,6 +189,11 @@ func (r *Repository) roundTrip(ctx context.Context, dog *watchdog, c call) (*htt
 	}
 	for key, values := range c.header {
 		req.Header[key] = slices.Clone(values)
+	}
+	if c.method == http.MethodGet {
+		// Without it any coding would do (RFC 9110, section 12.5.3), and what is hashed is
+		// what was stored.
+		req.Header.Set("Accept-Encoding", "identity")
 	}
 	if err := r.setBody(req, dog, c); err != nil {
 		return nil, err
@@ -253,10 +279,15 @@ type stream struct {
 	dog       *watchdog
 	ctx       context.Context
 	op, about string
+	left      int64 // that were promised, zero when nothing was
 }
 
 func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.body.Read(p)
+	if s.left = max(0, s.left-int64(n)); err == io.EOF && s.left > 0 {
+		// Without a length a connection that breaks looks like the end of the blob.
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil && err != io.EOF {
 		err = classify(s.ctx, s.op, s.about, &bodyError{err})
 	}

@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -94,8 +95,9 @@ type Error struct {
 	Err    error
 
 	retryAfter time.Duration
-	lied       bool // the bytes came and are others
-	token      bool // the token endpoint said so
+	lied       bool  // the bytes came and are others
+	token      bool  // the token endpoint said so
+	total      int64 // what a 416 says that there is, -1 when it does not
 }
 
 func (e *Error) Error() string {
@@ -341,7 +343,7 @@ func kindOfStatus(status int) Kind {
 		return Denied
 	case status == http.StatusTooManyRequests:
 		return RateLimited
-	case status == http.StatusRequestTimeout, status >= 500:
+	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status >= 500:
 		return Unavailable
 	case status == http.StatusRequestEntityTooLarge:
 		return TooLarge
@@ -377,7 +379,18 @@ func statusError(op, ref, registryHost string, resp *http.Response) *Error {
 	if e.Kind == Protocol {
 		e.Detail = "unexpected status"
 	}
+	e.total = -1
+	if n, ok := strings.CutPrefix(resp.Header.Get("Content-Range"), "bytes */"); ok && e.Status == http.StatusRequestedRangeNotSatisfiable {
+		if total, err := strconv.ParseInt(n, 10, 64); err == nil {
+			e.total = total
+		}
+	}
 	if h := resp.Request.URL.Host; h != registryHost {
+		if (e.Kind == Unauthorized || e.Kind == Denied) && resp.Request.Method == http.MethodGet {
+			// The registry has let us through, and no credentials went there: its URL is no
+			// longer good, or that host is not well.
+			e.Kind = Unavailable
+		}
 		e.Detail = strings.TrimSuffix("from "+h+": "+e.Detail, ": ")
 	}
 	return e

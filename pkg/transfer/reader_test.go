@@ -465,8 +465,10 @@ func TestReaderOverHTTP(t *testing.T) {
 			_, _ = w.Write(content[kept:])
 		}), kind: registry.Protocol, gets: 2},
 		"no such range": {serve: cutHalf(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", kept))
 			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
 		}), kind: registry.Corrupt, gets: 3},
+		"no ranges any more": {serve: wholeAfterRefusal(), gets: 3},
 	}
 	for name, c := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -489,6 +491,23 @@ func TestReaderOverHTTP(t *testing.T) {
 				t.Errorf("%d requests, want %d", gets, c.gets)
 			}
 		})
+	}
+}
+
+// wholeAfterRefusal breaks answers in their middle until it has refused a range, without a
+// word about the blob.
+func wholeAfterRefusal() http.HandlerFunc {
+	refused := false
+	cut := cutHalf(func(w http.ResponseWriter, _ *http.Request) {
+		refused = true
+		w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+	})
+	return func(w http.ResponseWriter, r *http.Request) {
+		if refused {
+			_, _ = w.Write(content)
+			return
+		}
+		cut(w, r)
 	}
 }
 

@@ -1,0 +1,159 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aegis-oci/aegis-oci/pkg/registry"
+)
+
+// sendsTo is a registry that redirects for each blob.
+func sendsTo(t *testing.T, url string) *registry.Repository {
+	t.Helper()
+	host := memRegistry(t, nil, answer(get("/blobs/sha256:"), func(w http.ResponseWriter, req *http.Request) {
+		http.Redirect(w, req, url, http.StatusTemporaryRedirect)
+	}))
+	return newRepo(t, host+"/a/b:v1", registry.Options{Retry: registry.RetryPolicy{Budget: time.Millisecond}})
+}
+
+// TestARedirectTellsNobodyWhereItCameFrom: the URL that was left may be signed, and is a
+// credential then.
+func TestARedirectTellsNobodyWhereItCameFrom(t *testing.T) {
+	t.Parallel()
+	content := []byte("a blob")
+	var seen, told atomic.Int64
+	watch := func(h http.HandlerFunc) *httptest.Server {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			seen.Add(1)
+			if req.Referer() != "" {
+				told.Add(1)
+			}
+			h(w, req)
+		}))
+		t.Cleanup(srv.Close)
+		return srv
+	}
+	last := watch(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(content) })
+	first := watch(func(w http.ResponseWriter, req *http.Request) {
+		http.Redirect(w, req, last.URL+"/blob", http.StatusTemporaryRedirect)
+	})
+	got, err := sendsTo(t, first.URL+"/blob?X-Amz-Signature=secret").FetchBlob(t.Context(), descOf(content), 100)
+	if err != nil || !bytes.Equal(got, content) {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if seen.Load() != 2 || told.Load() != 0 {
+		t.Errorf("%d of %d hosts were told", told.Load(), seen.Load())
+	}
+}
+
+// TestARefusalOfAnotherHostIsNotTheRegistrys: no credentials went there, and others would
+// not help.
+func TestARefusalOfAnotherHostIsNotTheRegistrys(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusUnauthorized, http.StatusForbidden} {
+		store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+		t.Cleanup(store.Close)
+		_, err := sendsTo(t, store.URL+"/blob").FetchBlob(t.Context(), descOf([]byte("a blob")), 100)
+		if e := wantKind(t, err, registry.Unavailable); !e.Retryable() || !strings.Contains(e.Error(), strings.TrimPrefix(store.URL, "http://")) {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
+}
+
+// TestWhatIsCompressedOnItsWayIsNotJudged: it was not asked for, and its bytes say nothing
+// about the artifact. A blob that is said to be compressed and has its size is taken as it
+// is.
+func TestWhatIsCompressedOnItsWayIsNotJudged(t *testing.T) {
+	t.Parallel()
+	content := bytes.Repeat([]byte("0123456789abcdef"), 1<<12)
+	desc := descOf(content)
+	var compressed bytes.Buffer
+	z := gzip.NewWriter(&compressed)
+	_, _ = z.Write(content)
+	_ = z.Close()
+	for name, body := range map[string][]byte{"compressed": compressed.Bytes(), "said to be": content} {
+		for _, length := range []bool{true, false} {
+			send := func(w http.ResponseWriter, req *http.Request) {
+				if got := req.Header.Get("Accept-Encoding"); got != "identity" {
+					t.Errorf("asked for the codings %q", got)
+				}
+				w.Header().Set("Content-Encoding", "gzip")
+				if length {
+					w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+				} else {
+					_ = http.NewResponseController(w).Flush()
+				}
+				_, _ = w.Write(body)
+			}
+			host := memRegistry(t, nil, answer(get("/blobs/sha256:"), send), answer(get("/manifests/"), send))
+			repo := newRepo(t, host+"/a/b:v1", registry.Options{Retry: registry.RetryPolicy{Budget: time.Millisecond}})
+			rc, _, err := repo.OpenBlob(t.Context(), desc, 0)
+			if name == "said to be" && length {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got, err := io.ReadAll(rc); err != nil || !bytes.Equal(got, content) {
+					t.Errorf("%d bytes, %v", len(got), err)
+				}
+				continue
+			}
+			wantKind(t, err, registry.Unavailable)
+			_, err = repo.FetchBlob(t.Context(), desc, 1<<20)
+			wantKind(t, err, registry.Unavailable)
+			_, err = repo.Resolve(t.Context())
+			wantKind(t, err, registry.Unavailable)
+		}
+	}
+}
+
+// TestARangeEndsWhereItWasSaidTo: without a length, a connection that breaks looks like the
+// end. Units have no case.
+func TestARangeEndsWhereItWasSaidTo(t *testing.T) {
+	t.Parallel()
+	content := bytes.Repeat([]byte("0123456789abcdef"), 1<<12)
+	desc := descOf(content)
+	const from, kept = 100, 1000
+	var short atomic.Bool
+	host := memRegistry(t, nil, answer(get("/blobs/sha256:"), func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Range", fmt.Sprintf("Bytes %d-%d/%d", from, len(content)-1, len(content)))
+		w.WriteHeader(http.StatusPartialContent)
+		_ = http.NewResponseController(w).Flush() // chunked from here on
+		if short.Load() {
+			_, _ = w.Write(content[from:][:kept])
+			return
+		}
+		_, _ = w.Write(content[from:])
+	}))
+	repo := newRepo(t, host+"/a/b:v1", registry.Options{})
+	for range 2 {
+		rc, at, err := repo.OpenBlob(t.Context(), desc, from)
+		if err != nil || at != from {
+			t.Fatal(at, err)
+		}
+		got, err := io.ReadAll(rc)
+		rc.Close()
+		if !short.Load() {
+			if err != nil || !bytes.Equal(got, content[from:]) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			short.Store(true)
+			continue
+		}
+		var e *registry.Error
+		if !errors.As(err, &e) || !e.Retryable() || !errors.Is(err, io.ErrUnexpectedEOF) || len(got) != kept {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	}
+}
