@@ -19,6 +19,9 @@ func freeSpace(dir string) (int64, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, err
 	}
+	if st.Blocks == 0 {
+		return math.MaxInt64, nil // a file system that does not count, such as a tmpfs without a limit
+	}
 	hi, lo := bits.Mul64(uint64(st.Bavail), uint64(st.Bsize))
 	if hi != 0 || lo > math.MaxInt64 {
 		return math.MaxInt64, nil

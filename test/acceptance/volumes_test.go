@@ -177,3 +177,22 @@ func TestResumeOnAVolumeWithRoomForOne(t *testing.T) {
 	}
 	aegis(t, env, 0, "verify", "--key", key, "--dir", dst)
 }
+
+// TestPullToATmpfsWithoutALimit, which counts no blocks.
+func TestPullToATmpfsWithoutALimit(t *testing.T) {
+	v := newCIVault(t)
+	const key = "hashivault://aegis-model-sign"
+	env, repo := v.job(t, "memory"), v.host+"/models/memory"
+	aegis(t, env, 0, "push", "-q", "--sign", "--key", key, repo+":v1", writeModel(t))
+	dir := t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=0", "none", dir).CombinedOutput(); err != nil {
+		t.Fatalf("mount needs root: %v\n%s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v\n%s", err, out)
+		}
+	})
+	aegis(t, env, 0, "pull", "-q", "--key", key, "--cache", filepath.Join(dir, "cache"), "-o", filepath.Join(dir, "model"), repo+":v1")
+	aegis(t, env, 0, "verify", "-q", "--key", key, "--dir", filepath.Join(dir, "model"))
+}
