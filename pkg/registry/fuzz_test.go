@@ -170,7 +170,8 @@ func FuzzHeaders(f *testing.F) {
 				t.Fatalf("%s leads to %s", link, next)
 			}
 		}
-		up, err := repo.location("push", "m", location)
+		from := repo.path("blobs", "uploads", "")
+		up, err := repo.location("push", "m", &from, location)
 		if err == nil && (up.Scheme != "https" || up.Host == "" || up.User != nil || up.Fragment != "") {
 			t.Fatalf("%s leads to %s", location, up)
 		}

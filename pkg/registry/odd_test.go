@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -155,5 +156,39 @@ func TestARangeEndsWhereItWasSaidTo(t *testing.T) {
 		if !errors.As(err, &e) || !e.Retryable() || !errors.Is(err, io.ErrUnexpectedEOF) || len(got) != kept {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
+	}
+}
+
+// TestALocationIsRelativeToWhatWasAsked, as any reference in an answer (RFC 9110, section
+// 10.2.2).
+func TestALocationIsRelativeToWhatWasAsked(t *testing.T) {
+	t.Parallel()
+	content := []byte("a file")
+	var asked []string
+	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		asked = append(asked, req.Method+" "+req.URL.RequestURI())
+		_, _ = io.Copy(io.Discard, req.Body)
+		switch req.Method {
+		case http.MethodPost:
+			w.Header().Set("Location", "one?state=0")
+			w.WriteHeader(http.StatusAccepted)
+		case http.MethodPatch:
+			w.Header().Set("Location", "?state=1")
+			w.WriteHeader(http.StatusAccepted)
+		default:
+			w.WriteHeader(http.StatusCreated)
+		}
+	}))
+	u, err := newRepo(t, host+"/a/b:v1", registry.Options{}).BeginUpload(t.Context(), "a file")
+	if err == nil {
+		err = u.Send(t.Context(), 0, int64(len(content)), opener(content))
+	}
+	if err == nil {
+		err = u.Commit(t.Context(), descOf(content).Digest)
+	}
+	const at = "/v2/a/b/blobs/uploads/"
+	want := []string{"POST " + at, "PATCH " + at + "one?state=0", "PUT " + at + "one?digest=" + strings.ReplaceAll(descOf(content).Digest.String(), ":", "%3A") + "&state=1"}
+	if err != nil || !slices.Equal(asked, want) {
+		t.Errorf("%q, want %q, %v", asked, want, err)
 	}
 }

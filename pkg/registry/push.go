@@ -147,7 +147,7 @@ func (r *Repository) upload(ctx context.Context, op string, u *upload) error {
 	if err != nil {
 		return err
 	}
-	target, err := r.location(op, u.about, session.header.Get("Location"))
+	target, err := r.location(op, u.about, &session.from, session.header.Get("Location"))
 	if err != nil {
 		return err
 	}
@@ -184,9 +184,9 @@ func (r *Repository) upload(ctx context.Context, op string, u *upload) error {
 	return nil
 }
 
-// location resolves an upload's Location. Another host is followed, without
+// location resolves the Location of an upload, in an answer from a URL. Another host is followed, without
 // credentials; a step down from TLS is not (GHSA-jxpm-75mh-9fp7).
-func (r *Repository) location(op, about, header string) (*url.URL, error) {
+func (r *Repository) location(op, about string, from *url.URL, header string) (*url.URL, error) {
 	if header == "" {
 		return nil, newError(op, about, Protocol, "no Location for the upload")
 	}
@@ -194,8 +194,7 @@ func (r *Repository) location(op, about, header string) (*url.URL, error) {
 	if err != nil {
 		return nil, newError(op, about, Protocol, "the upload's Location is no URL")
 	}
-	base := r.path("blobs", "uploads", "")
-	at = base.ResolveReference(at)
+	at = from.ResolveReference(at)
 	at.User, at.Fragment = nil, ""
 	if at.Host == "" || (at.Scheme != "https" && at.Scheme != "http") {
 		return nil, newError(op, about, Protocol, "the upload's Location is no URL")

@@ -48,7 +48,7 @@ func (r *Repository) BeginUpload(ctx context.Context, name string) (*Upload, err
 }
 
 func (r *Repository) session(about string, got *answer) (*Upload, error) {
-	at, err := r.location(opUpload, about, got.header.Get("Location"))
+	at, err := r.location(opUpload, about, &got.from, got.header.Get("Location"))
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (u *Upload) move(got *answer) error {
 	if header == "" {
 		return nil
 	}
-	at, err := u.repo.location(opUpload, u.about, header)
+	at, err := u.repo.location(opUpload, u.about, &got.from, header)
 	if err != nil {
 		return err
 	}
