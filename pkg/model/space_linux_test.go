@@ -50,6 +50,27 @@ func ownNamespace(t *testing.T) bool {
 	return true
 }
 
+// asUser runs the calling test again as a user whom permissions bind where it is root,
+// and reports that it did. In a namespace of its own the user has root's id outside, so
+// that the test's binary can be read.
+func asUser(t *testing.T) bool {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return false
+	}
+	const user = 65534
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: user, HostID: 0, Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: user, HostID: os.Getgid(), Size: 1}},
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("as a user: %v\n%s", err, out)
+	}
+	return true
+}
+
 // mountTmpfs mounts a small file system, to fill it or make it read-only.
 func mountTmpfs(t *testing.T, size string) string {
 	t.Helper()

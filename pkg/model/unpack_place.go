@@ -132,7 +132,7 @@ func (u *unpacking) place(s *site, t *tree, replace bool) error {
 	}
 	j := journal{Digest: u.m.subject.Digest(), State: statePlacing, New: names}
 	if replace {
-		old, err := s.listTree()
+		old, err := s.listRemovable()
 		if err != nil {
 			return err
 		}
@@ -309,6 +309,27 @@ func (s *site) listTree() ([]string, error) {
 		return nil
 	})
 	return names, err
+}
+
+// listRemovable is listTree where all of it can be removed. One file that cannot would
+// cost the model that is there and leave no room for another.
+func (s *site) listRemovable() ([]string, error) {
+	names, err := s.listTree()
+	if err != nil {
+		return nil, fmt.Errorf("replace what %s holds: %w", s.dst, err)
+	}
+	looked := make(map[string]bool)
+	for _, name := range names {
+		dir := path.Dir(strings.TrimSuffix(name, "/"))
+		if looked[dir] {
+			continue
+		}
+		looked[dir] = true
+		if err := rootfile.MayChange(s.base, dir); err != nil {
+			return nil, fmt.Errorf("%s cannot be replaced, what is in %q cannot be removed: %w", s.dst, dir, err)
+		}
+	}
+	return names, nil
 }
 
 // maxListed bounds the names in a journal.

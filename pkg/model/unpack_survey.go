@@ -57,7 +57,11 @@ func (u *unpacking) survey(ctx context.Context, s *site) (finding, error) {
 	if err != nil || len(names) == 0 {
 		return foundNothing, err
 	}
-	return u.judge(ctx, s, names)
+	found, err := u.judge(ctx, s, names)
+	if err == nil && found == foundOther {
+		_, err = s.listRemovable() // before anything is fetched for nothing
+	}
+	return found, err
 }
 
 // mustBeEmpty finds what came to an empty destination in the meantime.

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // NoFollow refuses to open a link.
@@ -52,6 +54,20 @@ func SyncDir(root *os.Root, name string) error {
 	defer d.Close()
 	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOTSUP) {
 		return err
+	}
+	return nil
+}
+
+// MayChange fails when we may not add names to a directory or remove some, or it is on a
+// volume that is read-only.
+func MayChange(root *os.Root, dir string) error {
+	d, err := root.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|NoFollow, 0)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := unix.Faccessat(int(d.Fd()), ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		return &fs.PathError{Op: "write", Path: dir, Err: err}
 	}
 	return nil
 }

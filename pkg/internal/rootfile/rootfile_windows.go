@@ -30,6 +30,9 @@ func Allocated(info fs.FileInfo) int64 { return info.Size() }
 // SyncDir does nothing: NTFS journals directory entries by itself.
 func SyncDir(*os.Root, string) error { return nil }
 
+// MayChange knows nothing against it: Windows tells by trying.
+func MayChange(*os.Root, string) error { return nil }
+
 // IsReadOnly reports that a volume cannot be written by us at all.
 func IsReadOnly(err error) bool {
 	return errors.Is(err, windows.ERROR_WRITE_PROTECT) || errors.Is(err, fs.ErrPermission)

@@ -1,0 +1,92 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// An old file that cannot be removed must not cost the model that is there.
+func TestUnpackKeepsTheOldModelThatCannotBeRemoved(t *testing.T) {
+	if asUser(t) {
+		return
+	}
+	for _, locked := range []string{"b", "b/c", ".aegis/signatures"} {
+		a := newArtifact().file("a/x", random(10)).file("b/c/y", random(20))
+		dst := filepath.Join(t.TempDir(), "m")
+		install(t, a, dst)
+		before := snapshot(t, dst)
+		lock(t, filepath.Join(dst, locked), 0o555)
+		next := newArtifact().file("w", random(30))
+		v, m := next.decodeSignedAt(t, testNow.Add(time.Minute))
+		for range 2 {
+			f := next.fetcher()
+			_, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{Replace: true})
+			if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "cannot be replaced") || !strings.Contains(err.Error(), locked) {
+				t.Errorf("%s: error %v", locked, err)
+			}
+			if len(f.calls) > 0 || !maps.Equal(before, snapshot(t, dst)) {
+				t.Errorf("%s: %d fetched, %q are there", locked, len(f.calls), keys(snapshot(t, dst)))
+			}
+		}
+		lock(t, filepath.Join(dst, locked), 0o755)
+		if _, err := Unpack(t.Context(), next.fetcher(), v, m, dst, UnpackOptions{Replace: true}); err != nil {
+			t.Fatal(err)
+		}
+		checkInstalled(t, dst, v, 1)
+	}
+}
+
+// The same when it happens while the new one is fetched.
+func TestUnpackLooksAgainBeforeItRemovesTheOldModel(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	dst := filepath.Join(t.TempDir(), "m")
+	install(t, newArtifact().file("a", random(10)).file("b/y", random(20)), dst)
+	before := snapshot(t, dst)
+	next := newArtifact().file("w", random(30))
+	v, m := next.decodeSignedAt(t, testNow.Add(time.Minute))
+	u := newUnpacking(next.fetcher(), v, m, dst, UnpackOptions{Replace: true})
+	s, err := openSite(t.Context(), dst, silent)
+	must(t, err)
+	_, err = u.survey(t.Context(), s)
+	must(t, err, s.begin(m.subject.Digest()), u.fetchAll(t.Context(), s, u.blobs(), nil))
+	tr, err := u.assemble(t.Context(), s)
+	must(t, err)
+	bindReadOnly(t, filepath.Join(dst, "b"))
+	if err := u.place(s, tr, true); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("error %v", err)
+	}
+	if j := s.readJournal(); j.State != stateFetching {
+		t.Errorf("the journal says %q", j.State)
+	}
+	s.leave(true)
+	if !maps.Equal(before, snapshot(t, dst)) {
+		t.Errorf("%q are there", keys(snapshot(t, dst)))
+	}
+}
+
+// lock sets a mode that the test's end gives back, so that the directory can be removed.
+func lock(t *testing.T, path string, mode fs.FileMode) {
+	t.Helper()
+	must(t, os.Chmod(path, mode))
+	t.Cleanup(func() { os.Chmod(path, 0o755) }) //nolint:errcheck // it may be gone
+}
+
+// bindReadOnly makes a directory read-only for everybody.
+func bindReadOnly(t *testing.T, dir string) {
+	t.Helper()
+	must(t, syscall.Mount(dir, dir, "", syscall.MS_BIND, ""))
+	t.Cleanup(func() { must(t, syscall.Unmount(dir, 0)) })
+	must(t, syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY, ""))
+}
