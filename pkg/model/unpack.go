@@ -364,6 +364,9 @@ func (b blob) allocated(s *site) (total int64) {
 	}
 }
 
+// left is what of the blob is not staged yet, in bytes.
+func (b blob) left(s *site) int64 { return b.desc.Size - min(b.allocated(s), b.desc.Size) }
+
 // dropOtherForms removes what another run has staged as a file of what comes in pieces
 // now, with other options, or the reverse.
 func (s *site) dropOtherForms(blobs []blob) error {
@@ -407,19 +410,14 @@ func inPieces(blobs []blob) map[digest.Digest]bool {
 	return pieces
 }
 
-// checkSpace compares what is still to be written with what is free. An old file that
-// could be cloned, and turns out to hold something else when it is read, is fetched after
+// checkSpace compares what is still to be written with what is free. A file that could be
+// cloned or linked, and turns out to hold something else when it is read, is fetched after
 // all: there may be no room then, and the old model stays.
 func (u *unpacking) checkSpace(s *site, blobs []blob, old map[digest.Digest]string) error {
 	var need int64
-	var shared []blob // of the old model, if its file system clones
 	for _, b := range blobs {
-		if u.o.Link && old[b.desc.Digest] != "" {
-			continue
-		}
-		left := b.desc.Size - min(b.allocated(s), b.desc.Size)
-		if need += left; left == b.desc.Size && old[b.desc.Digest] != "" {
-			shared = append(shared, b)
+		if !u.o.Link || old[b.desc.Digest] == "" {
+			need += b.left(s)
 		}
 	}
 	used, pieces := make(map[digest.Digest]bool), inPieces(blobs)
@@ -435,13 +433,23 @@ func (u *unpacking) checkSpace(s *site, blobs []blob, old map[digest.Digest]stri
 	if err != nil {
 		return fmt.Errorf("ask for the free space of %s: %w", s.dst, err)
 	}
-	if need > free && len(shared) > 0 && clones(s, old[shared[0].desc.Digest]) {
-		for _, b := range shared {
-			need -= b.desc.Size
-		}
+	if need > free {
+		need -= u.shared(s, blobs, old)
 	}
 	if need > free {
 		return &SpaceError{Dir: s.dst, Need: need, Free: free}
 	}
 	return u.checkCache(s, blobs, need)
+}
+
+// shared is what of the space takes none: old files where the file system clones, and
+// those of the cache where it clones or they are linked.
+func (u *unpacking) shared(s *site, blobs []blob, old map[digest.Digest]string) (size int64) {
+	for _, b := range blobs {
+		name := old[b.desc.Digest]
+		if name != "" && !u.o.Link && clones(s, name) || name == "" && u.sharesCached(s, b) {
+			size += b.left(s)
+		}
+	}
+	return size
 }

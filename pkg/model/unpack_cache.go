@@ -42,6 +42,39 @@ func (u *unpacking) checkCache(s *site, blobs []blob, need int64) error {
 	return nil
 }
 
+// sharesCached tries whether the destination can have the cache's file of a blob without
+// a copy.
+func (u *unpacking) sharesCached(s *site, b blob) bool {
+	if u.o.Cache == nil {
+		return false
+	}
+	f, err := u.o.Cache.Peek(b.desc.Digest, b.desc.Size)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	if u.o.Link && !b.executable {
+		const trial = "cached"
+		info, err := f.Stat()
+		if err == nil && mayLink(info) && s.linkTo(u.o.Cache.Path(b.desc.Digest), trial) == nil && s.root.Remove(trial) == nil {
+			return true
+		}
+	}
+	return s.clones(f)
+}
+
+// mayLink reports that a file of the cache is ours: what belongs to another user can be
+// changed by that user after the check.
+func mayLink(info fs.FileInfo) bool {
+	return rootfile.OwnedByUs(info) && info.Mode().Perm()&0o022 == 0
+}
+
+// linkTo gives a file elsewhere a name in the staging directory. On another volume there
+// are no links.
+func (s *site) linkTo(path, name string) error {
+	return os.Link(path, filepath.Join(s.stagingPath(), filepath.FromSlash(name)))
+}
+
 // errNoFill is for blobs that are not to be put into the cache.
 var errNoFill = errors.New("the cache's volume has no room")
 
@@ -127,19 +160,17 @@ func (t *transfer) takeEntry(ctx context.Context, s *site, f *os.File, e *nodeca
 	return true, t.staged(f).flush()
 }
 
-// linkEntry gives the cache's file itself the staged name, if it is ours: what
-// belongs to another user can be changed by that user after the check. On another
-// volume there are no links.
+// linkEntry gives the cache's file itself the staged name, if it can have one.
 func (t *transfer) linkEntry(ctx context.Context, s *site, e *nodecache.Entry) (bool, error) {
 	info, err := e.File().Stat()
-	if err != nil || !rootfile.OwnedByUs(info) || info.Mode().Perm()&0o022 != 0 {
+	if err != nil || !mayLink(info) {
 		return false, err
 	}
 	link := t.file() + ".link"
 	if err := s.root.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	if os.Link(e.Path(), filepath.Join(s.stagingPath(), filepath.FromSlash(link))) != nil {
+	if s.linkTo(e.Path(), link) != nil {
 		return false, nil
 	}
 	same := false

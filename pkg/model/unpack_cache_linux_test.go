@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	modelspec "github.com/modelpack/model-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
@@ -59,6 +60,42 @@ func TestCacheLeavesRoomForTheModel(t *testing.T) {
 	if _, err := Unpack(t.Context(), a.fetcher(), v, m, filepath.Join(volume, "m"), o); err != nil || len(warnings) != 1 {
 		t.Errorf("%v, warnings %q", err, warnings)
 	}
+}
+
+// TestCacheLinksWhereACopyHasNoRoom: what is linked needs no space, and what cannot be
+// linked does.
+func TestCacheLinksWhereACopyHasNoRoom(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	a := newArtifact().file("a", random(600<<10)).file("b", random(100<<10))
+	v, m := a.decode(t)
+	volume := mountTmpfs(t, "1m")
+	cache := openCache(t, filepath.Join(volume, "cache"))
+	if _, err := Unpack(t.Context(), a.fetcher(), v, m, filepath.Join(volume, "m1"), UnpackOptions{Cache: cache, Link: true}); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(o UnpackOptions) {
+		t.Helper()
+		f := a.fetcher()
+		_, err := Unpack(t.Context(), f, v, m, filepath.Join(volume, "m"), o)
+		var space *SpaceError
+		if !errors.As(err, &space) || space.Need < 600<<10 || len(f.calls) > 0 {
+			t.Errorf("error %v, %d fetched, want a SpaceError", err, len(f.calls))
+		}
+		wantOnly(t, volume, "cache", "m1")
+	}
+	refused(UnpackOptions{Cache: cache})
+	// A file that others can write to is not linked.
+	blob := cache.Path(digest.FromBytes(random(600 << 10)))
+	must(t, os.Chmod(blob, 0o666))
+	refused(UnpackOptions{Cache: cache, Link: true})
+	must(t, os.Chmod(blob, 0o644))
+	f := a.fetcher()
+	if _, err := Unpack(t.Context(), f, v, m, filepath.Join(volume, "m2"), UnpackOptions{Cache: cache, Link: true}); err != nil || len(f.calls) > 0 {
+		t.Fatalf("error %v, %d fetched", err, len(f.calls))
+	}
+	checkInstalled(t, filepath.Join(volume, "m2"), v, 2)
 }
 
 // TestCacheKeepsModesApart: a file's mode is that of all its names, so what is to be

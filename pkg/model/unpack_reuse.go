@@ -153,6 +153,11 @@ func clones(s *site, old string) bool {
 		return false
 	}
 	defer src.Close()
+	return s.clones(src)
+}
+
+// clones tries whether a staged copy of src shares its blocks.
+func (s *site) clones(src *os.File) bool {
 	const trial = "clone"
 	f, err := s.root.OpenFile(trial, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {

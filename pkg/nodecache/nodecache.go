@@ -111,6 +111,22 @@ func (c *Cache) Has(d digest.Digest, size int64) bool {
 	return err == nil && info.Mode().IsRegular() && info.Size() == size
 }
 
+// Peek opens a blob that is there, to see what can be made of the file. It keeps nobody
+// from removing it.
+func (c *Cache) Peek(d digest.Digest, size int64) (*os.File, error) {
+	f, info, err := rootfile.OpenPlain(c.root, blobName(d), os.O_RDONLY)
+	if err == nil && info.Size() != size {
+		f.Close()
+		return nil, fs.ErrNotExist
+	}
+	return f, err
+}
+
+// Path is the name that a blob has, or would have.
+func (c *Cache) Path(d digest.Digest) string {
+	return filepath.Join(c.dir, filepath.FromSlash(blobName(d)))
+}
+
 // prepare checks the directory and makes what is missing in it. A cache that
 // cannot be written to is still read.
 func (c *Cache) prepare() error {
@@ -165,9 +181,7 @@ type Entry struct {
 func (e *Entry) File() *os.File { return e.file }
 
 // Path is the blob's name, for a hard link: it may lead to another file by now.
-func (e *Entry) Path() string {
-	return filepath.Join(e.cache.dir, filepath.FromSlash(blobName(e.digest)))
-}
+func (e *Entry) Path() string { return e.cache.Path(e.digest) }
 
 // Close lets the blob be pruned.
 func (e *Entry) Close() error {
