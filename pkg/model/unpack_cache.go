@@ -160,6 +160,23 @@ func (t *transfer) takeEntry(ctx context.Context, s *site, f *os.File, e *nodeca
 	return true, t.staged(f).flush()
 }
 
+// linkCached is for a file of the old model that cannot be linked, since it has another
+// name: one in the cache, which may be linked. It reports whether it was.
+func (t *transfer) linkCached(ctx context.Context, s *site) (bool, error) {
+	if t.cache == nil || t.executable || !t.cache.Has(t.desc.Digest, t.desc.Size) {
+		return false, nil
+	}
+	e, err := t.cache.Blob(ctx, t.desc.Digest, t.desc.Size, func(*os.File, int64, func()) error { return errNoFill })
+	if err != nil {
+		if ctx.Err() != nil {
+			return false, err
+		}
+		return false, nil // the old file is copied
+	}
+	linked, err := t.linkEntry(ctx, s, e)
+	return linked, errors.Join(err, e.Close())
+}
+
 // linkEntry gives the cache's file itself the staged name, if it can have one.
 func (t *transfer) linkEntry(ctx context.Context, s *site, e *nodecache.Entry) (bool, error) {
 	info, err := e.File().Stat()

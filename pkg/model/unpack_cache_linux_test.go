@@ -98,6 +98,44 @@ func TestCacheLinksWhereACopyHasNoRoom(t *testing.T) {
 	checkInstalled(t, filepath.Join(volume, "m2"), v, 2)
 }
 
+// TestCacheStaysLinkedWhenTheModelIsReplaced: a file that came by a link has two names,
+// and stays one file.
+func TestCacheStaysLinkedWhenTheModelIsReplaced(t *testing.T) {
+	big := random(3<<20 + 5)
+	dst, cache := filepath.Join(t.TempDir(), "m"), openCache(t, t.TempDir())
+	o := UnpackOptions{Cache: cache, Link: true, Replace: true}
+	for _, version := range []string{"1", "2"} {
+		a := newArtifact().file("w.bin", big).file("version", []byte(version))
+		v, m := a.decode(t)
+		f := a.fetcher()
+		res, err := Unpack(t.Context(), f, v, m, dst, o)
+		must(t, err)
+		checkInstalled(t, dst, v, 2)
+		if version == "2" && (f.bytes != 1 || res.BytesReused != int64(len(big))) {
+			t.Errorf("%d bytes were fetched, %+v", f.bytes, res)
+		}
+		sameFile(t, filepath.Join(dst, "w.bin"), cache.Path(digest.FromBytes(big)), true)
+	}
+	// Wrong bytes in the cache are not linked.
+	writeFile(t, cache.Path(digest.FromBytes(big)), string(random(3<<20+4))+"x")
+	a := newArtifact().file("w.bin", big).file("version", []byte("3"))
+	v, m := a.decode(t)
+	_, err := Unpack(t.Context(), a.fetcher(), v, m, dst, o)
+	must(t, err)
+	checkInstalled(t, dst, v, 2)
+}
+
+// sameFile fails unless a and b are the same file, or are not.
+func sameFile(t *testing.T, a, b string, want bool) {
+	t.Helper()
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	must(t, errA, errB)
+	if os.SameFile(infoA, infoB) != want {
+		t.Errorf("%s and %s are the same file: %v", a, b, !want)
+	}
+}
+
 // TestCacheKeepsModesApart: a file's mode is that of all its names, so what is to be
 // executable is not linked.
 func TestCacheKeepsModesApart(t *testing.T) {

@@ -117,6 +117,9 @@ func (t *transfer) run(ctx context.Context, s *site) error {
 		if linked, err := t.link(ctx, s); err != nil || linked {
 			return err
 		}
+		if linked, err := t.linkCached(ctx, s); err != nil || linked {
+			return err
+		}
 	}
 	f, size, err := rootfile.OpenOwned(s.root, t.file(), s.root.RemoveAll)
 	if err != nil {
