@@ -258,11 +258,15 @@ func (c *Cache) find(d digest.Digest, size int64) (e *Entry, busy bool, err erro
 func (c *Cache) fill(d digest.Digest, size int64, l *lock, fill Fill) (*Entry, error) {
 	defer func() { l.release() }()
 	// Somebody may have been faster, between the look and the lock.
-	if f, info, err := rootfile.OpenPlain(c.root, blobName(d), os.O_RDONLY); err == nil {
-		if info.Size() == size {
-			return c.share(&Entry{cache: c, digest: d, file: f}, l), nil
-		}
+	f, info, err := rootfile.OpenPlain(c.root, blobName(d), os.O_RDONLY)
+	if err == nil && info.Size() == size {
+		return c.share(&Entry{cache: c, digest: d, file: f}, l), nil
+	}
+	if err == nil {
 		f.Close()
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		// Before it is fetched for a name that stays taken.
 		if err := c.root.Remove(blobName(d)); err != nil {
 			return nil, &UnusableError{Reason: "it holds another file for " + d.String(), Err: cause(err)}
 		}

@@ -243,6 +243,27 @@ func TestPlantedFilesAreNotFollowed(t *testing.T) {
 	}
 }
 
+// TestANameThatStaysTakenIsFetchedForByNobody: what is in the blob's place and cannot be
+// removed is found before the blob comes.
+func TestANameThatStaysTakenIsFetchedForByNobody(t *testing.T) {
+	dir := t.TempDir()
+	c := open(t, dir, nodecache.Options{})
+	var times atomic.Int64
+	taken := filepath.Join(dir, "blobs", "sha256", digestOf(1).Encoded())
+	if err := os.MkdirAll(filepath.Join(taken, "x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Blob(t.Context(), digestOf(1), 1000, filling(1, &times))
+	var unusable *nodecache.UnusableError
+	if !errors.As(err, &unusable) || !strings.Contains(err.Error(), "another file") || times.Load() > 0 {
+		t.Errorf("error %v, fetched %d times", err, times.Load())
+	}
+	if err := os.Remove(filepath.Join(taken, "x")); err != nil {
+		t.Fatal(err)
+	}
+	mustBlob(t, c, 1, &times)
+}
+
 func TestDirectoriesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
