@@ -439,7 +439,8 @@ func (u *unpacking) checkSpace(s *site, blobs []blob, old map[digest.Digest]stri
 	if need > free {
 		return &SpaceError{Dir: s.dst, Need: need, Free: free}
 	}
-	return u.checkCache(s, blobs, need)
+	u.checkCache(s, blobs, need)
+	return nil
 }
 
 // shared is what of the space takes none: old files where the file system clones, and

@@ -18,9 +18,9 @@ import (
 
 // checkCache looks whether what the cache lacks fits beside the model. Where it does
 // not, blobs are taken out of it and none are put in: a full disk would end the pull.
-func (u *unpacking) checkCache(s *site, blobs []blob, need int64) error {
+func (u *unpacking) checkCache(s *site, blobs []blob, need int64) {
 	if u.o.Cache == nil {
-		return nil
+		return
 	}
 	var missing int64
 	for _, b := range blobs {
@@ -30,7 +30,9 @@ func (u *unpacking) checkCache(s *site, blobs []blob, need int64) error {
 	}
 	free, err := freeSpace(u.o.Cache.Dir())
 	if err != nil {
-		return fmt.Errorf("ask for the free space of the cache %s: %w", u.o.Cache.Dir(), err)
+		u.fullCache = true
+		u.o.Warn(fmt.Sprintf("fetching past the cache %s, it does not tell its free space: %v", u.o.Cache.Dir(), err))
+		return
 	}
 	// Clones may take less than that.
 	if !u.o.Link && sameVolume(u.o.Cache.Dir(), s.stagingPath()) {
@@ -39,7 +41,6 @@ func (u *unpacking) checkCache(s *site, blobs []blob, need int64) error {
 	if u.fullCache = missing > free; u.fullCache {
 		u.o.Warn(fmt.Sprintf("fetching past the cache %s: its volume has no room for %d bytes more", u.o.Cache.Dir(), missing))
 	}
-	return nil
 }
 
 // sharesCached tries whether the destination can have the cache's file of a blob without
@@ -81,7 +82,7 @@ var errNoFill = errors.New("the cache's volume has no room")
 // throughCache makes the staged file f out of the cache's blob, which is fetched if
 // it is not there. It reports whether it did; otherwise the blob is to be fetched
 // past the cache. What the cache holds is anybody's who can write to it: a blob with
-// wrong bytes is removed and fetched anew, once.
+// wrong bytes, or that cannot be read, is removed and fetched anew, once.
 func (t *transfer) throughCache(ctx context.Context, s *site, f *os.File) (bool, error) {
 	if t.fullCache && !t.cache.Has(t.desc.Digest, t.desc.Size) {
 		return false, nil // nothing is pruned for it either
@@ -98,15 +99,21 @@ func (t *transfer) throughCache(ctx context.Context, s *site, f *os.File) (bool,
 			return false, nil
 		case errors.As(err, &unusable):
 			t.warn("fetching " + t.name + " past the cache: " + err.Error())
+			t.show(0)
+			t.reused = 0
 			return false, nil
 		case err != nil:
 			return false, err
 		}
 		done, err := t.takeEntry(ctx, s, f, e)
-		if err != nil || done {
+		switch {
+		case isUnread(err):
+			t.warn("the cache's file for " + t.desc.Digest.String() + " cannot be read, and is fetched anew: " + err.Error())
+		case err != nil || done:
 			return done, errors.Join(err, e.Close())
+		default:
+			t.warn("the cache holds wrong bytes for " + t.desc.Digest.String() + ": they are fetched anew")
 		}
-		t.warn("the cache holds wrong bytes for " + t.desc.Digest.String() + ": they are fetched anew")
 		t.show(0)
 		if !t.cache.Drop(e) {
 			return false, nil
@@ -124,12 +131,51 @@ func (t *transfer) fillCache(ctx context.Context, f *os.File, kept int64) error 
 	drop := t.drop
 	t.drop = false
 	defer func() { t.drop = drop }()
-	err := t.fetchRest(ctx, t.staged(f), min(kept, t.desc.Size))
-	if err != nil && rejected(err) {
-		// Nobody gets to resume what is not the blob.
+	err := t.fetchRest(ctx, cacheFile{t.staged(f)}, min(kept, t.desc.Size))
+	var unusable *nodecache.UnusableError
+	if err != nil && (rejected(err) || errors.As(err, &unusable)) {
+		// Nobody gets to resume what is not the blob, or cannot be read.
 		return errors.Join(err, f.Truncate(0))
 	}
 	return err
+}
+
+// cacheFile is a staged file in the cache. Its errors are none of the pull's: the blob is
+// fetched past the cache then.
+type cacheFile struct{ stagedFile }
+
+func (f cacheFile) keep(n int64) (io.Reader, error) {
+	r, err := f.stagedFile.keep(n)
+	return cacheReader{r}, unusable(err)
+}
+
+func (f cacheFile) writer(n int64) (io.Writer, error) {
+	w, err := f.stagedFile.writer(n)
+	return cacheWriter{w}, unusable(err)
+}
+
+func (f cacheFile) flush() error { return unusable(f.stagedFile.flush()) }
+
+type cacheReader struct{ io.Reader }
+
+func (r cacheReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	return n, unusable(err)
+}
+
+type cacheWriter struct{ io.Writer }
+
+func (w cacheWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	return n, unusable(err)
+}
+
+// unusable is for errors of the cache's own files.
+func unusable(err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	return &nodecache.UnusableError{Reason: "its file cannot be used", Err: err}
 }
 
 // takeEntry hashes the cache's blob on its way into staging. It reports whether it
@@ -174,6 +220,10 @@ func (t *transfer) linkCached(ctx context.Context, s *site) (bool, error) {
 		return false, nil // the old file is copied
 	}
 	linked, err := t.linkEntry(ctx, s, e)
+	if isUnread(err) {
+		t.show(0)
+		err = nil
+	}
 	return linked, errors.Join(err, e.Close())
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 	modelspec "github.com/modelpack/model-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 )
@@ -228,5 +230,126 @@ func TestCacheOnAFullVolume(t *testing.T) {
 	}
 	for _, part := range []string{"partial", "blobs/sha256"} {
 		wantOnly(t, filepath.Join(volume, "cache", part))
+	}
+}
+
+// breakOpen has reads of a file that this process has open fail, or with O_RDONLY writes,
+// as on a broken disk.
+func breakOpen(t *testing.T, name string, flag int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	for _, e := range entries {
+		path, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err != nil || !strings.Contains(path, name) {
+			continue
+		}
+		fd, err := strconv.Atoi(e.Name())
+		must(t, err)
+		other, err := unix.Open(path, flag|unix.O_CLOEXEC, 0)
+		must(t, err, unix.Dup3(other, fd, unix.O_CLOEXEC), unix.Close(other))
+		return
+	}
+	t.Errorf("%s is not open", name)
+}
+
+// progressFunc is called for each part that is read, or comes.
+type progressFunc func()
+
+func (progressFunc) Start(string, int64) {}
+func (f progressFunc) Add(string, int64) { f() }
+func (progressFunc) Done(string)         {}
+
+// TestCacheThatCannotBeRead: a blob that the disk does not give back is fetched anew.
+func TestCacheThatCannotBeRead(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	content := random(3 << 20)
+	a := newArtifact().file("a", content)
+	v, m := a.decode(t)
+	for _, link := range []bool{false, true} {
+		volume := mountTmpfs(t, "16m") // which does not clone
+		cache := openCache(t, filepath.Join(volume, "cache"))
+		o := UnpackOptions{Cache: cache, Link: link}
+		_, err := Unpack(t.Context(), a.fetcher(), v, m, filepath.Join(volume, "m1"), o)
+		must(t, err)
+		blob := cache.Path(digest.FromBytes(content))
+		before, err := os.Stat(blob)
+		must(t, err)
+		var warnings []string
+		o.Warn = func(s string) { warnings = append(warnings, s) }
+		var once sync.Once
+		o.Progress = progressFunc(func() { once.Do(func() { breakOpen(t, blob, unix.O_WRONLY) }) })
+		f := a.fetcher()
+		_, err = Unpack(t.Context(), f, v, m, filepath.Join(volume, "m2"), o)
+		must(t, err)
+		checkInstalled(t, filepath.Join(volume, "m2"), v, 1)
+		if len(f.calls) != 1 || len(warnings) != 1 || !strings.Contains(warnings[0], "cannot be read") {
+			t.Errorf("link %v: %d fetched, warnings %q", link, len(f.calls), warnings)
+		}
+		if now, err := os.Stat(blob); err != nil || os.SameFile(before, now) {
+			t.Errorf("link %v: the cache has the same file, %v", link, err)
+		}
+	}
+}
+
+// TestReplaceFetchesWhatCannotBeRead: the same for an old file.
+func TestReplaceFetchesWhatCannotBeRead(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	for _, link := range []bool{false, true} {
+		big, dst := random(3<<20), filepath.Join(mountTmpfs(t, "16m"), "m")
+		install(t, newArtifact().file("w.bin", big).file("version", []byte("1")), dst)
+		a := newArtifact().file("w.bin", big).file("version", []byte("2"))
+		v, m := a.decode(t)
+		f := a.fetcher()
+		var once sync.Once
+		o := UnpackOptions{Replace: true, Link: link, Concurrency: 1, Progress: progressFunc(func() {
+			once.Do(func() { breakOpen(t, filepath.Join(dst, "w.bin"), unix.O_WRONLY) })
+		})}
+		_, err := Unpack(t.Context(), f, v, m, dst, o)
+		must(t, err)
+		checkInstalled(t, dst, v, 2)
+	}
+}
+
+// TestCacheThatCannotBeWritten: what its disk does not take is fetched past it.
+func TestCacheThatCannotBeWritten(t *testing.T) {
+	a := newArtifact().file("a", random(3<<20))
+	v, m := a.decode(t)
+	dir := t.TempDir()
+	cache, dst := openCache(t, dir), filepath.Join(t.TempDir(), "m")
+	f := a.fetcher()
+	f.serve = func(_ ocispec.Descriptor, content []byte, offset int64) (io.ReadCloser, error) {
+		if len(f.calls) == 1 {
+			breakOpen(t, filepath.Join(dir, "partial"), unix.O_RDONLY)
+		}
+		return io.NopCloser(bytes.NewReader(content[offset:])), nil
+	}
+	var warnings []string
+	_, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{Cache: cache, Warn: func(s string) { warnings = append(warnings, s) }})
+	must(t, err)
+	checkInstalled(t, dst, v, 1)
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "fetching a past the cache: ") {
+		t.Errorf("warnings %q", warnings)
+	}
+	wantOnly(t, filepath.Join(dir, "blobs", "sha256"))
+}
+
+// TestCacheThatIsGone: its directory is removed by somebody.
+func TestCacheThatIsGone(t *testing.T) {
+	a := newArtifact().file("a", random(10))
+	v, m := a.decode(t)
+	dir, dst := filepath.Join(t.TempDir(), "cache"), filepath.Join(t.TempDir(), "m")
+	cache := openCache(t, dir)
+	must(t, os.RemoveAll(dir))
+	var warnings []string
+	_, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{Cache: cache, Warn: func(s string) { warnings = append(warnings, s) }})
+	must(t, err)
+	checkInstalled(t, dst, v, 1)
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "fetching past the cache") {
+		t.Errorf("warnings %q", warnings)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -71,6 +72,10 @@ func (t *transfer) reuse(ctx context.Context, s *site, f *os.File) (bool, error)
 	}
 	defer src.Close()
 	same, err := t.takeOver(ctx, src, f)
+	if isUnread(err) {
+		t.warn(fmt.Sprintf("fetching %s, the old file cannot be read: %v", t.name, err))
+		same, err = false, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("copy %s: %w", filepath.Join(s.dst, t.old), err)
 	}
@@ -112,37 +117,65 @@ func (t *transfer) takeOver(ctx context.Context, src, f *os.File) (same bool, er
 		return false, err
 	}
 	sum := sha256.New()
-	// A clone shares the old file's blocks until one of them is written. What it
-	// holds can no longer change with the old file, so the clone is what is hashed.
-	if cloneFile(f, src) == nil {
-		_, err = f.Seek(0, io.SeekStart)
-		if err == nil {
-			_, err = t.pump(ctx, io.LimitReader(f, t.desc.Size), nil, sum)
+	if err := t.copyOver(ctx, src, f, sum); err != nil {
+		if isUnread(err) {
+			err = errors.Join(err, f.Truncate(0))
 		}
-	} else {
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			return false, err
-		}
-		w, err := newStagedWriter(f, 0, t.desc.Size, t.drop)
-		if err != nil {
-			return false, err
-		}
-		reading, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		if _, err := t.pump(reading, io.LimitReader(src, t.desc.Size), newBehind(w, cancel, nil), sum); err != nil {
-			return false, err
-		}
+		return false, err
 	}
-	if err != nil || digest.NewDigest(digest.SHA256, sum) == t.desc.Digest {
-		return err == nil, err
+	if digest.NewDigest(digest.SHA256, sum) == t.desc.Digest {
+		return true, nil
 	}
 	return false, f.Truncate(0)
+}
+
+// copyOver copies src to f, which is empty, and hashes it.
+func (t *transfer) copyOver(ctx context.Context, src, f *os.File, sum hash.Hash) error {
+	// A clone shares the old file's blocks until one of them is written. What it
+	// holds can no longer change with the old file, so the clone is what is hashed.
+	cloned := cloneFile(f, src) == nil
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if cloned {
+		_, err := t.pump(ctx, localReader{io.LimitReader(f, t.desc.Size)}, nil, sum)
+		return err
+	}
+	w, err := newStagedWriter(f, 0, t.desc.Size, t.drop)
+	if err != nil {
+		return err
+	}
+	reading, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	_, err = t.pump(reading, localReader{io.LimitReader(src, t.desc.Size)}, newBehind(w, cancel, nil), sum)
+	return err
+}
+
+// unreadError is one of reading a file that would have spared a fetch.
+type unreadError struct{ error }
+
+func (e unreadError) Unwrap() error { return e.error }
+
+func isUnread(err error) bool {
+	var unread unreadError
+	return errors.As(err, &unread)
+}
+
+// localReader tells errors of reading from those of writing.
+type localReader struct{ io.Reader }
+
+func (r localReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		err = unreadError{err}
+	}
+	return n, err
 }
 
 // isBlob reads a file of the blob's size and reports whether that is the blob.
 func (t *transfer) isBlob(ctx context.Context, f *os.File) (bool, error) {
 	sum := sha256.New()
-	_, err := t.pump(ctx, io.LimitReader(f, t.desc.Size), nil, sum)
+	_, err := t.pump(ctx, localReader{io.LimitReader(f, t.desc.Size)}, nil, sum)
 	return err == nil && digest.NewDigest(digest.SHA256, sum) == t.desc.Digest, err
 }
 
@@ -184,7 +217,7 @@ func (t *transfer) link(ctx context.Context, s *site) (bool, error) {
 		return false, nil
 	}
 	same, err := t.isBlob(ctx, src)
-	if err != nil {
+	if err != nil && !isUnread(err) {
 		return false, fmt.Errorf("hash %s: %w", filepath.Join(s.dst, t.old), err)
 	}
 	to := s.staging + "/" + t.file()
