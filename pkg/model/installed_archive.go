@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
@@ -25,6 +26,11 @@ func (c *checker) skimArchives(ctx context.Context) ([]Layer, map[string]bool, e
 		return nil, nil, err
 	}
 	names := newTarNames(model, nil)
+	if info, err := c.root.Lstat(layersDir); err == nil && !info.IsDir() && slices.ContainsFunc(c.m.layers, func(l Layer) bool { return l.Archive }) {
+		// A link, too: what it leads to is not what we wrote.
+		c.changed(layersDir)
+		return nil, nil, nil
+	}
 	var whole []Layer
 	for _, l := range c.m.layers {
 		if !l.Archive {
@@ -67,14 +73,22 @@ func (c *checker) skimArchives(ctx context.Context) ([]Layer, map[string]bool, e
 	return whole, names.files, nil
 }
 
-// skeleton opens the skeleton of an archive. It is nil when that is missing, which is
-// noted.
+// skeleton opens the skeleton of an archive. It is nil when that is missing or no file,
+// which is noted.
 func (c *checker) skeleton(l Layer) (*os.File, error) {
-	f, _, err := rootfile.OpenPlain(c.root, skeletonName(l), os.O_RDONLY)
-	if errors.Is(err, fs.ErrNotExist) {
-		c.missing(skeletonName(l))
+	name := skeletonName(l)
+	info, err := c.root.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.missing(name)
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		c.changed(name)
 		return nil, nil
 	}
+	f, _, err := rootfile.OpenPlain(c.root, name, os.O_RDONLY)
 	return f, err
 }
 

@@ -6,6 +6,7 @@ package model
 import (
 	"archive/tar"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -144,5 +145,65 @@ func TestCheckRefusesANameOfTwoArchives(t *testing.T) {
 	c.expect("d/x/y", tarFile)
 	if !slices.Equal(c.diff.Changed, []string{"d/x"}) {
 		t.Errorf("%v", c.diff)
+	}
+}
+
+// TestSkeletonsThatAreNoFiles: what stands in the place of what we wrote is damage, like
+// a change in it.
+func TestSkeletonsThatAreNoFiles(t *testing.T) {
+	const skeleton = layersDir + "/1.skeleton"
+	for name, c := range map[string]struct {
+		spoil func(path string) error
+		want  string
+	}{
+		"a link":      {func(p string) error { return errors.Join(os.Rename(p, p+"2"), os.Symlink("1.skeleton2", p)) }, skeleton},
+		"a directory": {func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o755)) }, skeleton},
+		"a link for the directory": {func(p string) error {
+			dir := filepath.Dir(p)
+			return errors.Join(os.Rename(dir, dir+"2"), os.Symlink("layers2", dir))
+		}, layersDir},
+		"a link out for the directory": {func(p string) error {
+			dir := filepath.Dir(p)
+			out := filepath.Join(dir, "../../../out")
+			return errors.Join(os.Rename(dir, out), os.Symlink("../../out", dir))
+		}, layersDir},
+		"a file for the directory": {func(p string) error {
+			dir := filepath.Dir(p)
+			return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o644))
+		}, layersDir},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newArtifact().file("w.bin", random(100))
+			for _, name := range []string{"x", "y"} {
+				a.layer("application/vnd.cncf.model.doc.v1.tar", tarOf(t, tarFileOf(name, name)), map[string]string{"org.cncf.model.filepath": name})
+			}
+			parent := t.TempDir()
+			dst := filepath.Join(parent, "m")
+			install(t, a, dst)
+			must(t, c.spoil(filepath.Join(dst, skeleton)))
+			v, m := a.decode(t)
+			i, err := OpenInstalled(dst)
+			must(t, err)
+			var diff *DirError
+			if _, err := i.Check(t.Context(), v, CheckOptions{}); !errors.As(err, &diff) || !slices.Equal(diff.Changed, []string{c.want}) {
+				t.Errorf("check: %v, want %s among what changed", err, c.want)
+			}
+			outside := snapshot(t, parent)
+			if _, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{}); !errors.As(err, &diff) || !slices.Equal(diff.Changed, []string{c.want}) {
+				t.Errorf("pull: %v, want %s among what changed", err, c.want)
+			}
+			if !maps.Equal(outside, snapshot(t, parent)) {
+				t.Error("the refusal has changed something")
+			}
+			if _, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{Replace: true}); err != nil {
+				t.Fatal(err)
+			}
+			checkInstalled(t, dst, v, 3)
+			for name, content := range snapshot(t, parent) {
+				if strings.HasPrefix(name, "out/") && outside[name] != content {
+					t.Errorf("%s was written through the link", name)
+				}
+			}
+		})
 	}
 }
