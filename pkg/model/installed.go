@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -36,21 +37,32 @@ type Installed struct {
 }
 
 // OpenInstalled reads the evidence at dir. It returns a *NotInstalledError when
-// there is no receipt and manifest of bounded size in regular files.
+// there is no receipt and manifest of bounded size in regular files, and another error
+// when that cannot be told.
 func OpenInstalled(dir string) (*Installed, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, &NotInstalledError{Dir: dir, Err: err}
+		return nil, notInstalled(dir, err)
 	}
 	defer root.Close()
 	i, err := readInstalled(root, dir)
 	if err != nil {
-		return nil, &NotInstalledError{Dir: dir, Err: err}
+		return nil, notInstalled(dir, err)
 	}
 	if !i.complete {
 		return nil, &NotInstalledError{Dir: dir, Err: errors.New("there is no receipt, so the model is not complete")}
 	}
 	return i, nil
+}
+
+// notInstalled is for an error of reading the evidence at dir. What the system does not
+// let us read, or cannot, is no evidence of anything.
+func notInstalled(dir string, err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) && !errors.Is(err, fs.ErrNotExist) && !isNotDir(err) && !errors.Is(err, syscall.ELOOP) {
+		return fmt.Errorf("look for a model in %s: %w", dir, err)
+	}
+	return &NotInstalledError{Dir: dir, Err: err}
 }
 
 // readInstalled also reads what an interrupted run left without a receipt.

@@ -46,7 +46,32 @@ func TestUnpackKeepsTheOldModelThatCannotBeRemoved(t *testing.T) {
 	}
 }
 
-// The same when it happens while the new one is fetched.
+// That nobody may look is no judgement about what is there.
+func TestOpenInstalledTellsWhatItMayNotRead(t *testing.T) {
+	if asUser(t) {
+		return
+	}
+	for _, locked := range []string{".", evidenceDir, manifestName, receiptName, signaturesDir, signatureName(signaturesDir, 0, "envelope")} {
+		dst := filepath.Join(t.TempDir(), "m")
+		install(t, sample(), dst)
+		lock(t, filepath.Join(dst, locked), 0)
+		_, err := OpenInstalled(dst)
+		var not *NotInstalledError
+		if !errors.Is(err, fs.ErrPermission) || errors.As(err, &not) {
+			t.Errorf("%s: error %v", locked, err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	writeFile(t, file, "")
+	for _, dir := range []string{file, file + "x", file + "/x"} {
+		var not *NotInstalledError
+		if _, err := OpenInstalled(dir); !errors.As(err, &not) {
+			t.Errorf("%s: error %v, want a NotInstalledError", dir, err)
+		}
+	}
+}
+
+// What is locked while the new one is fetched is found before the old one goes.
 func TestUnpackLooksAgainBeforeItRemovesTheOldModel(t *testing.T) {
 	if ownNamespace(t) {
 		return
