@@ -16,7 +16,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/aegis-oci/aegis-oci/pkg/internal/strictjson"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
@@ -78,16 +77,9 @@ func readInstalled(root *os.Root, dir string) (*Installed, error) {
 	if i.manifest, err = readSmall(root, manifestName, signature.MaxManifestSize); err != nil {
 		return nil, err
 	}
-	var r receipt
-	data, err := readSmall(root, receiptName, maxReceiptSize)
+	r, err := readReceipt(root)
 	switch {
 	case err == nil:
-		if err := strictjson.UnmarshalKnown(data, &r); err != nil {
-			return nil, fmt.Errorf("%s: %w", receiptName, err)
-		}
-		if r.Version != receiptVersion {
-			return nil, fmt.Errorf("%s has version %d, and this program reads %d", receiptName, r.Version, receiptVersion)
-		}
 		i.complete, i.receipt = r.Digest == i.digest(), r
 		i.mediaType, i.signedAt = r.MediaType, r.SignedAt
 	case !errors.Is(err, fs.ErrNotExist):

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
+	"github.com/aegis-oci/aegis-oci/pkg/internal/strictjson"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
@@ -131,6 +132,21 @@ func (u *unpacking) receipt(files int, size int64) ([]byte, error) {
 		})
 	}
 	return r.encode()
+}
+
+func readReceipt(root *os.Root) (receipt, error) {
+	data, err := readSmall(root, receiptName, maxReceiptSize)
+	if err != nil {
+		return receipt{}, err
+	}
+	var r receipt
+	if err := strictjson.UnmarshalKnown(data, &r); err != nil {
+		return receipt{}, fmt.Errorf("%s: %w", receiptName, err)
+	}
+	if r.Version != receiptVersion {
+		return receipt{}, fmt.Errorf("%s has version %d, and this program reads %d", receiptName, r.Version, receiptVersion)
+	}
+	return r, nil
 }
 
 func (r receipt) encode() ([]byte, error) {

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -114,6 +116,98 @@ func TestUnpackSaysWhatIsDamagedAndReplacesOnRequest(t *testing.T) {
 			}
 			wantOnly(t, dst, ".aegis", "copy.onnx", "model.onnx", "run.sh", "sub dir")
 			checkInstalled(t, dst, v, 5)
+		})
+	}
+}
+
+// Evidence that cannot be read is damage like any other, where the rest of it tells whose
+// directory it is. What is whole is not fetched again.
+func TestReplaceMendsDamagedEvidence(t *testing.T) {
+	link := func(name string) func(string) error {
+		return func(dst string) error {
+			p := filepath.Join(dst, name)
+			return errors.Join(os.Rename(p, p+"x"), os.Symlink(filepath.Base(p)+"x", p))
+		}
+	}
+	for name, c := range map[string]struct {
+		damage func(dst string) error
+		// judged is what an unforced pull says.
+		judged error
+	}{
+		"a cut receipt":       {func(dst string) error { return os.Truncate(filepath.Join(dst, receiptName), 7) }, &NotEmptyError{}},
+		"an empty receipt":    {func(dst string) error { return os.Truncate(filepath.Join(dst, receiptName), 0) }, &NotEmptyError{}},
+		"a link as receipt":   {link(receiptName), &NotEmptyError{}},
+		"a link as manifest":  {link(manifestName), &NotEmptyError{}},
+		"a link as signature": {link(signatureName(signaturesDir, 0, "envelope")), &NotEmptyError{}},
+		"half a signature": {func(dst string) error {
+			return os.Remove(filepath.Join(dst, signatureName(signaturesDir, 0, "envelope")))
+		}, &NotEmptyError{}},
+		"a directory as receipt": {func(dst string) error {
+			p := filepath.Join(dst, receiptName)
+			return errors.Join(os.Remove(p), os.Mkdir(p, 0o755))
+		}, &NotEmptyError{}},
+		"layers that there are not": {func(dst string) error {
+			p := filepath.Join(dst, receiptName)
+			data, err := os.ReadFile(p)
+			return errors.Join(err, os.WriteFile(p, bytes.Replace(data, []byte("{"), []byte(`{"layers":"9-1",`), 1), 0o644))
+		}, &NotInstalledError{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, dst := sample(), filepath.Join(t.TempDir(), "m")
+			install(t, a, dst)
+			must(t, c.damage(dst))
+			before := snapshot(t, dst)
+			v, m := a.decode(t)
+			f := a.fetcher()
+			_, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{})
+			if reflect.TypeOf(err) != reflect.TypeOf(c.judged) || !maps.Equal(before, snapshot(t, dst)) {
+				t.Errorf("without --replace: %v", err)
+			}
+			var warnings []string
+			o := UnpackOptions{Replace: true, Warn: func(s string) { warnings = append(warnings, s) }}
+			_, err = Unpack(t.Context(), f, v, m, dst, o)
+			must(t, err)
+			checkInstalled(t, dst, v, 5)
+			if f.bytes > 0 || len(warnings) != 1 || !strings.Contains(warnings[0], "replacing") {
+				t.Errorf("%d bytes were fetched, warnings %q", f.bytes, warnings)
+			}
+			wantOnly(t, filepath.Join(dst, evidenceDir), "manifest.json", "receipt.json", "signatures")
+		})
+	}
+}
+
+// Evidence that names nothing, or another model, or that a link leads to, gives nobody's
+// directory away.
+func TestReplaceRefusesWhatNoEvidenceNames(t *testing.T) {
+	a := sample()
+	other := newArtifact().file("other", []byte("other"))
+	cut := func(t *testing.T, dst, name string) { must(t, os.Truncate(filepath.Join(dst, name), 7)) }
+	for name, fill := range map[string]func(t *testing.T, dst string){
+		"nothing in .aegis": func(t *testing.T, dst string) { mkdir(t, filepath.Join(dst, evidenceDir)) },
+		"a file for .aegis": func(t *testing.T, dst string) { mkdir(t, dst); writeFile(t, filepath.Join(dst, evidenceDir), "mine") },
+		"receipt alone, cut": func(t *testing.T, dst string) {
+			install(t, a, dst)
+			cut(t, dst, receiptName)
+			must(t, os.Remove(filepath.Join(dst, manifestName)))
+		},
+		"another model, its receipt cut": func(t *testing.T, dst string) { install(t, other, dst); cut(t, dst, receiptName) },
+		"a link for .aegis": func(t *testing.T, dst string) {
+			install(t, a, dst)
+			p := filepath.Join(dst, evidenceDir)
+			must(t, os.Rename(p, p+"x"), os.Symlink(evidenceDir+"x", p))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dst := filepath.Join(t.TempDir(), "m")
+			fill(t, dst)
+			writeFile(t, filepath.Join(dst, "thesis.tex"), "mine")
+			before := snapshot(t, dst)
+			v, m := a.decode(t)
+			_, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{Replace: true, AllowRollback: true})
+			var full *NotEmptyError
+			if !errors.As(err, &full) || !maps.Equal(before, snapshot(t, dst)) {
+				t.Errorf("error %v, want a NotEmptyError; it holds %q", err, keys(snapshot(t, dst)))
+			}
 		})
 	}
 }

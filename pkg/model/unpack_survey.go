@@ -9,7 +9,12 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"syscall"
 	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
 // finding is what a destination holds.
@@ -99,7 +104,7 @@ func isFurniture(name string) bool {
 func (u *unpacking) judge(ctx context.Context, s *site, names []string) (finding, error) {
 	there, err := readInstalled(s.base, s.dst)
 	if err != nil {
-		return foundNothing, notEmpty(s.dst, names)
+		return u.judgeUnread(s, names, err)
 	}
 	if u.verified.IsZero() || there.digest() != u.m.subject.Digest() {
 		return u.judgeOther(s, there)
@@ -110,6 +115,7 @@ func (u *unpacking) judge(ctx context.Context, s *site, names []string) (finding
 	}
 	var (
 		damaged     *DirError
+		receipt     *NotInstalledError
 		uncheckable *UncheckableError
 	)
 	switch {
@@ -117,12 +123,43 @@ func (u *unpacking) judge(ctx context.Context, s *site, names []string) (finding
 		u.o.Warn(err.Error() + "; fetching it again")
 		u.old = there
 		return foundOther, nil
-	case errors.As(err, &damaged) && u.o.Replace:
+	case u.o.Replace && (errors.As(err, &damaged) || errors.As(err, &receipt) || isUnreadable(err)):
 		u.o.Warn("replacing " + err.Error())
 		u.old = there
 		return foundOther, nil
 	}
 	return foundNothing, err
+}
+
+// judgeUnread decides about a destination whose evidence cannot be read, for the reason
+// err: it may be anybody's directory, unless a part of the evidence names the wanted
+// model. Of another model it would not be known how old its signature is.
+func (u *unpacking) judgeUnread(s *site, names []string, err error) (finding, error) {
+	if !u.o.Replace || !s.names(u.m.subject.Digest()) {
+		return foundNothing, notEmpty(s.dst, names)
+	}
+	u.o.Warn(fmt.Sprintf("replacing what %s holds: %v", s.dst, err))
+	u.old = &Installed{dir: s.dst, mediaType: u.m.subject.MediaType(), manifest: u.m.raw}
+	return foundOther, nil
+}
+
+// names reports whether the kept manifest is the one with digest d, or the receipt says
+// so.
+func (s *site) names(d digest.Digest) bool {
+	// What a link leads to is not what we wrote.
+	if info, err := s.base.Lstat(evidenceDir); err != nil || !info.IsDir() {
+		return false
+	}
+	if manifest, err := readSmall(s.base, manifestName, signature.MaxManifestSize); err == nil && digest.FromBytes(manifest) == d {
+		return true
+	}
+	r, err := readReceipt(s.base)
+	return err == nil && r.Digest == d
+}
+
+// isUnreadable reports that a file is there and cannot be read.
+func isUnreadable(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EIO)
 }
 
 // judgeSame hashes every file of the model that is there. When layers are wanted

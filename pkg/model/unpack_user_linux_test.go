@@ -46,6 +46,39 @@ func TestUnpackKeepsTheOldModelThatCannotBeRemoved(t *testing.T) {
 	}
 }
 
+// A file of the model that may not be read is damage, for --replace.
+func TestReplaceMendsWhatMayNotBeRead(t *testing.T) {
+	if asUser(t) {
+		return
+	}
+	for _, locked := range []string{"model.onnx", manifestName, receiptName, signatureName(signaturesDir, 0, "envelope")} {
+		a, dst := sample(), filepath.Join(t.TempDir(), "m")
+		install(t, a, dst)
+		must(t, os.Chmod(filepath.Join(dst, locked), 0))
+		v, m := a.decode(t)
+		if _, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{}); err == nil {
+			t.Errorf("%s: it passes for whole", locked)
+		}
+		if _, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{Replace: true}); err != nil {
+			t.Errorf("%s: %v", locked, err)
+			continue
+		}
+		checkInstalled(t, dst, v, 5)
+	}
+	// A directory that may not be looked into cannot be removed.
+	a, dst := sample(), filepath.Join(t.TempDir(), "m")
+	install(t, a, dst)
+	before := snapshot(t, dst)
+	before["extra/"] = "dir"
+	mkdir(t, filepath.Join(dst, "extra"))
+	lock(t, filepath.Join(dst, "extra"), 0)
+	v, m := a.decode(t)
+	_, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{Replace: true})
+	if lock(t, filepath.Join(dst, "extra"), 0o755); !errors.Is(err, fs.ErrPermission) || !maps.Equal(before, snapshot(t, dst)) {
+		t.Errorf("error %v, %q are there", err, keys(snapshot(t, dst)))
+	}
+}
+
 // That nobody may look is no judgement about what is there.
 func TestOpenInstalledTellsWhatItMayNotRead(t *testing.T) {
 	if asUser(t) {
