@@ -109,7 +109,7 @@ func TestUnpackLooksAgainBeforeItRemovesTheOldModel(t *testing.T) {
 	if ownNamespace(t) {
 		return
 	}
-	dst := filepath.Join(t.TempDir(), "m")
+	dst := filepath.Join(mountTmpfs(t, "1m"), "m")
 	install(t, newArtifact().file("a", random(10)).file("b/y", random(20)), dst)
 	before := snapshot(t, dst)
 	next := newArtifact().file("w", random(30))
