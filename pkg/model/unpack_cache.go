@@ -131,9 +131,15 @@ func (t *transfer) fillCache(ctx context.Context, f *os.File, kept int64) error 
 	drop := t.drop
 	t.drop = false
 	defer func() { t.drop = drop }()
+	if t.noResume {
+		if err := f.Truncate(0); err != nil {
+			return unusable(err)
+		}
+		kept = 0
+	}
 	err := t.fetchRest(ctx, cacheFile{t.staged(f)}, min(kept, t.desc.Size))
 	var unusable *nodecache.UnusableError
-	if err != nil && (rejected(err) || errors.As(err, &unusable)) {
+	if err != nil && (rejected(err) || errors.As(err, &unusable) || t.noResume) {
 		// Nobody gets to resume what is not the blob, or cannot be read.
 		return errors.Join(err, f.Truncate(0))
 	}

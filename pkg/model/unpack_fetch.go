@@ -60,7 +60,7 @@ func (u *unpacking) fetchAll(ctx context.Context, s *site, blobs []blob, old map
 			pace.Expect(-b.desc.Size)
 			t := &transfer{blob: b, fetch: u.fetch, progress: u.progress, drop: u.o.DropPageCache,
 				old: old[b.desc.Digest], hardLink: u.o.Link, hashing: hashes, pace: pace.Begin(b.desc.Size),
-				cache: u.o.Cache, fullCache: u.fullCache, warn: u.o.Warn}
+				cache: u.o.Cache, fullCache: u.fullCache, noResume: u.o.NoResume, warn: u.o.Warn}
 			if l, ok := u.oldArchives[b.desc.Digest]; ok {
 				t.oldArchive = &l
 			}
@@ -93,6 +93,7 @@ type transfer struct {
 	pace            *pacing.Runner
 	cache           *nodecache.Cache // nil for none
 	fullCache       bool             // only what is there comes out of it
+	noResume        bool             // of what is in the cache; a site has none then
 	warn            func(string)
 	silent          bool   // progress hears nothing
 	alive           func() // called now and then while kept bytes are hashed; nil is nobody

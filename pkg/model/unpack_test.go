@@ -18,6 +18,7 @@ import (
 	modelspec "github.com/modelpack/model-spec/specs-go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
@@ -302,6 +303,40 @@ func TestUnpackNoResumeKeepsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantOnly(t, parent)
+}
+
+// Nor in a cache, of which a later run with it uses nothing.
+func TestUnpackNoResumeKeepsNothingInTheCache(t *testing.T) {
+	a := newArtifact().file("a", random(5000))
+	v, m := a.decode(t)
+	dir := t.TempDir()
+	cache, err := nodecache.Open(dir, nodecache.Options{})
+	must(t, err)
+	pull := func(f *fetcher, noResume bool) error {
+		_, err := Unpack(t.Context(), f, v, m, filepath.Join(t.TempDir(), "m"), UnpackOptions{NoResume: noResume, Cache: cache})
+		return err
+	}
+	partial := func() int {
+		t.Helper()
+		entries, err := os.ReadDir(filepath.Join(dir, "partial"))
+		must(t, err)
+		return len(entries)
+	}
+	for _, noResume := range []bool{true, false} {
+		f := a.fetcher()
+		f.serve = cutAfter(3000)
+		if err := pull(f, noResume); !errors.Is(err, errCut) {
+			t.Fatal(err)
+		}
+		if n := partial(); (n == 0) != noResume {
+			t.Errorf("no resume %v: %d partial files", noResume, n)
+		}
+	}
+	f := a.fetcher()
+	must(t, pull(f, true))
+	if f.bytes < 5000 {
+		t.Errorf("%d bytes were fetched", f.bytes)
+	}
 }
 
 // Kept bytes that somebody changed are fetched again, and staged files that are
