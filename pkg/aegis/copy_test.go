@@ -852,3 +852,47 @@ func TestCopyAsksOnceForABlob(t *testing.T) {
 		}
 	})
 }
+
+// TestALayoutThatCannotBeWrittenIsNotSigned: what Vault signs is in its audit log, and
+// must then be somewhere else, too.
+func TestALayoutThatCannotBeWrittenIsNotSigned(t *testing.T) {
+	t.Parallel()
+	from, site := refTo(t, servertest.SharedStack(t).Registry, "v1"), t.TempDir()
+	mustPush(t, newClient(t), from, modelDir(t, 61), nil)
+	file := layout.Reference{Path: filepath.Join(site, "model.tar"), Tag: "v1"}
+	dir := layout.Reference{Path: filepath.Join(site, "layout"), Tag: "v1"}
+	copied(t, aegis.CopyOptions{From: from, To: file})
+	copied(t, aegis.CopyOptions{From: from, To: dir})
+	lock := filepath.Join(dir.Path, ".aegis.lock")
+	if err := errors.Join(os.Remove(lock), os.Mkdir(lock, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	before := tree(t, site)
+
+	key := ecdsaKey(t)
+	for ref, kind := range map[layout.Reference]layout.Kind{file: layout.ReadOnly, dir: layout.Malformed} {
+		_, err := newClient(t).Sign(t.Context(), ref, aegis.Signing{Signer: key})
+		if e := wantErr[*layout.Error](t, err); e.Kind != kind {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+	if key.Calls != 0 {
+		t.Errorf("the signer was asked %d times", key.Calls)
+	}
+	if after := tree(t, site); !slices.Equal(before, after) {
+		t.Errorf("left behind: %q, before: %q", after, before)
+	}
+}
+
+// tree names everything under dir.
+func tree(t testing.TB, dir string) (names []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		names = append(names, path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}

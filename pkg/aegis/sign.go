@@ -98,6 +98,13 @@ func (c *Client) Sign(ctx context.Context, ref Reference, s Signing) (SignResult
 	if err != nil {
 		return SignResult{}, err
 	}
+	if l, ok := repo.(layoutRepository); ok {
+		// What has no place to go must not be signed: the audit log would have a
+		// signature that is nowhere.
+		if err := l.Writable(ctx); err != nil {
+			return SignResult{}, err
+		}
+	}
 	watch.lap("resolve")
 	made, err := c.signAndAttach(ctx, repo, pinned, tagOf(ref), s)
 	if err != nil {

@@ -32,6 +32,7 @@ const (
 	// staleAfter is how old a file is whose writer is gone.
 	staleAfter = 24 * time.Hour
 	blobsDir   = "blobs/sha256"
+	opIndex    = "write index"
 )
 
 // dirStore is a layout in a directory. Every path goes through an os.Root, and no
@@ -165,24 +166,52 @@ func (d *dirStore) put(desc ocispec.Descriptor, fill func(io.Writer) error) erro
 	return replace(root, named(desc.Digest), fill)
 }
 
-// update holds a lock that other processes respect, too, while the index is read
-// and replaced.
-func (d *dirStore) update(ctx context.Context, change func(*index) error) error {
-	const op = "write index"
+// writable does what put and update begin with: a file that comes to lie among the
+// blobs, and the lock.
+func (d *dirStore) writable(ctx context.Context) error {
 	root, err := d.make()
 	if err != nil {
 		return err
 	}
+	probe := blobsDir + "/" + ingestName + rand.Text()
+	if err := replace(root, probe, func(io.Writer) error { return nil }); err != nil {
+		return err
+	}
+	if err := root.Remove(probe); err != nil {
+		return err
+	}
+	lock, err := d.lock(ctx, root)
+	if err != nil {
+		return err
+	}
+	return lock.Unlock()
+}
+
+// lock is respected by other processes, too. It is unlocked by the caller.
+func (d *dirStore) lock(ctx context.Context, root *os.Root) (*flock.Flock, error) {
 	if info, err := root.Lstat(lockName); err == nil && !info.Mode().IsRegular() {
-		return newError(op, d.path, Malformed, "%s is no regular file", lockName)
+		return nil, newError(opIndex, d.path, Malformed, "%s is no regular file", lockName)
 	}
 	lock := flock.New(filepath.Join(d.path, lockName), flock.SetFlag(os.O_CREATE|os.O_RDWR|oSafe), flock.SetPermissions(0o644))
 	if ok, err := lock.TryLockContext(ctx, lockPoll); err != nil || !ok {
-		return fmt.Errorf("lock %s: %w", d.path, err)
+		return nil, fmt.Errorf("lock %s: %w", d.path, err)
+	}
+	return lock, nil
+}
+
+// update holds the lock while the index is read and replaced.
+func (d *dirStore) update(ctx context.Context, change func(*index) error) error {
+	root, err := d.make()
+	if err != nil {
+		return err
+	}
+	lock, err := d.lock(ctx, root)
+	if err != nil {
+		return err
 	}
 	defer lock.Unlock() //nolint:errcheck // closing the file lets go in any case
 	l := &Layout{path: d.path, store: d}
-	x, err := l.index(op, d.path)
+	x, err := l.index(opIndex, d.path)
 	if err != nil {
 		return err
 	}

@@ -114,7 +114,7 @@ func (x *index) add(desc ocispec.Descriptor) error {
 // fits refuses an index, whose bytes are raw, that nobody would read again.
 func (x *index) fits(path string, raw []byte) error {
 	if len(raw) > maxIndex || len(x.entries) > maxEntries {
-		return newError("write index", path, TooLarge, "the index would have %d entries in %d bytes", len(x.entries), len(raw))
+		return newError(opIndex, path, TooLarge, "the index would have %d entries in %d bytes", len(x.entries), len(raw))
 	}
 	return nil
 }

@@ -25,6 +25,8 @@ import (
 type store interface {
 	// open opens a member and tells its size; fs.ErrNotExist where there is none.
 	open(name string) (io.ReadSeekCloser, int64, error)
+	// writable fails where put and update would, whatever they were given.
+	writable(ctx context.Context) error
 	// put stores a blob under its digest once fill has written the right bytes.
 	put(desc ocispec.Descriptor, fill func(io.Writer) error) error
 	// update changes index.json; nobody else does meanwhile.
@@ -122,6 +124,15 @@ func isEmpty(path string) (bool, error) {
 	}
 	foreign := slices.ContainsFunc(names, func(n string) bool { return !strings.HasPrefix(n, ingestName) })
 	return !foreign && len(names) < 100, nil
+}
+
+// Writable refuses a layout that nothing can be added to: a tar, which is of Kind
+// ReadOnly, or a directory that this process may not change.
+func (l *Layout) Writable(ctx context.Context) error {
+	if err := l.store.writable(ctx); err != nil {
+		return asError("write layout", l.path, err)
+	}
+	return nil
 }
 
 // Commit makes a new tar appear under its name. A directory needs none.

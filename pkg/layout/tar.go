@@ -120,6 +120,8 @@ func (t *tarStore) readOnly() error {
 	return newError("write layout", t.path, ReadOnly, "unpack it, and name the directory")
 }
 
+func (t *tarStore) writable(context.Context) error { return t.readOnly() }
+
 func (t *tarStore) put(ocispec.Descriptor, func(io.Writer) error) error { return t.readOnly() }
 
 func (t *tarStore) update(context.Context, func(*index) error) error { return t.readOnly() }
@@ -150,6 +152,8 @@ func (t *tarWriter) open(name string) (io.ReadSeekCloser, int64, error) {
 	}
 	return section{io.NewSectionReader(t.file, m.offset, m.size)}, m.size, nil
 }
+
+func (t *tarWriter) writable(context.Context) error { return nil }
 
 func (t *tarWriter) put(desc ocispec.Descriptor, fill func(io.Writer) error) error {
 	t.mu.Lock()
