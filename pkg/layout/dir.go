@@ -209,8 +209,8 @@ func (d *dirStore) update(ctx context.Context, change func(*index) error) error 
 	if err != nil {
 		return err
 	}
-	defer lock.Unlock() //nolint:errcheck // closing the file lets go in any case
-	l := &Layout{path: d.path, store: d}
+	defer lock.Unlock()                  //nolint:errcheck // closing the file lets go in any case
+	l := &Layout{path: d.path, store: d} // its index is nobody else's, and may be changed
 	x, err := l.index(opIndex, d.path)
 	if err != nil {
 		return err

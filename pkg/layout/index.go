@@ -56,8 +56,10 @@ func parseIndex(op, about string, raw []byte) (*index, error) {
 
 // usable reports whether an entry's content can be looked for.
 func usable(d ocispec.Descriptor) bool {
-	return d.Digest.Validate() == nil && d.Digest.Algorithm() == digest.SHA256 && d.Size >= 0
+	return isSHA256(d.Digest) && d.Size >= 0
 }
+
+func isSHA256(d digest.Digest) bool { return d.Validate() == nil && d.Algorithm() == digest.SHA256 }
 
 // tagged returns the entry of a tag. Two entries of one tag mean two things to two
 // readers.

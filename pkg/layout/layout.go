@@ -4,6 +4,7 @@
 package layout
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,6 +44,18 @@ type Layout struct {
 
 	mu      sync.Mutex
 	writing map[digest.Digest]*writing
+
+	known     reading
+	surveying sync.Mutex // guards survey
+	survey    *survey
+}
+
+// reading is the index as it was read last. Nobody changes it: where the bytes are the
+// same, so is what comes of them.
+type reading struct {
+	sync.Mutex
+	raw   []byte
+	index *index
 }
 
 // writing is a blob that is being written, or was: whole says that it is known to be
@@ -199,7 +212,8 @@ func isKind(err error, kind Kind) bool {
 	return errors.As(err, &e) && e.Kind == kind
 }
 
-// index reads index.json; a layout that does not exist yet has an empty one.
+// index reads index.json, which is not to be changed; a layout that does not exist yet
+// has an empty one.
 func (l *Layout) index(op, about string) (*index, error) {
 	if t, ok := l.store.(*tarWriter); ok {
 		return t.snapshot(), nil
@@ -211,7 +225,16 @@ func (l *Layout) index(op, about string) (*index, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseIndex(op, about, raw)
+	l.known.Lock()
+	defer l.known.Unlock()
+	if l.known.index != nil && bytes.Equal(l.known.raw, raw) {
+		return l.known.index, nil
+	}
+	x, err := parseIndex(op, about, raw)
+	if err == nil {
+		l.known.raw, l.known.index = raw, x
+	}
+	return x, err
 }
 
 // Pinned is one manifest of one layout, from one resolve or one push: its bytes

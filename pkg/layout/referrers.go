@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -35,31 +36,14 @@ func (l *Layout) Referrers(ctx context.Context, s signature.Subject) iter.Seq2[o
 			yield(ocispec.Descriptor{}, err)
 			return
 		}
-		// Of several entries for a digest one may be right where another is not.
-		type listed struct {
-			digest    digest.Digest
-			mediaType string
-			size      int64
+		found, err := l.surveyed(ctx, x)
+		if err != nil {
+			yield(ocispec.Descriptor{}, err)
+			return
 		}
-		seen := make(map[listed]bool)
-		fresh := func(desc ocispec.Descriptor) bool {
-			as := listed{desc.Digest, desc.MediaType, desc.Size}
-			if !usable(desc) || desc.Digest == s.Digest() || seen[as] {
-				return false
-			}
-			seen[as] = true
-			return true
-		}
-		for _, e := range x.entries {
-			if !fresh(e.desc) {
-				continue
-			}
-			desc, ok, err := l.refers(ctx, e.desc, s.Digest())
-			if err != nil {
-				yield(ocispec.Descriptor{}, err)
-				return
-			}
-			if ok && !yield(desc, nil) {
+		for _, i := range found.candidates(s.Digest()) {
+			desc, err := l.candidate(ctx, found, i)
+			if !yield(desc, err) || err != nil {
 				return
 			}
 		}
@@ -67,33 +51,104 @@ func (l *Layout) Referrers(ctx context.Context, s signature.Subject) iter.Seq2[o
 		if unread != nil && usable(*unread) && !yield(*unread, nil) {
 			return
 		}
+		seen := make(map[listed]bool)
 		for _, desc := range list {
-			if fresh(desc) && !yield(desc, nil) {
+			as := listedAs(desc)
+			if !usable(desc) || desc.Digest == s.Digest() || found.listed[as] || seen[as] {
+				continue
+			}
+			if seen[as] = true; !yield(desc, nil) {
 				return
 			}
 		}
 	}
 }
 
-// refers looks into a manifest for its subject.
-func (l *Layout) refers(ctx context.Context, desc ocispec.Descriptor, subject digest.Digest) (ocispec.Descriptor, bool, error) {
-	desc.Annotations = nil // the index's map, which others read
+// listed is an entry as it was listed. Of several for a digest one may be right where
+// another is not.
+type listed struct {
+	digest    digest.Digest
+	mediaType string
+	size      int64
+}
+
+func listedAs(desc ocispec.Descriptor) listed {
+	return listed{desc.Digest, desc.MediaType, desc.Size}
+}
+
+// survey is what the manifests of one index refer to, by their places in it: whoever
+// asks for the referrers of each of them reads each only once for it. It keeps nothing
+// of them but that, for they may be large.
+type survey struct {
+	of     *index
+	listed map[listed]bool
+	to     map[digest.Digest][]int
+	unread []int // may refer to anything
+}
+
+// candidates are in the order of the index.
+func (s *survey) candidates(subject digest.Digest) []int {
+	all := slices.Concat(s.to[subject], s.unread)
+	slices.Sort(all)
+	return slices.DeleteFunc(all, func(i int) bool { return s.of.entries[i].desc.Digest == subject })
+}
+
+// surveyed reads every manifest of x, unless x is what was surveyed last.
+func (l *Layout) surveyed(ctx context.Context, x *index) (*survey, error) {
+	l.surveying.Lock()
+	defer l.surveying.Unlock()
+	if l.survey != nil && l.survey.of == x {
+		return l.survey, nil
+	}
+	s := &survey{of: x, listed: map[listed]bool{}, to: map[digest.Digest][]int{}}
+	for i, e := range x.entries {
+		as := listedAs(e.desc)
+		if !usable(e.desc) || s.listed[as] {
+			continue
+		}
+		s.listed[as] = true
+		m, err := l.referrer(ctx, e.desc)
+		switch {
+		case ctx.Err() != nil:
+			return nil, err
+		case err != nil:
+			s.unread = append(s.unread, i)
+		case m.Subject != nil && isSHA256(m.Subject.Digest):
+			s.to[m.Subject.Digest] = append(s.to[m.Subject.Digest], i)
+		}
+	}
+	l.survey = s
+	return s, nil
+}
+
+// referrer reads a manifest. One that is none refers to nothing.
+func (l *Layout) referrer(ctx context.Context, desc ocispec.Descriptor) (m ocispec.Manifest, err error) {
 	raw, err := l.FetchManifest(ctx, desc)
+	if err != nil || json.Unmarshal(raw, &m) != nil {
+		return ocispec.Manifest{}, err
+	}
+	return m, nil
+}
+
+// candidate is an entry as a list of referrers shows it.
+func (l *Layout) candidate(ctx context.Context, s *survey, i int) (ocispec.Descriptor, error) {
+	desc := s.of.entries[i].desc
+	desc.Annotations = nil // the index's map, which others read
+	if _, unread := slices.BinarySearch(s.unread, i); unread {
+		return desc, nil
+	}
+	m, err := l.referrer(ctx, desc)
 	if ctx.Err() != nil {
-		return desc, false, err
+		return ocispec.Descriptor{}, err
 	}
 	if err != nil {
-		return desc, true, nil
-	}
-	var m ocispec.Manifest
-	if json.Unmarshal(raw, &m) != nil || m.Subject == nil || m.Subject.Digest != subject {
-		return desc, false, nil
+		return desc, nil
 	}
 	if desc.ArtifactType = m.ArtifactType; desc.ArtifactType == "" {
 		desc.ArtifactType = m.Config.MediaType
 	}
 	desc.Annotations = m.Annotations
-	return desc, true, nil
+	return desc, nil
 }
 
 // fallback reads the list that tools without another way leave under a tag. unread is
@@ -108,6 +163,7 @@ func (l *Layout) fallback(ctx context.Context, x *index, s signature.Subject) (l
 		Manifests []json.RawMessage `json:"manifests"`
 	}
 	if err != nil || json.Unmarshal(raw, &has) != nil {
+		desc.Annotations = maps.Clone(desc.Annotations) // the index's map, which others read
 		return nil, &desc
 	}
 	for _, raw := range has.Manifests {

@@ -1,0 +1,126 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package layout_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/layout"
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
+)
+
+// attached adds a manifest that refers to s.
+func attached(t testing.TB, l *layout.Layout, s signature.Subject, note string) signature.Subject {
+	t.Helper()
+	raw := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"artifactType":"application/vnd.note","config":{},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":%d},"annotations":{"note":%q}}`,
+		ocispec.MediaTypeImageManifest, s.MediaType(), s.Digest(), s.Size(), note)
+	if _, err := l.Attach(t.Context(), s, ocispec.MediaTypeImageManifest, raw); err != nil {
+		t.Fatal(err)
+	}
+	made, err := signature.SubjectOf(ocispec.MediaTypeImageManifest, raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// referring is what the layout lists for s.
+func referring(t testing.TB, l *layout.Layout, s signature.Subject) (all []ocispec.Descriptor) {
+	t.Helper()
+	for desc, err := range l.Referrers(t.Context(), s) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, desc)
+	}
+	return all
+}
+
+func digests(all []ocispec.Descriptor) (of []digest.Digest) {
+	for _, desc := range all {
+		of = append(of, desc.Digest)
+	}
+	return of
+}
+
+func layoutIn(t testing.TB, dir string) (*layout.Layout, signature.Subject) {
+	t.Helper()
+	l, err := layout.Create(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	desc, raw := manifest("application/vnd.model")
+	p, err := l.PushManifest(t.Context(), desc.MediaType, raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, p.Subject()
+}
+
+// TestReferrersReadsEachManifestOnceForAll: a manifest that was read for one subject is
+// not read for another, or each of n would be read n times.
+func TestReferrersReadsEachManifestOnceForAll(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l, model := layoutIn(t, dir)
+	first := attached(t, l, model, "first")
+	second := attached(t, l, first, "second")
+	if got := referring(t, l, model); len(got) != 1 || got[0].Digest != first.Digest() || got[0].Annotations["note"] != "first" || got[0].ArtifactType != "application/vnd.note" {
+		t.Errorf("%+v", got)
+	}
+	// What cannot be read is listed for whatever it may refer to: so it would be seen.
+	if err := os.Remove(filepath.Join(dir, "blobs/sha256", model.Digest().Encoded())); err != nil {
+		t.Fatal(err)
+	}
+	if got := digests(referring(t, l, first)); !slices.Equal(got, []digest.Digest{second.Digest()}) {
+		t.Errorf("%v", got)
+	}
+}
+
+// TestReferrersSeesWhatIsWrittenMeanwhile: by this process or by another, and with an
+// index of the same size and time too.
+func TestReferrersSeesWhatIsWrittenMeanwhile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l, model := layoutIn(t, dir)
+	want := []digest.Digest{attached(t, l, model, "0").Digest()}
+	other, err := layout.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	for i := range 4 {
+		if got := digests(referring(t, l, model)); !slices.Equal(got, want) {
+			t.Fatalf("%v, want %v", got, want)
+		}
+		by := []*layout.Layout{l, other}[i%2]
+		want = append(want, attached(t, by, model, fmt.Sprint(i+1)).Digest())
+	}
+	index := filepath.Join(dir, "index.json")
+	raw, err := os.ReadFile(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	gone := strings.Replace(string(raw), want[4].String(), model.Digest().String(), 1)
+	for content, n := range map[string]int{string(raw): 5, gone: 4} {
+		if err := errors.Join(os.WriteFile(index, []byte(content), 0o644), os.Chtimes(index, now, now)); err != nil {
+			t.Fatal(err)
+		}
+		if got := referring(t, l, model); len(got) != n {
+			t.Errorf("%d are listed, want %d", len(got), n)
+		}
+	}
+}
