@@ -896,3 +896,81 @@ func tree(t testing.TB, dir string) (names []string) {
 	}
 	return names
 }
+
+// TestCopyListsASignatureThatIsCopiedByItself: where there is no referrers API nobody else
+// lists it, before the model is there or after.
+func TestCopyListsASignatureThatIsCopiedByItself(t *testing.T) {
+	t.Parallel()
+	onBothRegistries(t, func(t *testing.T, host string) {
+		key, from := ecdsaKey(t), refTo(t, host, "v1")
+		signed := byDigest(from, mustPush(t, newClient(t), from, modelDir(t, 62), key).Signatures[0].Digest)
+		for _, first := range []string{"model", "signature"} {
+			to := parse(t, host+"/"+name(t)+"-"+first+":v1")
+			bare := to
+			bare.Tag = ""
+			steps := []aegis.CopyOptions{{From: from, To: to, NoReferrers: true}, {From: signed, To: bare, NoReferrers: true}}
+			if first == "signature" {
+				slices.Reverse(steps)
+			}
+			for _, o := range steps {
+				copied(t, o)
+			}
+			verified(t, to, key.Public(t))
+			if listed := listedFor(t, to); !slices.Equal(listed, []string{signed.Digest.String()}) {
+				t.Errorf("%s first: the copy lists %q", first, listed)
+			}
+		}
+	})
+}
+
+// TestCopyListsThePartsOfAnIndex that refer to one another, and none to what is nowhere.
+func TestCopyListsThePartsOfAnIndex(t *testing.T) {
+	t.Parallel()
+	host, _ := servertest.Distribution(t)
+	key, from := ecdsaKey(t), refTo(t, host, "v1")
+	pushed := mustPush(t, newClient(t), from, modelDir(t, 63), key)
+	model := resolve(t, from).Subject().Descriptor()
+	gone := ocispec.Descriptor{MediaType: model.MediaType, Digest: digest.FromString("gone"), Size: 4}
+	stray := noteOn(t, from, &gone, nil)
+	put(t, from, stray.Digest.String(), stray)
+	signed := resolve(t, byDigest(from, pushed.Signatures[0].Digest)).Subject().Descriptor()
+	put(t, from, "all", indexOf(t, nil, signed, stray.Descriptor, model))
+
+	var warned []string
+	c := newClient(t, func(o *aegis.Options) { o.Warn = func(s string) { warned = append(warned, s) } })
+	to := parse(t, host+"/"+name(t)+"-site:all")
+	if _, err := c.Copy(t.Context(), aegis.CopyOptions{From: parse(t, from.Name()+":all"), To: to, NoReferrers: true}); err != nil {
+		t.Fatal(err)
+	}
+	verified(t, byDigest(to, model.Digest), key.Public(t))
+	if len(warned) != 1 || !strings.Contains(warned[0], "not listed as attached: "+stray.Digest.String()) {
+		t.Errorf("warnings: %q", warned)
+	}
+}
+
+// TestCopyListsNoPartOfSomethingAttached for what is elsewhere: whoever can attach would
+// choose to what.
+func TestCopyListsNoPartOfSomethingAttached(t *testing.T) {
+	t.Parallel()
+	host, _ := servertest.Distribution(t)
+	from, other := refTo(t, host, "v1"), refTo(t, host, "other")
+	mustPush(t, newClient(t), from, modelDir(t, 64), nil)
+	mustPush(t, newClient(t), other, modelDir(t, 65), nil)
+	to := parse(t, host+"/"+name(t)+"-site:v1")
+	copied(t, aegis.CopyOptions{From: other, To: parse(t, to.Name()+":other")})
+
+	model, elsewhere := resolve(t, from).Subject().Descriptor(), resolve(t, other).Subject().Descriptor()
+	near, far := noteOn(t, from, &model, map[string]string{"n": "near"}), noteOn(t, from, &elsewhere, map[string]string{"n": "far"})
+	put(t, from, near.Digest.String(), near)
+	put(t, from, far.Digest.String(), far)
+	list := indexOf(t, &model, near.Descriptor, far.Descriptor)
+	attach(t, from, model, list)
+	copied(t, aegis.CopyOptions{From: from, To: to})
+	listed := listedFor(t, to)
+	if slices.Sort(listed); !slices.Equal(listed, slices.Sorted(slices.Values([]string{near.Digest.String(), list.Digest.String()}))) {
+		t.Errorf("the model lists %q", listed)
+	}
+	if listed := listedFor(t, parse(t, to.Name()+":other")); len(listed) > 0 {
+		t.Errorf("another lists %q", listed)
+	}
+}

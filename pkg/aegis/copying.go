@@ -60,15 +60,19 @@ type copying struct {
 	left            map[listed]bool        // not copied, for good
 	looked          map[digest.Digest]bool // what is attached to it was looked for
 	queue           []attachee
-	classics        int // signatures in classic lists
-	listed          int // bytes of entries in lists
+	there           map[digest.Digest]signature.Subject // at the destination
+	parts           []attachee                          // copied as parts, and refer to something
+	classics        int                                 // signatures in classic lists
+	listed          int                                 // bytes of entries in lists
+	lists           map[digest.Digest]int               // the same, by what they refer to
 	copied, mounted atomic.Int64
 	result          CopyResult
 }
 
 func newCopying(c *Client, src, dst Repository, o CopyOptions) *copying {
 	cp := &copying{c: c, src: src, dst: dst, leave: o.NoReferrers,
-		seen: map[digest.Digest]bool{}, joined: map[digest.Digest]bool{}, left: map[listed]bool{}, looked: map[digest.Digest]bool{}}
+		seen: map[digest.Digest]bool{}, joined: map[digest.Digest]bool{}, left: map[listed]bool{}, looked: map[digest.Digest]bool{},
+		there: map[digest.Digest]signature.Subject{}, lists: map[digest.Digest]int{}}
 	from, ok := src.(registryRepository)
 	to, both := dst.(registryRepository)
 	if ok && both {
@@ -128,7 +132,7 @@ func (cp *copying) root(ctx context.Context, p Pinned) (Pinned, error) {
 	if made.Subject().Digest() != p.Subject().Digest() {
 		return nil, fmt.Errorf("the copy is %s", made.Subject().Digest())
 	}
-	return made, nil
+	return made, cp.listParts(ctx)
 }
 
 // enqueue keeps the queue in order of depth: what is listed as a part of something deep
@@ -136,22 +140,115 @@ func (cp *copying) root(ctx context.Context, p Pinned) (Pinned, error) {
 func (cp *copying) enqueue(a attachee) {
 	after, _ := slices.BinarySearchFunc(cp.queue, a.depth+1, func(q attachee, depth int) int { return cmp.Compare(q.depth, depth) })
 	cp.queue = slices.Insert(cp.queue, after, a)
+	cp.there[a.Digest()] = a.Subject
 }
 
 // manifest copies what a manifest lists, and the manifest.
 func (cp *copying) manifest(ctx context.Context, m attachee, raw []byte) (Pinned, error) {
-	if err := cp.lists(ctx, m, raw); err != nil {
+	if err := cp.listsOf(ctx, m, raw); err != nil {
 		return nil, err
 	}
 	made, err := cp.dst.Put(ctx, m.MediaType(), raw)
-	if err == nil {
-		cp.enqueue(m)
+	if err != nil {
+		return nil, err
 	}
-	return made, err
+	cp.enqueue(m)
+	if subjectIn(raw) != nil {
+		cp.parts = append(cp.parts, m)
+	}
+	return made, nil
 }
 
-// lists copies the blobs and manifests that a manifest names.
-func (cp *copying) lists(ctx context.Context, m attachee, raw []byte) (err error) {
+// subjectIn is what a manifest refers to.
+func subjectIn(raw []byte) *ocispec.Descriptor {
+	var has struct {
+		Subject *ocispec.Descriptor `json:"subject"`
+	}
+	if json.Unmarshal(raw, &has) != nil || has.Subject == nil || usable(*has.Subject) != nil {
+		return nil
+	}
+	return has.Subject
+}
+
+// listParts lists what was copied as a part of something, or by its own name, for what it
+// refers to, where nothing listed it: a registry without the referrers API leaves that to
+// whoever pushes (distribution spec 1.1, "Pushing Manifests with Subject"). It comes last:
+// the room in a list is for what was found as attached.
+func (cp *copying) listParts(ctx context.Context) error {
+	entries := map[digest.Digest][]ocispec.Descriptor{}
+	var order []signature.Subject
+	for _, m := range cp.parts {
+		if cp.joined[m.Digest()] {
+			continue
+		}
+		to, entry, err := cp.partOf(ctx, m)
+		if unusable(err) {
+			cp.c.warn("not listed as attached: " + m.Digest().String() + ": " + err.Error())
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if to.IsZero() {
+			continue
+		}
+		if entries[to.Digest()] == nil {
+			order = append(order, to)
+		}
+		entries[to.Digest()] = append(entries[to.Digest()], entry)
+		cp.joins(to, entry)
+	}
+	for _, s := range order {
+		if err := cp.enlist(ctx, s, entries[s.Digest()]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// partOf is what a part refers to, and its entry in the list of that. The zero Subject is
+// that of a part of something attached that refers to nothing in this copy: anybody can
+// have put it there.
+func (cp *copying) partOf(ctx context.Context, m attachee) (to signature.Subject, entry ocispec.Descriptor, err error) {
+	raw, err := cp.dst.FetchManifest(ctx, m.Descriptor())
+	if err != nil {
+		return to, entry, err
+	}
+	desc := subjectIn(raw)
+	to, there := cp.there[desc.Digest]
+	if !there {
+		if m.foreign {
+			return to, entry, nil
+		}
+		if to, err = cp.subject(ctx, *desc); err != nil {
+			return to, entry, err
+		}
+	}
+	if entry, err = referrer.Entry(to, m.MediaType(), raw); err != nil {
+		return to, entry, unusableManifest(err.Error())
+	}
+	return to, entry, cp.room(to, entry)
+}
+
+// subject is a manifest that is not part of this copy: the destination may have it, and
+// whoever copies a signature by its digest means that one.
+func (cp *copying) subject(ctx context.Context, desc ocispec.Descriptor) (signature.Subject, error) {
+	raw, err := cp.dst.FetchManifest(ctx, desc)
+	if err != nil && !registry.Retryable(err) && ctx.Err() == nil {
+		raw, err = cp.src.FetchManifest(ctx, desc)
+	}
+	if err != nil {
+		return signature.Subject{}, &sourceError{err}
+	}
+	s, err := signature.SubjectOf(desc.MediaType, raw)
+	if err != nil {
+		return signature.Subject{}, &sourceError{err}
+	}
+	return s, nil
+}
+
+// listsOf copies the blobs and manifests that a manifest names.
+func (cp *copying) listsOf(ctx context.Context, m attachee, raw []byte) (err error) {
 	cp.seen[m.Digest()] = true
 	defer func() {
 		if err != nil {
@@ -387,7 +484,7 @@ func (cp *copying) attached(ctx context.Context, s attachee) error {
 	}
 	// What may be signatures comes before others can have taken the room in the list.
 	slices.SortStableFunc(all, func(a, b ocispec.Descriptor) int { return cmp.Compare(formats.Rank(a), formats.Rank(b)) })
-	var to list
+	var to []ocispec.Descriptor
 	for _, desc := range all {
 		if cp.joined[desc.Digest] || cp.left[listedAs(s.Subject, desc)] {
 			continue
@@ -395,12 +492,12 @@ func (cp *copying) attached(ctx context.Context, s attachee) error {
 		if err := cp.referrer(ctx, s, desc, &to); err != nil {
 			// What was put before it counts all the same, if its subject has a tag already.
 			if !registry.Retryable(err) {
-				_ = cp.enlist(ctx, s.Subject, to.entries)
+				_ = cp.enlist(ctx, s.Subject, to)
 			}
 			return err
 		}
 	}
-	if err := cp.enlist(ctx, s.Subject, to.entries); err != nil {
+	if err := cp.enlist(ctx, s.Subject, to); err != nil {
 		return err
 	}
 	return cp.classic(ctx, s.Subject)
@@ -422,15 +519,28 @@ func (cp *copying) enlist(ctx context.Context, s signature.Subject, entries []oc
 	return cp.enlist(ctx, s, entries[half:])
 }
 
-// list is what is to be listed for one manifest.
-type list struct {
-	entries []ocispec.Descriptor
-	size    int // of them, in JSON
+// room says why there is none for an entry in the list of s.
+func (cp *copying) room(s signature.Subject, entry ocispec.Descriptor) error {
+	size := jsonSize(entry)
+	switch {
+	case size > maxCopyEntry:
+		return unusableManifest(fmt.Sprintf("a list would need %d bytes for it, at most %d are copied", size, maxCopyEntry))
+	case cp.lists[s.Digest()]+size > maxCopyList || cp.listed+size > maxCopyLists:
+		return unusableManifest("what is attached before it fills the list")
+	}
+	return nil
+}
+
+func (cp *copying) joins(s signature.Subject, entry ocispec.Descriptor) {
+	size := jsonSize(entry)
+	cp.lists[s.Digest()] += size
+	cp.listed += size
+	cp.joined[entry.Digest] = true
 }
 
 // referrer copies one candidate. What is listed and is no referrer of s is anybody's
 // doing, and must not keep the rest from being copied: it is named in the result.
-func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descriptor, l *list) error {
+func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descriptor, list *[]ocispec.Descriptor) error {
 	s := to.Subject
 	if to.depth >= maxCopyDepth {
 		return cp.leaveOut(s, desc, tooDeep())
@@ -447,26 +557,20 @@ func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descr
 	if err != nil {
 		return cp.leaveOut(s, desc, unusableManifest(err.Error()))
 	}
-	size := jsonSize(entry)
-	switch {
-	case size > maxCopyEntry:
-		return cp.leaveOut(s, desc, unusableManifest(fmt.Sprintf("a list would need %d bytes for it, at most %d are copied", size, maxCopyEntry)))
-	case l.size+size > maxCopyList || cp.listed+size > maxCopyLists:
-		return cp.leaveOut(s, desc, unusableManifest("what is attached before it fills the list"))
+	if err := cp.room(s, entry); err != nil {
+		return cp.leaveOut(s, desc, err)
 	}
 	own := attachee{subject, to.depth + 1, true}
 	if !cp.seen[own.Digest()] {
-		if err := cp.lists(ctx, own, raw); err != nil {
+		if err := cp.listsOf(ctx, own, raw); err != nil {
 			return cp.leaveOut(s, desc, err)
 		}
 	}
 	if _, err := cp.dst.Put(ctx, desc.MediaType, raw); err != nil {
 		return err
 	}
-	cp.joined[own.Digest()] = true
-	l.entries = append(l.entries, entry)
-	l.size += size
-	cp.listed += size
+	cp.joins(s, entry)
+	*list = append(*list, entry)
 	cp.result.Referrers++
 	cp.enqueue(own)
 	return nil
