@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -30,7 +31,46 @@ type entry struct {
 	desc ocispec.Descriptor
 }
 
-func (e entry) tag() string { return e.desc.Annotations[ocispec.AnnotationRefName] }
+func (e *entry) tag() string { return e.desc.Annotations[ocispec.AnnotationRefName] }
+
+// setTag gives an entry a tag, or takes its tag away.
+func (e *entry) setTag(tag string) error {
+	annotations := maps.Clone(e.desc.Annotations)
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	if annotations[ocispec.AnnotationRefName] = tag; tag == "" {
+		delete(annotations, ocispec.AnnotationRefName)
+	}
+	return e.set(map[string]any{"annotations": annotations})
+}
+
+// set changes fields of an entry, and takes away those of nil. What another tool added
+// stays.
+func (e *entry) set(values map[string]any) error {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(e.raw, &fields); err != nil {
+		return err
+	}
+	for name, value := range values {
+		// Readers, this one too, may take "Size" for "size".
+		maps.DeleteFunc(fields, func(k string, _ json.RawMessage) bool { return strings.EqualFold(k, name) })
+		if value == nil {
+			continue
+		}
+		raw, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		fields[name] = raw
+	}
+	raw, err := json.Marshal(fields)
+	if err != nil {
+		return err
+	}
+	e.raw, e.desc = raw, ocispec.Descriptor{}
+	return json.Unmarshal(raw, &e.desc)
+}
 
 func parseIndex(op, about string, raw []byte) (*index, error) {
 	x := &index{}
@@ -92,23 +132,30 @@ func (x *index) at(d digest.Digest) int {
 // add lists a manifest without a tag, unless it is listed. An entry that does not say of
 // what type it is says so then.
 func (x *index) add(desc ocispec.Descriptor) error {
+	if err := x.mend(desc); err != nil {
+		return err
+	}
 	i := x.at(desc.Digest)
 	if i < 0 {
 		return x.append(desc)
 	}
 	if e := &x.entries[i]; desc.ArtifactType != "" && e.desc.ArtifactType == "" {
-		var fields map[string]json.RawMessage
-		err := json.Unmarshal(e.raw, &fields)
-		if err == nil {
-			fields["artifactType"], err = json.Marshal(desc.ArtifactType)
+		return e.set(map[string]any{"artifactType": desc.ArtifactType})
+	}
+	return nil
+}
+
+// mend corrects entries of a manifest that was hashed: with another size or type nobody
+// can read it by them.
+func (x *index) mend(desc ocispec.Descriptor) error {
+	for i := range x.entries {
+		e := &x.entries[i]
+		if e.desc.Digest != desc.Digest || e.desc.Size == desc.Size && e.desc.MediaType == desc.MediaType {
+			continue
 		}
-		if err == nil {
-			e.raw, err = json.Marshal(fields)
-		}
-		if err != nil {
+		if err := e.set(map[string]any{"mediaType": desc.MediaType, "size": desc.Size, "data": nil}); err != nil {
 			return err
 		}
-		e.desc.ArtifactType = desc.ArtifactType
 	}
 	return nil
 }
@@ -121,35 +168,32 @@ func (x *index) fits(path string, raw []byte) error {
 	return nil
 }
 
-// setTag moves a tag. The manifest that had it stays listed.
+// setTag moves a tag. The manifests that had it stay listed.
 func (x *index) setTag(desc ocispec.Descriptor, tag string) error {
-	var kept []entry
-	for _, e := range x.entries {
-		bare := e.tag() == ""
-		if e.tag() == tag {
-			if e.desc.Digest == desc.Digest {
-				return nil
-			}
-			// Of the entry that loses its tag only the tag goes.
-			e.desc.Annotations = maps.Clone(e.desc.Annotations)
-			delete(e.desc.Annotations, ocispec.AnnotationRefName)
-			raw, err := json.Marshal(e.desc)
-			if err != nil {
+	if err := x.mend(desc); err != nil {
+		return err
+	}
+	with := func(tag string) int {
+		return slices.IndexFunc(x.entries, func(e entry) bool { return e.desc.Digest == desc.Digest && e.tag() == tag })
+	}
+	at := with(tag)
+	if at < 0 {
+		at = with("")
+	}
+	for i := range x.entries {
+		if e := &x.entries[i]; i != at && e.tag() == tag {
+			if err := e.setTag(""); err != nil {
 				return err
 			}
-			e.raw = raw
-		}
-		if !(bare && e.desc.Digest == desc.Digest) {
-			kept = append(kept, e)
 		}
 	}
-	x.entries = kept
-	desc.Annotations = maps.Clone(desc.Annotations)
-	if desc.Annotations == nil {
-		desc.Annotations = map[string]string{}
+	if at < 0 {
+		at = len(x.entries)
+		if err := x.append(desc); err != nil {
+			return err
+		}
 	}
-	desc.Annotations[ocispec.AnnotationRefName] = tag
-	return x.append(desc)
+	return x.entries[at].setTag(tag)
 }
 
 func (x *index) append(desc ocispec.Descriptor) error {
