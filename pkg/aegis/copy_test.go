@@ -974,3 +974,77 @@ func TestCopyListsNoPartOfSomethingAttached(t *testing.T) {
 		t.Errorf("another lists %q", listed)
 	}
 }
+
+// TestCopyLeavesOutForeignLayers that the source need not have, and does not. Where URLs
+// or the media type are missing it has to.
+func TestCopyLeavesOutForeignLayers(t *testing.T) {
+	t.Parallel()
+	host, _ := servertest.Distribution(t, "validation:\n  manifests:\n    urls:\n      allow:\n        - ^https://example\\.com/\n")
+	site := layout.Reference{Path: filepath.Join(t.TempDir(), "layout"), Tag: "v1"}
+	l, err := layout.Create(site.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	push := func(mediaType, content string) ocispec.Descriptor {
+		desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromString(content), Size: int64(len(content))}
+		if _, err := l.PushBlob(t.Context(), desc, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil }); err != nil {
+			t.Fatal(err)
+		}
+		return desc
+	}
+	config := push(ocispec.MediaTypeImageConfig, "{}")
+	const docker, oci = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+	urls := []string{"https://example.com/layer"}
+	for i, c := range []struct {
+		mediaType string
+		urls      []string
+		have      bool
+		left      bool
+	}{
+		{mediaType: docker, urls: urls, left: true},
+		{mediaType: oci, urls: urls, left: true},
+		{mediaType: oci, urls: urls, have: true},
+		{mediaType: oci},
+		{mediaType: ocispec.MediaTypeImageLayerGzip, urls: urls},
+	} {
+		content := "layer of " + strconv.Itoa(i)
+		layer := ocispec.Descriptor{MediaType: c.mediaType, Digest: digest.FromString(content), Size: int64(len(content)), URLs: c.urls}
+		if c.have {
+			push(c.mediaType, content)
+		}
+		is := ocispec.MediaTypeImageManifest
+		if c.mediaType == docker {
+			is = "application/vnd.docker.distribution.manifest.v2+json"
+		}
+		image := encode(t, is, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+			MediaType: is, Config: config, Layers: []ocispec.Descriptor{layer}})
+		p, err := l.PushManifest(t.Context(), image.MediaType, image.raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.TagManifest(t.Context(), p, "v1"); err != nil {
+			t.Fatal(err)
+		}
+		for _, to := range []aegis.Reference{
+			layout.Reference{Path: filepath.Join(t.TempDir(), "layout"), Tag: "v1"},
+			layout.Reference{Path: filepath.Join(t.TempDir(), "image.tar"), Tag: "v1"},
+			parse(t, host+"/"+name(t)+"-"+strconv.Itoa(i)+":v1"),
+		} {
+			_, err := newClient(t).Copy(t.Context(), aegis.CopyOptions{From: site, To: to})
+			if c.have || c.left {
+				if err != nil {
+					t.Errorf("%s into %s: %v", c.mediaType, to, err)
+				}
+				continue
+			}
+			if e := wantErr[*layout.Error](t, err); e.Kind != layout.NotFound {
+				t.Errorf("%s into %s: %v", c.mediaType, to, err)
+			}
+		}
+		_ = os.Remove(filepath.Join(site.Path, "blobs", "sha256", layer.Digest.Encoded()))
+	}
+	// Out of a registry, which has the first one.
+	from := parse(t, host+"/"+name(t)+"-0:v1")
+	copied(t, aegis.CopyOptions{From: from, To: layout.Reference{Path: filepath.Join(t.TempDir(), "layout"), Tag: "v1"}})
+}

@@ -289,10 +289,34 @@ func (cp *copying) listsOf(ctx context.Context, m attachee, raw []byte) (err err
 	if has.Config != nil {
 		blobs = append(blobs, *has.Config)
 	}
+	blobs = slices.DeleteFunc(blobs, func(b ocispec.Descriptor) bool { return isForeign(b) && cp.lacks(ctx, b) })
 	if err := cp.withinLimit(ctx, m, blobs); err != nil {
 		return err
 	}
 	return cp.blobs(ctx, blobs)
+}
+
+// isForeign reports that a blob need not be where its manifest is: it may not be passed
+// on, and its URLs say who has it (image-spec 1.1, "Non-Distributable Layers").
+func isForeign(desc ocispec.Descriptor) bool {
+	return len(desc.URLs) > 0 &&
+		(strings.HasPrefix(desc.MediaType, "application/vnd.oci.image.layer.nondistributable.v1.") ||
+			desc.MediaType == "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")
+}
+
+// lacks reports that the source says that it does not have a blob.
+func (cp *copying) lacks(ctx context.Context, desc ocispec.Descriptor) bool {
+	if usable(desc) != nil {
+		return false
+	}
+	rc, err := cp.fetch(ctx, desc, 0)
+	if err == nil {
+		_, err = io.ReadFull(rc, make([]byte, 1))
+		rc.Close()
+	}
+	var r *registry.Error
+	var l *layout.Error
+	return errors.As(err, &r) && r.Kind == registry.NotFound || errors.As(err, &l) && l.Kind == layout.NotFound
 }
 
 // withinLimit refuses what the destination would refuse when all of it was sent. What is
