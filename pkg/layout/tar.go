@@ -6,6 +6,7 @@ package layout
 import (
 	"archive/tar"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -165,7 +166,9 @@ func (t *tarWriter) put(desc ocispec.Descriptor, fill func(io.Writer) error) err
 // day: the same content makes the same tar.
 func (t *tarWriter) append(name string, size int64, fill func(io.Writer) error) error {
 	if t.file == nil {
-		f, err := os.CreateTemp(filepath.Dir(t.path), ingestName)
+		// As open(2) makes it: the umask and the directory's ACL say who may read it.
+		name := filepath.Join(filepath.Dir(t.path), ingestName+rand.Text())
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
 		if err != nil {
 			return err
 		}
@@ -235,7 +238,7 @@ func (t *tarWriter) commit() error {
 	if err := tar.NewWriter(t.file).Close(); err != nil {
 		return err
 	}
-	if err := errors.Join(t.file.Chmod(0o644), t.file.Sync()); err != nil {
+	if err := t.file.Sync(); err != nil {
 		return err
 	}
 	if err := t.publish(); err != nil {
