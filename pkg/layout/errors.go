@@ -24,6 +24,8 @@ const (
 	TooLarge
 	// ReadOnly: a tar that is there already is never changed.
 	ReadOnly
+	// NotEmpty: a directory to write a layout to holds something else.
+	NotEmpty
 )
 
 var kindText = map[Kind]string{
@@ -32,6 +34,7 @@ var kindText = map[Kind]string{
 	Corrupt:   "content does not match its digest",
 	TooLarge:  "too large",
 	ReadOnly:  "a tar file is written once",
+	NotEmpty:  "the destination is not empty",
 }
 
 func (k Kind) String() string { return kindText[k] }

@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 
@@ -113,30 +112,46 @@ func Create(path string) (*Layout, error) {
 	if !there {
 		return l, nil
 	}
-	if empty, err := isEmpty(path); err != nil || empty {
-		return l, err
+	holds, err := content(path)
+	if err != nil {
+		return nil, err
 	}
-	if err := l.checkVersion(op); err != nil {
+	if holds == "" {
+		return l, nil
+	}
+	err = l.checkVersion(op)
+	if isKind(err, NotFound) {
+		err = newError(op, path, NotEmpty, "it holds %s and is no layout", printable(holds))
+	}
+	if err != nil {
 		l.Close()
 		return nil, err
 	}
 	return l, nil
 }
 
-// isEmpty reports that a directory holds nothing but what a copy beside this one has
-// begun.
-func isEmpty(path string) (bool, error) {
+// content names something that a directory holds, besides what a volume brings along and
+// what a copy beside this one has begun.
+func content(path string) (string, error) {
 	d, err := os.Open(path)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	defer d.Close()
-	names, err := d.Readdirnames(100)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, err
+	for {
+		names, err := d.Readdirnames(100)
+		for _, n := range names {
+			if n != "lost+found" && n != ".snapshot" && !strings.HasPrefix(n, ingestName) {
+				return n, nil
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return "", nil
+		}
+		if err != nil {
+			return "", err
+		}
 	}
-	foreign := slices.ContainsFunc(names, func(n string) bool { return !strings.HasPrefix(n, ingestName) })
-	return !foreign && len(names) < 100, nil
 }
 
 // Writable refuses a layout that nothing can be added to: a tar, which is of Kind

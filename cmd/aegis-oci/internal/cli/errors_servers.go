@@ -150,6 +150,8 @@ func fromLayout(err error, o *outcome) bool {
 		return o.set(exitUndecided, "layout_too_large", "--no-referrers copies without what is attached")
 	case layout.ReadOnly:
 		return o.set(exitUsage, "layout_read_only", "")
+	case layout.NotEmpty:
+		return o.set(exitUsage, "destination_not_empty", "choose an empty or a new directory")
 	}
 	return o.set(exitUndecided, "layout_invalid", "a layout is a directory with oci-layout, index.json and blobs, or a tar of one")
 }
