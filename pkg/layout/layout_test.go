@@ -92,6 +92,9 @@ func TestParseReference(t *testing.T) {
 		"a:b/dir":                 {Path: "a:b/dir"},
 		"m.tar@" + d.String():     {Path: "m.tar", Digest: d},
 		"m.tar:v1@" + d.String():  {Path: "m.tar", Tag: "v1", Digest: d},
+		"job@2/vad.tar:v1":        {Path: "job@2/vad.tar", Tag: "v1"},
+		"/ws/job@2/vad":           {Path: "/ws/job@2/vad"},
+		"job@2/m@" + d.String():   {Path: "job@2/m", Digest: d},
 		"/abs/with space/dir:1.0": {Path: "/abs/with space/dir", Tag: "1.0"},
 	} {
 		got, err := layout.ParseReference(in)
@@ -102,7 +105,7 @@ func TestParseReference(t *testing.T) {
 			t.Errorf("%q does not come back: %+v %v", in, back, err)
 		}
 	}
-	for _, in := range []string{"", ":v1", "dir:", "dir:-x", "dir@sha256:0", "dir@sha512:" + strings.Repeat("0", 128), "@" + d.String()} {
+	for _, in := range []string{"", ":v1", "dir:", "dir:-x", "dir@sha256:0", "job@2/vad@2", "dir@sha512:" + strings.Repeat("0", 128), "@" + d.String()} {
 		var bad *layout.ReferenceError
 		if _, err := layout.ParseReference(in); !errors.As(err, &bad) {
 			t.Errorf("%q: %v", in, err)

@@ -25,11 +25,12 @@ type Reference struct {
 var tagPattern = regexp.MustCompile("^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$")
 
 // ParseReference reads PATH[:TAG][@DIGEST], as oras does. What follows the last
-// colon is a tag when it could be one; a path with such an end needs a tag or a
-// slash behind it. Errors are *ReferenceError.
+// colon is a tag when it could be one, and what follows the last @ a digest when no
+// separator is in it; a path with such an end needs a tag or a slash behind it. Errors
+// are *ReferenceError.
 func ParseReference(s string) (Reference, error) {
 	ref := Reference{Path: s}
-	if path, dgst, found := cutLast(s, "@"); found {
+	if path, dgst, found := cutLast(s, "@"); found && !hasSeparator(dgst) {
 		d := digest.Digest(dgst)
 		if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
 			return Reference{}, &ReferenceError{Input: s, Reason: "what follows @ is not a digest of the form sha256:<64 hex digits>"}
@@ -37,7 +38,7 @@ func ParseReference(s string) (Reference, error) {
 		ref.Path, ref.Digest = path, d
 	}
 	volume := filepath.VolumeName(ref.Path)
-	if path, tag, found := cutLast(ref.Path[len(volume):], ":"); found && !strings.ContainsAny(tag, "/"+string(filepath.Separator)) {
+	if path, tag, found := cutLast(ref.Path[len(volume):], ":"); found && !hasSeparator(tag) {
 		if !tagPattern.MatchString(tag) {
 			return Reference{}, &ReferenceError{Input: s, Reason: "what follows the colon is not a tag"}
 		}
@@ -48,6 +49,8 @@ func ParseReference(s string) (Reference, error) {
 	}
 	return ref, nil
 }
+
+func hasSeparator(s string) bool { return strings.ContainsAny(s, "/"+string(filepath.Separator)) }
 
 func cutLast(s, sep string) (before, after string, found bool) {
 	i := strings.LastIndex(s, sep)
