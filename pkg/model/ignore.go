@@ -56,7 +56,7 @@ func directoryRules(root *os.Root, exclude []string) (*ignoreRules, error) {
 	if err != nil {
 		return nil, err
 	}
-	given, err := parsePatterns("exclude", []byte(strings.Join(exclude, "\n")))
+	given, err := givenPatterns("exclude", exclude)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func directoryRules(root *os.Root, exclude []string) (*ignoreRules, error) {
 
 // argumentRules are the rules for files that were given by name: only exclude.
 func argumentRules(exclude []string) (*ignoreRules, error) {
-	given, err := parsePatterns("exclude", []byte(strings.Join(exclude, "\n")))
+	given, err := givenPatterns("exclude", exclude)
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +104,13 @@ func readIgnoreFile(root *os.Root) ([]string, error) {
 		return nil, &OptionError{Option: ignoreFile, Reason: fmt.Sprintf("more than %d bytes", maxIgnoreFile)}
 	}
 	return parsePatterns(ignoreFile, raw)
+}
+
+// givenPatterns reads patterns that are no file's: none is a comment, for whoever leaves
+// out "#secret" means that it is not published. A line that begins with a space is no
+// comment, and the space no part of the pattern.
+func givenPatterns(option string, patterns []string) ([]string, error) {
+	return parsePatterns(option, []byte(" "+strings.ReplaceAll(strings.Join(patterns, "\n"), "\n", "\n ")))
 }
 
 // parsePatterns reads patterns, one a line, and tries each: the matcher itself

@@ -32,6 +32,14 @@ func TestPackExcludesArguments(t *testing.T) {
 	wantPaths(t, mustPack(t, PackOptions{Exclude: []string{"*.log"}}, dir+"/a.bin", dir+"/b.log", dir+"/c~"), "a.bin", "c~")
 }
 
+// Only a file has comments: whoever names "#secret" means that it stays here.
+func TestPackExcludesWhatLooksLikeAComment(t *testing.T) {
+	dir := packTree(t, map[string]string{".aegisignore": "#kept\n", "#kept": "1", "#secret": "2", "#two": "3", "model.bin": "w"})
+	wantPaths(t, mustPack(t, PackOptions{Exclude: []string{"#secret", "*.log\n#two"}}, dir), "#kept", "model.bin")
+	wantPaths(t, mustPack(t, PackOptions{Exclude: []string{"#*", "!#two"}}, dir), "#two", "model.bin")
+	wantPaths(t, mustPack(t, PackOptions{Exclude: []string{"#secret"}}, dir+"/#secret", dir+"/model.bin"), "model.bin")
+}
+
 // What is left out is not judged: it may have any name.
 func TestPackDoesNotJudgeWhatIsLeftOut(t *testing.T) {
 	dir := packTree(t, map[string]string{"model.bin": "w", "junk/con.txt": "x", "junk/a\nb": "x"})

@@ -89,7 +89,7 @@ func (s Selection) picker() (*picker, error) {
 }
 
 func selectPatterns(option string, patterns []string) (*patternmatcher.PatternMatcher, error) {
-	parsed, err := parsePatterns(option, []byte(strings.Join(patterns, "\n")))
+	parsed, err := givenPatterns(option, patterns)
 	if err != nil {
 		return nil, err
 	}

@@ -62,6 +62,19 @@ func TestSelectionPicksLayersByNameAndKind(t *testing.T) {
 	}
 }
 
+// TestSelectionHasNoComments: a pattern is not a file's.
+func TestSelectionHasNoComments(t *testing.T) {
+	a := newArtifact()
+	a.file("#a", []byte("1"))
+	a.file("b", []byte("2"))
+	_, m := a.decode(t)
+	for want, s := range map[string]Selection{"0": {Include: []string{"#a"}}, "1": {Exclude: []string{"#a"}}} {
+		if set, err := s.choose(m); err != nil || set.String() != want {
+			t.Errorf("%+v picks %q, %v", s, set, err)
+		}
+	}
+}
+
 func TestLayerSetIsReadAsItWasWrittenAndNotOtherwise(t *testing.T) {
 	a := newArtifact()
 	for i := range 9 {
