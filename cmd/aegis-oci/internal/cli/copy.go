@@ -4,8 +4,12 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -78,6 +82,9 @@ func (a *app) runCopy(cmd *cobra.Command, o *copyOptions, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := o.checkOutput(c.To); err != nil {
+		return err
+	}
 	o.from.concurrency, o.to.concurrency = o.concurrency, o.concurrency
 	client, err := o.from.workflows(a, cmd)
 	if err != nil {
@@ -97,10 +104,20 @@ func (a *app) runCopy(cmd *cobra.Command, o *copyOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := writeDigest(o.digestFile, r.Digest); err != nil {
-		return err
+	return a.printWritten(r, func(w io.Writer) error { return copyText(w, r) }, writeDigest(o.digestFile, r.Digest))
+}
+
+// checkOutput leaves a file alone whose directory the copy may make.
+func (o *copyOptions) checkOutput(to aegis.Reference) error {
+	if o.toLayout {
+		dir := filepath.Dir(o.digestFile)
+		_, err := os.Stat(dir)
+		within, relErr := filepath.Rel(to.Name(), dir)
+		if errors.Is(err, fs.ErrNotExist) && relErr == nil && filepath.IsLocal(within) {
+			return nil
+		}
 	}
-	return a.print(r, func(w io.Writer) error { return copyText(w, r) })
+	return checkDigestFile(o.digestFile)
 }
 
 // noRegistries is noRegistry for the sides that are layouts.

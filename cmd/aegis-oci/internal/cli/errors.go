@@ -59,6 +59,8 @@ func classify(ctx context.Context, err error) outcome {
 		o.exit, o.code, o.message, o.retryable = exitUndecided, "timeout", timeout.Error(), true
 		return o
 	}
+	var late *lateError
+	o.printed = errors.As(err, &late)
 	for _, c := range []func(error, *outcome) bool{printed, usage, fromAuditLog, source, trust, content, destination, fromVault, fromRegistry, fromLayout, fromTransfer, local} {
 		if c(err, &o) {
 			break

@@ -63,6 +63,9 @@ func (a *app) runSignLocal(cmd *cobra.Command, o *signOptions, args []string) er
 	if err != nil {
 		return err
 	}
+	if err := checkReplaced("bundle", local.Bundle); err != nil {
+		return err
+	}
 	signing, err := o.signFlags.signing(cmd.Context(), a, &o.vaultFlags, annotations, false)
 	if err != nil {
 		return err

@@ -198,10 +198,7 @@ func (a *app) runPull(cmd *cobra.Command, o *pullOptions, args []string) error {
 	} else if r, err = client.PullUnverified(ctx, p); err != nil {
 		return err
 	}
-	if err := writeDigest(o.digestFile, r.Digest); err != nil {
-		return err
-	}
-	return a.print(r, func(w io.Writer) error { return pullText(w, r) })
+	return a.printWritten(r, func(w io.Writer) error { return pullText(w, r) }, writeDigest(o.digestFile, r.Digest))
 }
 
 func pullText(w io.Writer, r aegis.PullResult) error {

@@ -4,12 +4,11 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
 	"github.com/aegis-oci/aegis-oci/cmd/aegis-oci/internal/display"
@@ -91,6 +90,9 @@ func (a *app) runPush(cmd *cobra.Command, o *pushOptions, args []string) error {
 			return &usageError{msg: name + " has no effect without --sign", hint: "aegis-oci push --sign --key KEY " + args[0] + " PATH..."}
 		}
 	}
+	if err := cmp.Or(checkDigestFile(o.digestFile), o.signFlags.checkOutputs()); err != nil {
+		return err
+	}
 	client, err := o.registryFlags.workflows(a, cmd)
 	if err != nil {
 		return err
@@ -125,20 +127,8 @@ func (a *app) runPush(cmd *cobra.Command, o *pushOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := o.signFlags.write(r.Signatures); err != nil {
-		return err
-	}
-	if err := writeDigest(o.digestFile, r.Digest); err != nil {
-		return err
-	}
-	return a.print(r, func(w io.Writer) error { return pushText(w, r) })
-}
-
-func writeDigest(path string, d digest.Digest) error {
-	if path == "" {
-		return nil
-	}
-	return os.WriteFile(path, []byte(d.String()+"\n"), 0o644)
+	written := cmp.Or(o.signFlags.write(r.Signatures), writeDigest(o.digestFile, r.Digest))
+	return a.printWritten(r, func(w io.Writer) error { return pushText(w, r) }, written)
 }
 
 func pushText(w io.Writer, r aegis.PushResult) error {

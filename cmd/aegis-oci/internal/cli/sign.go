@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 
@@ -68,7 +69,7 @@ func (a *app) runSign(cmd *cobra.Command, o *signOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := o.signFlags.check(); err != nil {
+	if err := cmp.Or(o.signFlags.check(), checkDigestFile(o.digestFile), o.signFlags.checkOutputs()); err != nil {
 		return err
 	}
 	client, err := o.registryFlags.workflows(a, cmd)
@@ -83,15 +84,10 @@ func (a *app) runSign(cmd *cobra.Command, o *signOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := o.signFlags.write(r.Signatures); err != nil {
-		return err
-	}
-	if err := writeDigest(o.digestFile, r.Digest); err != nil {
-		return err
-	}
-	return a.print(r, func(w io.Writer) error {
+	written := cmp.Or(o.signFlags.write(r.Signatures), writeDigest(o.digestFile, r.Digest))
+	return a.printWritten(r, func(w io.Writer) error {
 		fmt.Fprintf(w, "subject %s\n", r.Reference)
 		signaturesText(w, r.Signatures)
 		return nil
-	})
+	}, written)
 }

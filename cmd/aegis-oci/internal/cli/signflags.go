@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -246,6 +247,11 @@ func (s *signFlags) certificates(env environment, signer *vault.Signer, given []
 		}
 	}
 	return chain, nil
+}
+
+// checkOutputs finds what write would find when all is signed.
+func (s *signFlags) checkOutputs() error {
+	return cmp.Or(checkReplaced("bundle", s.bundle), checkMade("signature-dir", s.signatureDir))
 }
 
 // write leaves the signatures as files.

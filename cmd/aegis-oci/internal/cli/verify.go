@@ -95,10 +95,7 @@ func (a *app) runVerify(cmd *cobra.Command, o *verifyOptions, args []string) err
 	if err != nil {
 		return err
 	}
-	if err := writeDigest(o.digestFile, r.Digest); err != nil {
-		return err
-	}
-	return a.print(r, func(w io.Writer) error { return verifyText(w, r) })
+	return a.printWritten(r, func(w io.Writer) error { return verifyText(w, r) }, writeDigest(o.digestFile, r.Digest))
 }
 
 func parseDigest(s string) (digest.Digest, error) {
