@@ -412,21 +412,13 @@ func spokeTLS(resp *http.Response, raw []byte) bool {
 		strings.Contains(text, "speaking plain HTTP to an SSL-enabled server port")
 }
 
-// ofRegistry are headers that only a registry sends.
-var ofRegistry = []string{"Docker-Distribution-Api-Version", "Docker-Upload-Uuid", "Location", "Range"}
-
 // inPlaceOfAnswer reports whether an answer is a web page and no registry's. Quay, which
 // is written in Flask, says that it is one of each answer that has no type of its own:
 // those to uploads, which have no body, and that to /v2/, which is "true". The beginning
 // of the body may be read, and is put back.
 func inPlaceOfAnswer(resp *http.Response) bool {
-	if resp.StatusCode != http.StatusOK || resp.ContentLength == 0 || !isPage(resp.Header) {
+	if !isPage(resp.Header) {
 		return false
-	}
-	for _, name := range ofRegistry {
-		if resp.Header.Get(name) != "" {
-			return false
-		}
 	}
 	if resp.Request.Method == http.MethodHead {
 		return true
