@@ -110,7 +110,8 @@ func (l *Layout) surveyed(ctx context.Context, x *index) (*survey, error) {
 		m, err := l.referrer(ctx, e.desc)
 		switch {
 		case ctx.Err() != nil:
-			return nil, err
+			// Perhaps while it was read, which that does not hear of.
+			return nil, context.Cause(ctx)
 		case err != nil:
 			s.unread = append(s.unread, i)
 		case m.Subject != nil && isSHA256(m.Subject.Digest):
@@ -139,7 +140,7 @@ func (l *Layout) candidate(ctx context.Context, s *survey, i int) (ocispec.Descr
 	}
 	m, err := l.referrer(ctx, desc)
 	if ctx.Err() != nil {
-		return ocispec.Descriptor{}, err
+		return ocispec.Descriptor{}, context.Cause(ctx)
 	}
 	if err != nil {
 		return desc, nil

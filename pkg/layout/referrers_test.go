@@ -4,6 +4,7 @@
 package layout_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -123,4 +124,54 @@ func TestReferrersSeesWhatIsWrittenMeanwhile(t *testing.T) {
 			t.Errorf("%d are listed, want %d", len(got), n)
 		}
 	}
+}
+
+// endsAfter is a context that is over after so many looks at it.
+type endsAfter struct {
+	context.Context
+	looks int
+}
+
+func (c *endsAfter) Err() error {
+	if c.looks--; c.looks < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestReferrersEndWithTheirContext, whenever that ends: in the middle of a manifest, too.
+func TestReferrersEndWithTheirContext(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l, model := layoutIn(t, dir)
+	for i := range 3 {
+		attached(t, l, model, fmt.Sprint(i))
+	}
+	for looks := range 100 {
+		l, err := layout.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		err = nil
+		for desc, failed := range l.Referrers(&endsAfter{context.Background(), looks}, model) {
+			if err = failed; err == nil && desc.Digest == "" {
+				t.Fatalf("after %d looks: neither an entry nor an error", looks)
+			}
+			if err == nil {
+				n++
+			}
+		}
+		l.Close()
+		if err == nil && n == 3 {
+			if looks < 6 {
+				t.Errorf("it looked %d times only", looks)
+			}
+			return
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Fatalf("after %d looks: %d entries, %v", looks, n, err)
+		}
+	}
+	t.Error("it never ends")
 }
