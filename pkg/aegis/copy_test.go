@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -923,7 +924,8 @@ func TestCopyListsASignatureThatIsCopiedByItself(t *testing.T) {
 	})
 }
 
-// TestCopyListsThePartsOfAnIndex that refer to one another, and none to what is nowhere.
+// TestCopyListsThePartsOfAnIndex that refer to one another, and none for what is elsewhere:
+// whoever made the index would choose for what.
 func TestCopyListsThePartsOfAnIndex(t *testing.T) {
 	t.Parallel()
 	host, _ := servertest.Distribution(t)
@@ -934,7 +936,12 @@ func TestCopyListsThePartsOfAnIndex(t *testing.T) {
 	stray := noteOn(t, from, &gone, nil)
 	put(t, from, stray.Digest.String(), stray)
 	signed := resolve(t, byDigest(from, pushed.Signatures[0].Digest)).Subject().Descriptor()
-	put(t, from, "all", indexOf(t, nil, signed, stray.Descriptor, model))
+	prod := parse(t, host+"/"+name(t)+"-site:prod")
+	elsewhere := byDigest(prod, mustPush(t, newClient(t), prod, modelDir(t, 66), nil).Digest)
+	other := resolve(t, elsewhere).Subject().Descriptor()
+	far := noteOn(t, from, &other, nil)
+	put(t, from, far.Digest.String(), far)
+	put(t, from, "all", indexOf(t, nil, signed, stray.Descriptor, far.Descriptor, model))
 
 	var warned []string
 	c := newClient(t, func(o *aegis.Options) { o.Warn = func(s string) { warned = append(warned, s) } })
@@ -943,8 +950,39 @@ func TestCopyListsThePartsOfAnIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	verified(t, byDigest(to, model.Digest), key.Public(t))
-	if len(warned) != 1 || !strings.Contains(warned[0], "not listed as attached: "+stray.Digest.String()) {
+	if listed := listedFor(t, prod); len(listed) > 0 || len(warned) > 0 {
+		t.Errorf("another model lists %q; warnings: %q", listed, warned)
+	}
+}
+
+// TestACopiedSignatureThatCannotBeListed is copied all the same: its model is elsewhere, or
+// somebody took the tag of the list.
+func TestACopiedSignatureThatCannotBeListed(t *testing.T) {
+	t.Parallel()
+	host, _ := servertest.Distribution(t)
+	from := refTo(t, host, "v1")
+	pushed := mustPush(t, newClient(t), from, modelDir(t, 67), ecdsaKey(t))
+	signed := byDigest(from, pushed.Signatures[0].Digest)
+	var warned []string
+	c := newClient(t, func(o *aegis.Options) { o.Warn = func(s string) { warned = append(warned, s) } })
+	to := parse(t, host+"/"+name(t)+"-site:sig")
+	model := resolve(t, from).Subject().Descriptor()
+	put(t, to, strings.Replace(pushed.Digest.String(), ":", "-", 1), noteOn(t, to, &model, nil))
+	if _, err := c.Copy(t.Context(), aegis.CopyOptions{From: signed, To: to, NoReferrers: true}); err != nil {
+		t.Fatal(err)
+	}
+	if resolve(t, to).Subject().Digest() != signed.Digest {
+		t.Error("the tag has not moved")
+	}
+	if len(warned) != 1 || !strings.Contains(warned[0], "not listed as attached: "+signed.Digest.String()) {
 		t.Errorf("warnings: %q", warned)
+	}
+
+	// A registry with the API lists by itself, and not what it does not have.
+	began := time.Now()
+	api := servertest.SharedStack(t).Registry
+	if _, err := c.Copy(t.Context(), aegis.CopyOptions{From: signed, To: parse(t, api+"/"+name(t)+":sig"), NoReferrers: true}); err != nil || time.Since(began) > 20*time.Second {
+		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }
 

@@ -61,10 +61,10 @@ type copying struct {
 	looked          map[digest.Digest]bool // what is attached to it was looked for
 	queue           []attachee
 	there           map[digest.Digest]signature.Subject // at the destination
-	parts           []attachee                          // copied as parts, and refer to something
-	classics        int                                 // signatures in classic lists
-	listed          int                                 // bytes of entries in lists
-	lists           map[digest.Digest]int               // the same, by what they refer to
+	parts           []part
+	classics        int                   // signatures in classic lists
+	listed          int                   // bytes of entries in lists
+	lists           map[digest.Digest]int // the same, by what they refer to
 	copied, mounted atomic.Int64
 	result          CopyResult
 }
@@ -153,8 +153,8 @@ func (cp *copying) manifest(ctx context.Context, m attachee, raw []byte) (Pinned
 		return nil, err
 	}
 	cp.enqueue(m)
-	if subjectIn(raw) != nil {
-		cp.parts = append(cp.parts, m)
+	if to := subjectIn(raw); to != nil {
+		cp.parts = append(cp.parts, part{m, raw, *to})
 	}
 	return made, nil
 }
@@ -170,26 +170,29 @@ func subjectIn(raw []byte) *ocispec.Descriptor {
 	return has.Subject
 }
 
-// listParts lists what was copied as a part of something, or by its own name, for what it
-// refers to, where nothing listed it: a registry without the referrers API leaves that to
-// whoever pushes (distribution spec 1.1, "Pushing Manifests with Subject"). It comes last:
-// the room in a list is for what was found as attached.
+// part is what was copied as a part of something, or by its own name, and refers to
+// something.
+type part struct {
+	attachee
+	raw []byte
+	to  ocispec.Descriptor
+}
+
+// listParts lists parts for what they refer to, where nothing listed them: a registry
+// without the referrers API leaves that to whoever pushes (distribution spec 1.1, "Pushing
+// Manifests with Subject"). It comes last: the room in a list is for what was found as
+// attached.
 func (cp *copying) listParts(ctx context.Context) error {
 	entries := map[digest.Digest][]ocispec.Descriptor{}
 	var order []signature.Subject
 	for _, m := range cp.parts {
-		if cp.joined[m.Digest()] {
+		to, there := cp.there[m.to.Digest]
+		if cp.joined[m.Digest()] || !there {
 			continue
 		}
-		to, entry, err := cp.partOf(ctx, m)
-		if unusable(err) {
-			cp.c.warn("not listed as attached: " + m.Digest().String() + ": " + err.Error())
-			continue
-		}
+		entry, err := cp.entryOf(to, m)
 		if err != nil {
-			return err
-		}
-		if to.IsZero() {
+			cp.unlistedPart(m, err)
 			continue
 		}
 		if entries[to.Digest()] == nil {
@@ -203,48 +206,72 @@ func (cp *copying) listParts(ctx context.Context) error {
 			return err
 		}
 	}
+	return cp.listRoot(ctx)
+}
+
+// listRoot lists what the copy was asked for if it refers to something that is no part of
+// it, as a signature does that is named by its digest. Of other parts anybody chooses to
+// what they refer, and could have us write into the list of any model there. It is no
+// reason for the copy to fail.
+func (cp *copying) listRoot(ctx context.Context) error {
+	i := slices.IndexFunc(cp.parts, func(m part) bool { return m.depth == 0 && !m.foreign })
+	if i < 0 {
+		return nil
+	}
+	m := cp.parts[i]
+	if _, there := cp.there[m.to.Digest]; there || cp.joined[m.Digest()] {
+		return nil
+	}
+	if err := cp.enlistRoot(ctx, m); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		cp.unlistedPart(m, err)
+	}
 	return nil
 }
 
-// partOf is what a part refers to, and its entry in the list of that. The zero Subject is
-// that of a part of something attached that refers to nothing in this copy: anybody can
-// have put it there.
-func (cp *copying) partOf(ctx context.Context, m attachee) (to signature.Subject, entry ocispec.Descriptor, err error) {
-	raw, err := cp.dst.FetchManifest(ctx, m.Descriptor())
+func (cp *copying) enlistRoot(ctx context.Context, m part) error {
+	to, err := cp.subject(ctx, m.to)
 	if err != nil {
-		return to, entry, err
+		return err
 	}
-	desc := subjectIn(raw)
-	to, there := cp.there[desc.Digest]
-	if !there {
-		if m.foreign {
-			return to, entry, nil
-		}
-		if to, err = cp.subject(ctx, *desc); err != nil {
-			return to, entry, err
+	if r, ok := cp.dst.(registryRepository); ok {
+		if api, err := r.HasReferrersAPI(ctx, to); err != nil || api {
+			return err // it lists it by itself, or not, as long as it does not have the subject
 		}
 	}
-	if entry, err = referrer.Entry(to, m.MediaType(), raw); err != nil {
-		return to, entry, unusableManifest(err.Error())
+	entry, err := cp.entryOf(to, m)
+	if err != nil {
+		return err
 	}
-	return to, entry, cp.room(to, entry)
+	return cp.dst.Enlist(ctx, to, entry)
+}
+
+func (cp *copying) unlistedPart(m part, err error) {
+	cp.c.warn("not listed as attached: " + m.Digest().String() + ": " + err.Error())
+}
+
+// entryOf is a part's entry in the list of what it refers to.
+func (cp *copying) entryOf(to signature.Subject, m part) (ocispec.Descriptor, error) {
+	entry, err := referrer.Entry(to, m.MediaType(), m.raw)
+	if err != nil {
+		return entry, unusableManifest(err.Error())
+	}
+	return entry, cp.room(to, entry)
 }
 
 // subject is a manifest that is not part of this copy: the destination may have it, and
 // whoever copies a signature by its digest means that one.
 func (cp *copying) subject(ctx context.Context, desc ocispec.Descriptor) (signature.Subject, error) {
 	raw, err := cp.dst.FetchManifest(ctx, desc)
-	if err != nil && !registry.Retryable(err) && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil {
 		raw, err = cp.src.FetchManifest(ctx, desc)
 	}
 	if err != nil {
-		return signature.Subject{}, &sourceError{err}
+		return signature.Subject{}, err
 	}
-	s, err := signature.SubjectOf(desc.MediaType, raw)
-	if err != nil {
-		return signature.Subject{}, &sourceError{err}
-	}
-	return s, nil
+	return signature.SubjectOf(desc.MediaType, raw)
 }
 
 // listsOf copies the blobs and manifests that a manifest names.
