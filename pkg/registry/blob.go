@@ -232,6 +232,9 @@ func (r *Repository) openPartOnce(ctx context.Context, op, about string, desc oc
 		accept: []int{http.StatusOK, http.StatusPartialContent}, content: true, limit: -1,
 	}
 	got, err := r.openRange(ctx, c, desc.Digest)
+	if e, ok := err.(*Error); ok && e.Status == http.StatusRequestedRangeNotSatisfiable && (e.total < 0 || e.total == desc.Size) {
+		return nil, fmt.Errorf("%s %s: %w: %w", op, about, ErrNoRanges, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -295,7 +298,11 @@ func noPage(c call, got *answer, desc ocispec.Descriptor) error {
 // asStored refuses a web page in place of a blob, and a blob that somebody on the way has
 // compressed. One that is said to be, and has its size, may have been stored so.
 func asStored(c call, got *answer, desc ocispec.Descriptor) error {
-	if coding := coded(got.header); coding != "" && (got.status == http.StatusPartialContent || got.length != desc.Size) {
+	size := got.length
+	if m := contentRange.FindStringSubmatch(got.header.Get("Content-Range")); m != nil && got.status == http.StatusPartialContent {
+		size, _ = strconv.ParseInt(m[3], 10, 64) // zero where it is not told
+	}
+	if coding := coded(got.header); coding != "" && size != desc.Size {
 		return codedError(c, got.status, coding)
 	}
 	return noPage(c, got, desc)
@@ -303,13 +310,13 @@ func asStored(c call, got *answer, desc ocispec.Descriptor) error {
 
 // placeAt says where the answer begins: at the range that was asked for, or at zero.
 func placeAt(c call, got *answer, desc ocispec.Descriptor, offset int64) (int64, error) {
+	if err := asStored(c, got, desc); err != nil {
+		return 0, err
+	}
 	if got.status == http.StatusPartialContent {
 		// A range that starts elsewhere would be joined to the wrong bytes, and
 		// the whole download thrown away at its end.
 		return offset, checkRange(c, got, desc, offset, desc.Size)
-	}
-	if err := asStored(c, got, desc); err != nil {
-		return 0, err
 	}
 	if got.length >= 0 && got.length != desc.Size {
 		return 0, newError(c.op, c.about, Corrupt, "the registry announces %d bytes, its descriptor says %d", got.length, desc.Size)

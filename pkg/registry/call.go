@@ -113,7 +113,7 @@ func (r *Repository) exchange(ctx context.Context, dog *watchdog, c call) (*answ
 	dog.allow(r.client.options.AnswerTimeout)
 	if !slices.Contains(c.accept, resp.StatusCode) {
 		defer resp.Body.Close()
-		return nil, statusError(c.op, c.about, r.base.Host, resp)
+		return nil, statusError(c, &r.base, resp)
 	}
 	if !c.content && inPlaceOfAnswer(resp) {
 		// A web server, a captive portal or a log-in page where a registry was

@@ -359,8 +359,8 @@ const maxErrorBody = 8 << 10
 
 // statusError makes an *Error of an answer with an unwanted status. It reads the
 // body's beginning and does not close it.
-func statusError(op, ref, registryHost string, resp *http.Response) *Error {
-	e := &Error{Op: op, Reference: ref, Kind: kindOfStatus(resp.StatusCode), Status: resp.StatusCode}
+func statusError(c call, registry *url.URL, resp *http.Response) *Error {
+	e := &Error{Op: c.op, Reference: c.about, Kind: kindOfStatus(resp.StatusCode), Status: resp.StatusCode}
 	raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	var body struct {
 		Errors []struct {
@@ -385,8 +385,9 @@ func statusError(op, ref, registryHost string, resp *http.Response) *Error {
 			e.total = total
 		}
 	}
-	if h := resp.Request.URL.Host; h != registryHost {
-		if (e.Kind == Unauthorized || e.Kind == Denied) && resp.Request.Method == http.MethodGet {
+	if from := resp.Request.URL; !sameOrigin(registry, from) {
+		h := from.Host
+		if (e.Kind == Unauthorized || e.Kind == Denied) && c.content {
 			// The registry has let us through, and no credentials went there: its URL is no
 			// longer good, or that host is not well.
 			e.Kind = Unavailable

@@ -111,6 +111,8 @@ func TestWhatIsCompressedOnItsWayIsNotJudged(t *testing.T) {
 				continue
 			}
 			wantKind(t, err, registry.Unavailable)
+			_, err = repo.OpenRange(t.Context(), desc, 0, desc.Size)
+			wantKind(t, err, registry.Unavailable)
 			_, err = repo.FetchBlob(t.Context(), desc, 1<<20)
 			wantKind(t, err, registry.Unavailable)
 			_, err = repo.Resolve(t.Context())
@@ -190,5 +192,52 @@ func TestALocationIsRelativeToWhatWasAsked(t *testing.T) {
 	want := []string{"POST " + at, "PATCH " + at + "one?state=0", "PUT " + at + "one?digest=" + strings.ReplaceAll(descOf(content).Digest.String(), ":", "%3A") + "&state=1"}
 	if err != nil || !slices.Equal(asked, want) {
 		t.Errorf("%q, want %q, %v", asked, want, err)
+	}
+}
+
+// TestARangeOfWhatIsSaidToBeCompressed is taken where the whole has its size: stores keep
+// objects with such a label.
+func TestARangeOfWhatIsSaidToBeCompressed(t *testing.T) {
+	t.Parallel()
+	content := bytes.Repeat([]byte("0123456789abcdef"), 1<<12)
+	desc := descOf(content)
+	var total atomic.Int64
+	host := memRegistry(t, nil, answer(get("/blobs/sha256:"), func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes 100-%d/%d", len(content)-1, total.Load()))
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = w.Write(content[100:])
+	}))
+	repo := newRepo(t, host+"/a/b:v1", registry.Options{Retry: registry.RetryPolicy{Budget: time.Millisecond}})
+	for _, n := range []int64{desc.Size, desc.Size + 1} {
+		total.Store(n)
+		part, err := repo.OpenRange(t.Context(), desc, 100, desc.Size)
+		rest, _, err2 := repo.OpenBlob(t.Context(), desc, 100)
+		if n != desc.Size {
+			wantKind(t, err, registry.Unavailable)
+			wantKind(t, err2, registry.Unavailable)
+			continue
+		}
+		if err != nil || err2 != nil {
+			t.Fatal(err, err2)
+		}
+		for _, rc := range []io.ReadCloser{part, rest} {
+			if got, err := io.ReadAll(rc); err != nil || !bytes.Equal(got, content[100:]) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			rc.Close()
+		}
+	}
+}
+
+// TestARefusedRangeIsNoWordAboutTheBlob: there may be no ranges now.
+func TestARefusedRangeIsNoWordAboutTheBlob(t *testing.T) {
+	t.Parallel()
+	host := memRegistry(t, nil, answer(get("/blobs/sha256:"), func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+	}))
+	desc := descOf([]byte("a blob"))
+	if _, err := newRepo(t, host+"/a/b:v1", registry.Options{}).OpenRange(t.Context(), desc, 2, 4); !errors.Is(err, registry.ErrNoRanges) {
+		t.Errorf("error %v", err)
 	}
 }
