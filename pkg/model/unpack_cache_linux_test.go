@@ -309,9 +309,22 @@ func TestReplaceFetchesWhatCannotBeRead(t *testing.T) {
 		o := UnpackOptions{Replace: true, Link: link, Concurrency: 1, Progress: progressFunc(func() {
 			once.Do(func() { breakOpen(t, filepath.Join(dst, "w.bin"), unix.O_WRONLY) })
 		})}
-		_, err := Unpack(t.Context(), f, v, m, dst, o)
+		var warnings []string
+		o.Warn = func(s string) { warnings = append(warnings, s) }
+		before, err := os.Stat(filepath.Join(dst, "w.bin"))
+		must(t, err)
+		_, err = Unpack(t.Context(), f, v, m, dst, o)
 		must(t, err)
 		checkInstalled(t, dst, v, 2)
+		after, err := os.Stat(filepath.Join(dst, "w.bin"))
+		must(t, err)
+		// What could not be read to be linked is opened anew to be copied.
+		if os.SameFile(before, after) {
+			t.Errorf("link %v: the old file is there", link)
+		}
+		if !link && (f.bytes != int64(len(big))+1 || len(warnings) != 1 || !strings.Contains(warnings[0], "cannot be read")) {
+			t.Errorf("%d bytes fetched, warnings %q", f.bytes, warnings)
+		}
 	}
 }
 

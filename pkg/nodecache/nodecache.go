@@ -265,6 +265,9 @@ func (c *Cache) fill(d digest.Digest, size int64, l *lock, fill Fill) (*Entry, e
 	if err == nil {
 		f.Close()
 	}
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM) {
+		return nil, &UnusableError{Reason: "it cannot be read", Err: cause(err)} // which says nothing about the file
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		// Before it is fetched for a name that stays taken.
 		if err := c.root.Remove(blobName(d)); err != nil {
