@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -112,41 +113,14 @@ var refusals = []refusal{
 			}
 		}},
 	{name: "layer truncated without a length", fetches: true,
-		arrange: func(t *testing.T, s *scene) {
-			s.proxy.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-				if !strings.Contains(r.URL.Path, s.layer(t)) {
-					return false
-				}
-				if r.Header.Get("Range") != "" {
-					w.Header().Set("Content-Range", "bytes */1000")
-					w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
-					return true
-				}
-				_ = http.NewResponseController(w).Flush() // chunked from here on
-				_, _ = w.Write(weights(1, 64<<10)[:1000])
-				return true
-			})
-		},
+		arrange: func(t *testing.T, s *scene) { s.shortened(t, http.Header{"Content-Range": {"bytes */1000"}}) },
 		check: func(t *testing.T, _ *scene, err error) {
 			if e := wantErr[*model.ContentError](t, err); !strings.Contains(e.Reason, "has 1000 bytes, its descriptor says 65536") {
 				t.Errorf("error %+v", e)
 			}
 		}},
 	{name: "layer truncated without a length or ranges", fetches: true,
-		arrange: func(t *testing.T, s *scene) {
-			s.proxy.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-				if !strings.Contains(r.URL.Path, s.layer(t)) {
-					return false
-				}
-				if r.Header.Get("Range") != "" {
-					w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
-					return true
-				}
-				_ = http.NewResponseController(w).Flush() // chunked from here on
-				_, _ = w.Write(weights(1, 64<<10)[:1000])
-				return true
-			})
-		},
+		arrange: func(t *testing.T, s *scene) { s.shortened(t, nil) },
 		check: func(t *testing.T, _ *scene, err error) {
 			if e := wantErr[*model.ShortError](t, err); !strings.Contains(e.Error(), "1000 of 65536") {
 				t.Errorf("error %+v", e)
@@ -180,6 +154,25 @@ var refusals = []refusal{
 			wantErr[*verify.UndecidedError](t, err)
 			wantRegistryErr(t, err, registry.Corrupt)
 		}},
+}
+
+// shortened has the layer end after 1000 bytes, without a length, and ranges refused with
+// a header.
+func (s *scene) shortened(t *testing.T, refusal http.Header) {
+	t.Helper()
+	s.proxy.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, s.layer(t)) {
+			return false
+		}
+		if r.Header.Get("Range") != "" {
+			maps.Copy(w.Header(), refusal)
+			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+			return true
+		}
+		_ = http.NewResponseController(w).Flush() // chunked from here on
+		_, _ = w.Write(weights(1, 64<<10)[:1000])
+		return true
+	})
 }
 
 func (s *scene) layer(t testing.TB) string {
