@@ -36,7 +36,7 @@ func newPowered(t *testing.T, size int64) *powered {
 	host := volumeOf(t, 4<<30, "mkfs.btrfs", "btrfs-progs")
 	p := &powered{image: filepath.Join(host, "image"), dir: t.TempDir()}
 	makeVolume(t, p.image, size, "mkfs.ext4", "e2fsprogs")
-	t.Cleanup(mount(t, p.image, p.dir))
+	t.Cleanup(mount(t, p.dir, "-o", "loop", p.image))
 	return p
 }
 
@@ -57,7 +57,7 @@ func after(t *testing.T, image string, look func(dir string)) {
 	t.Helper()
 	dir := t.TempDir()
 	defer os.Remove(image)
-	defer mount(t, image, dir)()
+	defer mount(t, dir, "-o", "loop", image)()
 	look(dir)
 }
 
@@ -170,11 +170,7 @@ func TestALossOfPowerLeavesNoPartialFile(t *testing.T) {
 	// after its end.
 	run := func(t *testing.T, args ...string) (cuts []string, last string) {
 		t.Helper()
-		cmd := exec.Command(builtProgram(t), args...)
-		cmd.Env = []string{"HOME=" + t.TempDir()}
-		for k, v := range env {
-			cmd.Env = append(cmd.Env, k+"="+v)
-		}
+		cmd := command(t, env, args...)
 		var log bytes.Buffer
 		cmd.Stderr = &log
 		if err := cmd.Start(); err != nil {

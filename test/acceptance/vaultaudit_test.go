@@ -59,15 +59,22 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// aegis runs the program with nothing but env and fails unless it exits with
-// code. It returns both outputs, which must not hold the token.
-func aegis(t *testing.T, env map[string]string, code int, args ...string) (stdout, stderr string) {
+// command is the program with nothing but env, and a home of its own.
+func command(t *testing.T, env map[string]string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(builtProgram(t), args...)
 	cmd.Env = []string{"HOME=" + t.TempDir()}
 	for k, v := range env {
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}
+	return cmd
+}
+
+// aegis runs the program with nothing but env and fails unless it exits with
+// code. It returns both outputs, which must not hold the token.
+func aegis(t *testing.T, env map[string]string, code int, args ...string) (stdout, stderr string) {
+	t.Helper()
+	cmd := command(t, env, args...)
 	var out, log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &log
 	var exit *exec.ExitError

@@ -24,7 +24,7 @@ func volumeOf(t *testing.T, size int64, mkfs, debianPackage string) string {
 	t.Helper()
 	image, dir := filepath.Join(t.TempDir(), "image"), t.TempDir()
 	makeVolume(t, image, size, mkfs, debianPackage)
-	t.Cleanup(mount(t, image, dir))
+	t.Cleanup(mount(t, dir, "-o", "loop", image))
 	return dir
 }
 
@@ -42,10 +42,10 @@ func makeVolume(t *testing.T, image string, size int64, mkfs, debianPackage stri
 	}
 }
 
-// mount mounts the file system in a file until unmount is called.
-func mount(t *testing.T, image, dir string) (unmount func()) {
+// mount mounts a file system, by the arguments of mount(8), until unmount is called.
+func mount(t *testing.T, dir string, args ...string) (unmount func()) {
 	t.Helper()
-	if out, err := exec.Command("mount", "-o", "loop", image, dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mount", append(args, dir)...).CombinedOutput(); err != nil {
 		t.Fatalf("mount needs root, loop devices and the file system: %v\n%s", err, out)
 	}
 	return func() {
@@ -140,11 +140,7 @@ func TestResumeOnAVolumeWithRoomForOne(t *testing.T) {
 
 	volume := volumeOf(t, 128<<20, "mkfs.ext4", "e2fsprogs")
 	dst := filepath.Join(volume, "model")
-	cmd := exec.Command(builtProgram(t), "pull", "-q", "--key", key, "--limit-rate", "20M", "-o", dst, repo+":v1")
-	cmd.Env = []string{"HOME=" + t.TempDir()}
-	for k, v := range env {
-		cmd.Env = append(cmd.Env, k+"="+v)
-	}
+	cmd := command(t, env, "pull", "-q", "--key", key, "--limit-rate", "20M", "-o", dst, repo+":v1")
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
@@ -185,14 +181,7 @@ func TestPullToATmpfsWithoutALimit(t *testing.T) {
 	env, repo := v.job(t, "memory"), v.host+"/models/memory"
 	aegis(t, env, 0, "push", "-q", "--sign", "--key", key, repo+":v1", writeModel(t))
 	dir := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=0", "none", dir).CombinedOutput(); err != nil {
-		t.Fatalf("mount needs root: %v\n%s", err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v\n%s", err, out)
-		}
-	})
+	t.Cleanup(mount(t, dir, "-t", "tmpfs", "-o", "size=0", "none"))
 	aegis(t, env, 0, "pull", "-q", "--key", key, "--cache", filepath.Join(dir, "cache"), "-o", filepath.Join(dir, "model"), repo+":v1")
 	aegis(t, env, 0, "verify", "-q", "--key", key, "--dir", filepath.Join(dir, "model"))
 }
