@@ -138,8 +138,8 @@ func (t *transfer) fillCache(ctx context.Context, f *os.File, kept int64) error 
 		kept = 0
 	}
 	err := t.fetchRest(ctx, cacheFile{t.staged(f)}, min(kept, t.desc.Size))
-	var unusable *nodecache.UnusableError
-	if err != nil && (rejected(err) || errors.As(err, &unusable) || t.noResume) {
+	var own *nodecache.UnusableError
+	if err != nil && (rejected(err) || errors.As(err, &own) || t.noResume) {
 		// Nobody gets to resume what is not the blob, or cannot be read.
 		return errors.Join(err, f.Truncate(0))
 	}

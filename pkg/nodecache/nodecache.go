@@ -241,11 +241,8 @@ func (c *Cache) find(d digest.Digest, size int64) (e *Entry, busy bool, err erro
 		return nil, true, nil
 	}
 	// Without a lock, as on a read-only volume, the open file is what counts.
-	f, info, err := rootfile.OpenPlain(c.root, blobName(d), os.O_RDONLY)
-	if err != nil || info.Size() != size {
-		if err == nil {
-			f.Close()
-		}
+	f, err := c.Peek(d, size)
+	if err != nil {
 		l.release()
 		return nil, false, nil
 	}

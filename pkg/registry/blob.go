@@ -129,8 +129,7 @@ func (r *Repository) openBlob(ctx context.Context, op, about string, desc ocispe
 		return err
 	}
 	err = r.sizeTwice(ctx, desc, open)
-	var e *Error
-	if errors.As(err, &e) && e.Status == http.StatusRequestedRangeNotSatisfiable && e.total < 0 {
+	if refusesRanges(err, desc) {
 		// It may have no such byte, or send no ranges now: the whole blob tells.
 		offset = 0
 		err = r.sizeTwice(ctx, desc, open)
@@ -170,13 +169,9 @@ func (r *Repository) openBlobOnce(ctx context.Context, op, about string, desc oc
 	}
 	got, err := r.do(ctx, c)
 	if e, ok := err.(*Error); ok && e.Status == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
-		if e.total == desc.Size {
-			e.total = -1
-		}
-		// RFC 9110, section 15.5.17: there is no such byte, or no wish to send ranges.
-		e.Kind, e.Detail = Corrupt, fmt.Sprintf("the registry has no byte %d of the %d that its descriptor says", offset, desc.Size)
-		if e.total >= 0 {
-			e.Detail = fmt.Sprintf("the registry has %d bytes, its descriptor says %d", e.total, desc.Size)
+		e.Kind, e.Detail = Corrupt, fmt.Sprintf("the registry has %d bytes, its descriptor says %d", e.total, desc.Size)
+		if refusesRanges(e, desc) {
+			e.Detail = fmt.Sprintf("the registry has no byte %d of the %d that its descriptor says", offset, desc.Size)
 		}
 	}
 	if err != nil {
@@ -188,6 +183,13 @@ func (r *Repository) openBlobOnce(ctx context.Context, op, about string, desc oc
 		return nil, 0, err
 	}
 	return got.promised(), at, nil
+}
+
+// refusesRanges reports a 416 that does not say that the blob is shorter: there may be no
+// such byte, or no wish to send ranges (RFC 9110, section 15.5.17).
+func refusesRanges(err error, desc ocispec.Descriptor) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Status == http.StatusRequestedRangeNotSatisfiable && (e.total < 0 || e.total == desc.Size)
 }
 
 // errWhole means that a source has the whole blob only, and another one may have a part.
@@ -232,7 +234,7 @@ func (r *Repository) openPartOnce(ctx context.Context, op, about string, desc oc
 		accept: []int{http.StatusOK, http.StatusPartialContent}, content: true, limit: -1,
 	}
 	got, err := r.openRange(ctx, c, desc.Digest)
-	if e, ok := err.(*Error); ok && e.Status == http.StatusRequestedRangeNotSatisfiable && (e.total < 0 || e.total == desc.Size) {
+	if refusesRanges(err, desc) {
 		return nil, fmt.Errorf("%s %s: %w: %w", op, about, ErrNoRanges, err)
 	}
 	if err != nil {
@@ -250,7 +252,7 @@ func (r *Repository) openPartOnce(ctx context.Context, op, about string, desc oc
 	if got.status == http.StatusPartialContent {
 		err = checkRange(c, got, desc, offset, end)
 	} else {
-		_, err = placeAt(c, got, desc, offset)
+		err = checkLength(c, got, desc)
 	}
 	if err != nil {
 		got.stream.Close()
@@ -299,8 +301,8 @@ func noPage(c call, got *answer, desc ocispec.Descriptor) error {
 // compressed. One that is said to be, and has its size, may have been stored so.
 func asStored(c call, got *answer, desc ocispec.Descriptor) error {
 	size := got.length
-	if m := contentRange.FindStringSubmatch(got.header.Get("Content-Range")); m != nil && got.status == http.StatusPartialContent {
-		size, _ = strconv.ParseInt(m[3], 10, 64) // zero where it is not told
+	if part, ok := got.part(); ok {
+		size = part.total
 	}
 	if coding := coded(got.header); coding != "" && size != desc.Size {
 		return codedError(c, got.status, coding)
@@ -318,19 +320,22 @@ func placeAt(c call, got *answer, desc ocispec.Descriptor, offset int64) (int64,
 		// the whole download thrown away at its end.
 		return offset, checkRange(c, got, desc, offset, desc.Size)
 	}
+	return 0, checkLength(c, got, desc)
+}
+
+// checkLength is checkRange for an answer of the whole blob.
+func checkLength(c call, got *answer, desc ocispec.Descriptor) error {
 	if got.length >= 0 && got.length != desc.Size {
-		return 0, newError(c.op, c.about, Corrupt, "the registry announces %d bytes, its descriptor says %d", got.length, desc.Size)
+		return newError(c.op, c.about, Corrupt, "the registry announces %d bytes, its descriptor says %d", got.length, desc.Size)
 	}
-	return 0, nil
+	return nil
 }
 
 // promised is the answer's stream, whose Content-Range, which was checked, says how much
 // comes where no length does.
 func (a *answer) promised() *stream {
-	if m := contentRange.FindStringSubmatch(a.header.Get("Content-Range")); m != nil && a.status == http.StatusPartialContent && a.length < 0 {
-		first, _ := strconv.ParseInt(m[1], 10, 64)
-		last, _ := strconv.ParseInt(m[2], 10, 64)
-		a.stream.left = last - first + 1
+	if part, ok := a.part(); ok && a.length < 0 {
+		a.stream.left = part.last - part.first + 1
 	}
 	return a.stream
 }
@@ -338,26 +343,39 @@ func (a *answer) promised() *stream {
 // contentRange is RFC 9110, section 14.4, for a single byte range; units have no case.
 var contentRange = regexp.MustCompile(`^(?i:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)$`)
 
+// byteRange is what an answer says that it is of: both ends included, and of how many
+// bytes, -1 where that is not told.
+type byteRange struct{ first, last, total int64 }
+
+// part reads the Content-Range of an answer that is a part.
+func (a *answer) part() (byteRange, bool) {
+	m := contentRange.FindStringSubmatch(a.header.Get("Content-Range"))
+	if m == nil || a.status != http.StatusPartialContent {
+		return byteRange{}, false
+	}
+	b := byteRange{total: -1}
+	b.first, _ = strconv.ParseInt(m[1], 10, 64)
+	b.last, _ = strconv.ParseInt(m[2], 10, 64)
+	if m[3] != "*" {
+		b.total, _ = strconv.ParseInt(m[3], 10, 64)
+	}
+	return b, true
+}
+
 func checkRange(c call, got *answer, desc ocispec.Descriptor, offset, end int64) error {
 	header := got.header.Get("Content-Range")
-	m := contentRange.FindStringSubmatch(header)
-	if m == nil {
+	part, ok := got.part()
+	if !ok {
 		return newError(c.op, c.about, Protocol, "asked from byte %d, the Content-Range is %q", offset, clip(printable(header), 80))
 	}
-	first, _ := strconv.ParseInt(m[1], 10, 64)
-	last, _ := strconv.ParseInt(m[2], 10, 64)
-	total := desc.Size
-	if m[3] != "*" {
-		total, _ = strconv.ParseInt(m[3], 10, 64)
-	}
 	switch {
-	case first != offset:
-		return newError(c.op, c.about, Protocol, "asked from byte %d, got byte %d on", offset, first)
-	case total != desc.Size:
-		return newError(c.op, c.about, Corrupt, "the registry announces %d bytes, its descriptor says %d", total, desc.Size)
-	case last < first || last >= end:
+	case part.first != offset:
+		return newError(c.op, c.about, Protocol, "asked from byte %d, got byte %d on", offset, part.first)
+	case part.total >= 0 && part.total != desc.Size:
+		return newError(c.op, c.about, Corrupt, "the registry announces %d bytes, its descriptor says %d", part.total, desc.Size)
+	case part.last < part.first || part.last >= end:
 		return newError(c.op, c.about, Protocol, "the Content-Range is %q", clip(header, 80))
-	case got.length >= 0 && got.length != last-first+1:
+	case got.length >= 0 && got.length != part.last-part.first+1:
 		return newError(c.op, c.about, Protocol, "%d bytes for the Content-Range %q", got.length, clip(header, 80))
 	}
 	return nil

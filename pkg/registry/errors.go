@@ -386,13 +386,12 @@ func statusError(c call, registry *url.URL, resp *http.Response) *Error {
 		}
 	}
 	if from := resp.Request.URL; !sameOrigin(registry, from) {
-		h := from.Host
 		if (e.Kind == Unauthorized || e.Kind == Denied) && c.content {
 			// The registry has let us through, and no credentials went there: its URL is no
 			// longer good, or that host is not well.
 			e.Kind = Unavailable
 		}
-		e.Detail = strings.TrimSuffix("from "+h+": "+e.Detail, ": ")
+		e.Detail = strings.TrimSuffix("from "+from.Host+": "+e.Detail, ": ")
 	}
 	return e
 }
@@ -436,8 +435,8 @@ type peeked struct {
 	io.Closer
 }
 
-// isPage reports whether an answer says that it is a web page. A manifest that somebody pushed
-// under that media type is not one: registries name its digest.
+// isPage reports whether an answer says that it is a web page. A manifest that somebody
+// pushed under that media type is not one: registries name its digest.
 func isPage(header http.Header) bool {
 	if header.Get(digestHeader) != "" {
 		return false

@@ -184,8 +184,8 @@ func (r *Repository) upload(ctx context.Context, op string, u *upload) error {
 	return nil
 }
 
-// location resolves the Location of an upload, in an answer from a URL. Another host is followed, without
-// credentials; a step down from TLS is not (GHSA-jxpm-75mh-9fp7).
+// location resolves the Location of an upload, in an answer from a URL. Another host is
+// followed, without credentials; a step down from TLS is not (GHSA-jxpm-75mh-9fp7).
 func (r *Repository) location(op, about string, from *url.URL, header string) (*url.URL, error) {
 	if header == "" {
 		return nil, newError(op, about, Protocol, "no Location for the upload")
