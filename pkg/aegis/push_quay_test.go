@@ -18,8 +18,9 @@ import (
 
 // likeQuay answers for a registry as Quay does (endpoints/v2 of its source): what has no
 // type of its own is text/html, /v2/ is "true", and the status of an upload counts one byte
-// more than there is. It takes requests of at most size bytes; zero is no bound.
-func likeQuay(t *testing.T, host string, size int64) string {
+// more than there is. It takes requests of at most size bytes; zero is no bound. Gitea's
+// count is that too, in another form.
+func likeQuay(t *testing.T, host string, size int64, form string) string {
 	t.Helper()
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: host})
 	proxy.FlushInterval = -1
@@ -30,7 +31,7 @@ func likeQuay(t *testing.T, host string, size int64) string {
 		}
 		var last int64
 		if _, err := fmt.Sscanf(resp.Header.Get("Range"), "0-%d", &last); err == nil && resp.Request.Method == http.MethodGet {
-			resp.Header.Set("Range", fmt.Sprintf("bytes=0-%d", last+1))
+			resp.Header.Set("Range", fmt.Sprintf(form, last+1))
 		}
 		if resp.Request.URL.Path == "/v2/" && resp.StatusCode == http.StatusOK {
 			resp.Header.Set("Content-Type", "text/html; charset=utf-8")
@@ -58,21 +59,26 @@ func TestPushToARegistryLikeQuay(t *testing.T) {
 	t.Parallel()
 	const patch = http.MethodPatch
 	host, _ := servertest.Distribution(t)
+	const quay, gitea = "bytes=0-%d", "0-%d"
 	for name, c := range map[string]struct {
 		size   int64
+		form   string
 		faults []servertest.Fault
 	}{
-		"in one request": {0, nil},
-		"cut":            {0, []servertest.Fault{{Method: patch, CutBody: 8 << 20, Times: 1}}},
-		"cut twice":      {0, []servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: patch, Skip: 1, CutBody: 6 << 20, Times: 1}}},
-		"answer lost":    {0, []servertest.Fault{{Method: patch, Cut: true, Times: 1}}},
-		"in pieces":      {5 << 20, []servertest.Fault{{Method: patch, Skip: 5, CutBody: 1, Times: 1}}},
-		"piece lost":     {5 << 20, []servertest.Fault{{Method: patch, Skip: 5, Cut: true, Times: 1}}},
+		"in one request":   {0, quay, nil},
+		"cut":              {0, quay, []servertest.Fault{{Method: patch, CutBody: 8 << 20, Times: 1}}},
+		"cut twice":        {0, quay, []servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: patch, Skip: 1, CutBody: 6 << 20, Times: 1}}},
+		"answer lost":      {0, quay, []servertest.Fault{{Method: patch, Cut: true, Times: 1}}},
+		"in pieces":        {5 << 20, quay, []servertest.Fault{{Method: patch, Skip: 5, CutBody: 1, Times: 1}}},
+		"piece lost":       {5 << 20, quay, []servertest.Fault{{Method: patch, Skip: 5, Cut: true, Times: 1}}},
+		"Gitea":            {0, gitea, []servertest.Fault{{Method: patch, CutBody: 8 << 20, Times: 1}}},
+		"Gitea, twice":     {0, gitea, []servertest.Fault{{Method: patch, CutBody: 5 << 20, Times: 1}, {Method: patch, Skip: 1, CutBody: 6 << 20, Times: 1}}},
+		"Gitea, in pieces": {5 << 20, gitea, []servertest.Fault{{Method: patch, Skip: 5, CutBody: 1, Times: 1}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sessions := func(tag string, faults []servertest.Fault) (n int) {
 				t.Helper()
-				proxy := servertest.FaultProxy(t, likeQuay(t, host, c.size))
+				proxy := servertest.FaultProxy(t, likeQuay(t, host, c.size, c.form))
 				for _, f := range faults {
 					proxy.Fail(f)
 				}

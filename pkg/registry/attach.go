@@ -69,7 +69,7 @@ func (r *Repository) Enlist(ctx context.Context, subject signature.Subject, entr
 		}
 		own[i] = listEntry{e.Digest.String(), raw, e.Digest}
 	}
-	api, err := r.HasReferrersAPI(ctx, subject)
+	api, err := r.probed(ctx, subject)
 	if err != nil {
 		return err
 	}
@@ -80,6 +80,31 @@ func (r *Repository) Enlist(ctx context.Context, subject signature.Subject, entr
 	}
 	_, err = a.join(ctx, own...)
 	return err
+}
+
+// Listable asks whether what refers to subject can be listed, before anything is signed:
+// without the referrers API there must be no other manifest where the list goes. The
+// error is then a *FallbackError. An Enlist for the subject after it does not ask again.
+func (r *Repository) Listable(ctx context.Context, subject signature.Subject) error {
+	api, err := r.HasReferrersAPI(ctx, subject)
+	if err != nil {
+		return err
+	}
+	if !api {
+		if _, err := r.readFallback(ctx, opAttach, aboutSubject(r, subject), subject); err != nil {
+			return err
+		}
+	}
+	r.hasAPI.Store(subject.Digest(), api)
+	return nil
+}
+
+// probed is what HasReferrersAPI says, or has said to Listable.
+func (r *Repository) probed(ctx context.Context, subject signature.Subject) (bool, error) {
+	if api, ok := r.hasAPI.LoadAndDelete(subject.Digest()); ok {
+		return api.(bool), nil
+	}
+	return r.HasReferrersAPI(ctx, subject)
 }
 
 func aboutSubject(r *Repository, subject signature.Subject) string {

@@ -66,10 +66,7 @@ func (r *Repository) BlobExists(ctx context.Context, desc ocispec.Descriptor) (b
 }
 
 func (r *Repository) hasBlob(ctx context.Context, op, about string, desc ocispec.Descriptor) (bool, error) {
-	got, err := r.do(ctx, call{
-		op: op, about: about, method: http.MethodHead, url: r.path("blobs", desc.Digest.String()),
-		push: true, accept: []int{http.StatusOK},
-	})
+	got, err := r.do(ctx, blobHead(r, op, about, desc))
 	if isKind(err, NotFound) {
 		return false, nil
 	}
@@ -80,6 +77,13 @@ func (r *Repository) hasBlob(ctx context.Context, op, about string, desc ocispec
 		return false, newError(op, about, Corrupt, "the registry has %d bytes under this digest, not %d", got.length, desc.Size)
 	}
 	return true, nil
+}
+
+func blobHead(r *Repository, op, about string, desc ocispec.Descriptor) call {
+	return call{
+		op: op, about: about, method: http.MethodHead, url: r.path("blobs", desc.Digest.String()),
+		push: true, accept: []int{http.StatusOK},
+	}
 }
 
 // discardable is how many bytes are rather fetched again from the first source that
@@ -164,7 +168,7 @@ func (r *Repository) openBlobOnce(ctx context.Context, op, about string, desc oc
 		accept: []int{http.StatusOK}, content: true, limit: -1,
 	}
 	if offset > 0 {
-		c.header = http.Header{"Range": {fmt.Sprintf("bytes=%d-", offset)}}
+		c.header = http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", offset, desc.Size-1)}}
 		c.accept = append(c.accept, http.StatusPartialContent)
 	}
 	got, err := r.do(ctx, c)

@@ -31,6 +31,8 @@ type call struct {
 	accept   []int // statuses that are an answer; others are errors
 	// content says that the answer is a blob, which may be of any type.
 	content bool
+	// pageToo says that a web page is an answer: the caller looks at the type.
+	pageToo bool
 	// limit bounds the answer's body, which is read whole. Zero leaves the body
 	// out; negative leaves it open, as answer.stream.
 	limit int64
@@ -115,7 +117,7 @@ func (r *Repository) exchange(ctx context.Context, dog *watchdog, c call) (*answ
 		defer resp.Body.Close()
 		return nil, statusError(c, &r.base, resp)
 	}
-	if !c.content && inPlaceOfAnswer(resp) {
+	if !c.content && !c.pageToo && inPlaceOfAnswer(resp) {
 		// A web server, a captive portal or a log-in page where a registry was
 		// looked for: no word about the artifact.
 		defer resp.Body.Close()
@@ -183,6 +185,19 @@ func (r *Repository) roundTrip(ctx context.Context, dog *watchdog, c call) (*htt
 		}
 		ctx = auth.WithScopesForHost(ctx, r.base.Host, scopes...)
 	}
+	build := func(ctx context.Context) (*http.Request, error) { return r.request(ctx, dog, c) }
+	if sameOrigin(&r.base, &c.url) {
+		return r.doAuthorized(ctx, dog, build)
+	}
+	req, err := build(ctx)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", r.client.options.UserAgent)
+	return r.client.http.Do(req)
+}
+
+func (r *Repository) request(ctx context.Context, dog *watchdog, c call) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, c.method, c.url.String(), nil)
 	if err != nil {
 		return nil, err
@@ -195,14 +210,7 @@ func (r *Repository) roundTrip(ctx context.Context, dog *watchdog, c call) (*htt
 		// what was stored.
 		req.Header.Set("Accept-Encoding", "identity")
 	}
-	if err := r.setBody(req, dog, c); err != nil {
-		return nil, err
-	}
-	if sameOrigin(&r.base, &c.url) {
-		return r.auth.Do(req)
-	}
-	req.Header.Set("User-Agent", r.client.options.UserAgent)
-	return r.client.http.Do(req)
+	return req, r.setBody(req, dog, c)
 }
 
 // setBody makes the request's body one that can be sent again, as a 401 in the

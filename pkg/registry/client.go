@@ -70,7 +70,7 @@ type Client struct {
 	options     Options
 	http        *http.Client
 	tls         bool
-	cache       auth.Cache
+	cache       *tokenCache
 	credentials *credentialChain
 
 	mu sync.Mutex
@@ -113,11 +113,12 @@ func NewClient(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	credentials.exact = o.mirror != nil
 	c := &Client{
 		options:     o,
 		http:        &http.Client{Transport: &meter{next: transport, log: o.Logger, now: o.Now}, CheckRedirect: checkRedirect},
 		tls:         o.CAFile != "" || o.CertFile != "" || o.InsecureSkipTLS,
-		cache:       auth.NewCache(),
+		cache:       &tokenCache{Cache: auth.NewCache(), now: o.Now},
 		credentials: credentials,
 		mirrors:     make(map[string][]*mirror),
 	}
@@ -143,6 +144,8 @@ type Repository struct {
 
 	// elsewhere holds, by digest, the URL that a blob's range was redirected to.
 	elsewhere sync.Map
+	// hasAPI is what Listable found out, by digest, for the Enlist that follows.
+	hasAPI sync.Map
 	// whole says that blobs have to be sent in one request.
 	whole    atomic.Bool
 	requests atomic.Int64

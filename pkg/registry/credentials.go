@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -68,6 +69,9 @@ type credentialChain struct {
 	// deferred is why the default configuration cannot be read; it counts only
 	// when a registry asks for credentials.
 	deferred error
+	// exact leaves out patterns: what opens all of a company's registries is not for a
+	// mirror that has its domain.
+	exact bool
 }
 
 func newCredentialChain(o CredentialOptions) (*credentialChain, error) {
@@ -103,7 +107,7 @@ func (c *credentialChain) find(ctx context.Context, registry, repository string)
 		return c.given, nil
 	}
 	for _, config := range c.configs {
-		cred, err := config.find(ctx, registry, repository)
+		cred, err := config.find(ctx, registry, repository, c.exact)
 		if err != nil || cred != auth.EmptyCredential {
 			return cred, err
 		}
@@ -147,7 +151,7 @@ func readDockerConfig(path string) (*dockerConfig, error) {
 	return config, nil
 }
 
-func (d *dockerConfig) find(ctx context.Context, registry, repository string) (auth.Credential, error) {
+func (d *dockerConfig) find(ctx context.Context, registry, repository string, exact bool) (auth.Credential, error) {
 	key := credentials.ServerAddressFromRegistry(apiHost(registry))
 	for _, suffix := range []string{d.CredHelpers[key], d.CredHelpers[registry], d.CredsStore} {
 		if suffix == "" {
@@ -161,7 +165,7 @@ func (d *dockerConfig) find(ctx context.Context, registry, repository string) (a
 			return cred, nil
 		}
 	}
-	entry, ok := d.entry(registry, repository)
+	entry, ok := d.entry(registry, repository, exact)
 	if !ok {
 		return auth.EmptyCredential, nil
 	}
@@ -182,8 +186,9 @@ func askHelper(ctx context.Context, suffix, key string) (auth.Credential, error)
 }
 
 // entry finds the most specific entry: kubelet lets a pull secret name
-// host/path, so that two teams' tokens for one registry can lie side by side.
-func (d *dockerConfig) entry(registry, repository string) (dockerAuth, bool) {
+// host/path, so that two teams' tokens for one registry can lie side by side, and
+// hosts by a pattern, which counts where no name does.
+func (d *dockerConfig) entry(registry, repository string, exact bool) (dockerAuth, bool) {
 	byName := make(map[string]dockerAuth, len(d.Auths))
 	for _, key := range slices.Sorted(maps.Keys(d.Auths)) {
 		name := normalizeServer(key)
@@ -194,28 +199,68 @@ func (d *dockerConfig) entry(registry, repository string) (dockerAuth, bool) {
 		}
 	}
 	host := normalizeServer(credentials.ServerAddressFromRegistry(apiHost(registry)))
-	for path := repository; path != ""; {
-		if entry, ok := byName[host+"/"+path]; ok {
+	for below := repository; below != ""; {
+		if entry, ok := byName[host+"/"+below]; ok {
 			return entry, true
 		}
-		i := strings.LastIndexByte(path, '/')
-		path = path[:max(i, 0)]
+		i := strings.LastIndexByte(below, '/')
+		below = below[:max(i, 0)]
 	}
-	entry, ok := byName[host]
-	return entry, ok
+	if entry, ok := byName[host]; ok {
+		return entry, true
+	}
+	if exact {
+		return dockerAuth{}, false
+	}
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(byName))) {
+		if matchesServer(name, host, repository) {
+			return byName[name], true
+		}
+	}
+	return dockerAuth{}, false
+}
+
+// matchesServer reports whether a key with a pattern, such as *.azurecr.io/team, means a
+// repository, as kubelet has it: a pattern is of one label, the port is the same, and a
+// path is a beginning.
+func matchesServer(key, host, repository string) bool {
+	pattern, below, _ := strings.Cut(key, "/")
+	if !strings.ContainsAny(pattern, "*?[") {
+		return false
+	}
+	if below != "" && repository != below && !strings.HasPrefix(repository, below+"/") {
+		return false
+	}
+	patternName, patternPort, _ := strings.Cut(pattern, ":")
+	name, port, _ := strings.Cut(host, ":")
+	labels, patterns := strings.Split(name, "."), strings.Split(patternName, ".")
+	if patternPort != port || len(labels) != len(patterns) {
+		return false
+	}
+	for i, label := range labels {
+		if ok, err := path.Match(patterns[i], label); err != nil || !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // normalizeServer drops the scheme and the API version that older files have in
-// their keys: https://index.docker.io/v1/ is index.docker.io.
+// their keys: https://index.docker.io/v1/ is index.docker.io, and so are Docker Hub's
+// other names.
 func normalizeServer(key string) string {
 	key = strings.TrimPrefix(strings.TrimPrefix(key, "https://"), "http://")
 	key = strings.TrimSuffix(key, "/")
 	key = strings.TrimSuffix(strings.TrimSuffix(key, "/v1"), "/v2")
-	host, path, _ := strings.Cut(key, "/")
-	if path == "" {
-		return strings.ToLower(host)
+	host, below, _ := strings.Cut(key, "/")
+	switch host = strings.ToLower(host); host {
+	case "docker.io", "registry-1.docker.io":
+		host = "index.docker.io"
 	}
-	return strings.ToLower(host) + "/" + path
+	if below == "" {
+		return host
+	}
+	return host + "/" + below
 }
 
 var errAuthForm = errors.New("its auth field is not the base64 of user:password")

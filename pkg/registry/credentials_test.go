@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -42,6 +44,7 @@ func TestCredentialsComeFromManyPlaces(t *testing.T) {
 	host, _ := servertest.Distribution(t, servertest.Htpasswd(t, user, password))
 	auths := func(key, auth string) string { return fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, key, auth) }
 	good, bad := basic(user, password), basic(user, "wrong")
+	port := host[strings.LastIndexByte(host, ':'):]
 	pullSecret := filepath.Dir(writeFile(t, ".dockerconfigjson", auths(host, good), 0o600))
 	dockerDir := filepath.Dir(writeFile(t, "config.json", auths("https://"+host+"/v1/", good), 0o600))
 	for name, c := range map[string]struct {
@@ -54,6 +57,12 @@ func TestCredentialsComeFromManyPlaces(t *testing.T) {
 		"docker's folder, old key":    {registry.CredentialOptions{DockerConfigDir: dockerDir}, 0},
 		"the second file":             {registry.CredentialOptions{ConfigFiles: []string{writeFile(t, "c.json", auths("other.example", bad), 0o600), writeFile(t, "d.json", auths(host, good), 0o600)}}, 0},
 		"the repository's own entry":  {registry.CredentialOptions{ConfigFiles: []string{writeFile(t, "c.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q},%q:{"auth":%q}}}`, host, bad, host+"/team", good), 0o600)}}, 0},
+		"a pattern":                   {registry.CredentialOptions{ConfigFiles: []string{writeFile(t, "c.json", auths("127.*.0.?"+port, good), 0o600)}}, 0},
+		"a pattern and a path":        {registry.CredentialOptions{ConfigFiles: []string{authsFile(t, "*.*.*.*"+port, bad, "*.0.0.1"+port+"/team", bad, "127.*.*.*"+port+"/team/m", good)}}, 0},
+		"a name before a pattern":     {registry.CredentialOptions{ConfigFiles: []string{authsFile(t, "127.*.0.1"+port, bad, host, good)}}, 0},
+		"a pattern of fewer labels":   {registry.CredentialOptions{ConfigFiles: []string{authsFile(t, "*"+port, good, "127.*"+port, good)}}, registry.Unauthorized},
+		"a pattern without the port":  {registry.CredentialOptions{ConfigFiles: []string{authsFile(t, "127.*.0.1", good)}}, registry.Unauthorized},
+		"a pattern for another path":  {registry.CredentialOptions{ConfigFiles: []string{authsFile(t, "127.*.0.1"+port+"/te", good)}}, registry.Unauthorized},
 		"separate fields":             {registry.CredentialOptions{ConfigFiles: []string{writeFile(t, "c.json", fmt.Sprintf(`{"auths":{%q:{"username":%q,"password":%q}}}`, host, user, password), 0o600)}}, 0},
 		"given beats a file":          {registry.CredentialOptions{Username: user, Password: password, ConfigFiles: []string{writeFile(t, "c.json", auths(host, bad), 0o600)}}, 0},
 		"none":                        {registry.CredentialOptions{}, registry.Unauthorized},
@@ -273,4 +282,23 @@ func decodedPart(token string) string {
 	}
 	raw, _ := base64.RawURLEncoding.DecodeString(parts[1])
 	return string(raw)
+}
+
+// TestDockerHubsNames: podman writes docker.io, docker index.docker.io.
+func TestDockerHubsNames(t *testing.T) {
+	for _, key := range []string{"docker.io", "https://index.docker.io/v1/", "registry-1.docker.io", "docker.io/team"} {
+		seen := new(headersSeen)
+		hub := httptest.NewTLSServer(seen.wrap(askedForPassword(http.NotFoundHandler())))
+		t.Cleanup(hub.Close)
+		r := newRepo(t, "docker.io/team/m:v1", registry.Options{
+			InsecureSkipTLS: true,
+			Credentials:     registry.CredentialOptions{ConfigFiles: []string{authsFile(t, key, basic(user, password))}},
+			Resolve:         []string{"registry-1.docker.io:443:" + hub.Listener.Addr().String()},
+		})
+		_, err := r.Resolve(t.Context())
+		wantKind(t, err, registry.NotFound)
+		if got, want := seen.values("Authorization"), []string{"Basic " + basic(user, password)}; !slices.Equal(got, want) {
+			t.Errorf("%s: the registry saw %q, want %q", key, got, want)
+		}
+	}
 }

@@ -176,7 +176,12 @@ func (e *ChangedError) Error() string {
 // FallbackError means that the tag sha256-<hex>, which lists referrers on a
 // registry without the API, holds something else. It is neither believed nor
 // overwritten.
-type FallbackError struct{ Tag, Reason string }
+type FallbackError struct {
+	Tag, Reason string
+	// Itself says that the tag resolves to the subject, as GitLab has it for a tag
+	// that does not exist.
+	Itself bool
+}
 
 func (e *FallbackError) Error() string {
 	return fmt.Sprintf("the tag %s is no list of referrers: %s", e.Tag, e.Reason)
@@ -364,12 +369,13 @@ func statusError(c call, registry *url.URL, resp *http.Response) *Error {
 	raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	var body struct {
 		Errors []struct {
-			Code    string `json:"code"`
-			Message string `json:"message"`
+			Code    json.RawMessage `json:"code"`
+			Message string          `json:"message"`
 		} `json:"errors"`
 	}
 	if json.Unmarshal(raw, &body) == nil && len(body.Errors) > 0 {
-		e.Code = clip(printable(body.Errors[0].Code), 60)
+		// Some put the status there, as a number.
+		e.Code = clip(printable(strings.Trim(string(body.Errors[0].Code), `"`)), 60)
 		e.Detail = scrubText(body.Errors[0].Message)
 	} else if spokeTLS(resp, raw) {
 		e.Kind, e.Detail = PlainHTTP, "the registry speaks TLS and was asked in plain HTTP"

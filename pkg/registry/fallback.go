@@ -30,7 +30,7 @@ type fallbackIndex struct {
 // an OCI index, and the subject itself, is a *FallbackError in an *Error of Kind
 // Protocol: GitLab resolves the tag sha256-<hex> to the manifest of that digest,
 // whose layers or children would pass for referrers, and which a writer would
-// replace (oras-go#1396).
+// replace (oras-go#1396). To a reader that one means no list.
 func (r *Repository) readFallback(ctx context.Context, op, about string, s signature.Subject) (*fallbackIndex, error) {
 	tag := referrer.Tag(s.Digest())
 	got, err := r.getManifest(ctx, op, about, tag)
@@ -40,11 +40,12 @@ func (r *Repository) readFallback(ctx context.Context, op, about string, s signa
 	if err != nil {
 		return nil, err
 	}
-	refuse := func(reason string) (*fallbackIndex, error) {
-		return nil, &Error{Op: op, Reference: about, Kind: Protocol, Err: &FallbackError{Tag: tag, Reason: reason}}
-	}
 	index := &fallbackIndex{dgst: digest.FromBytes(got.bytes)}
-	if index.dgst == s.Digest() {
+	itself := index.dgst == s.Digest()
+	refuse := func(reason string) (*fallbackIndex, error) {
+		return nil, &Error{Op: op, Reference: about, Kind: Protocol, Err: &FallbackError{Tag: tag, Reason: reason, Itself: itself}}
+	}
+	if itself {
 		return refuse("it resolves to the subject itself")
 	}
 	if got.mediaType != ocispec.MediaTypeImageIndex {

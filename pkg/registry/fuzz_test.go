@@ -285,15 +285,17 @@ func FuzzDockerConfig(f *testing.F) {
 			return
 		}
 		config.CredHelpers, config.CredsStore = nil, "" // programs are not run here
-		cred, err := config.find(t.Context(), "registry.example.com", "team/model")
-		if err != nil && (!errors.As(err, &bad) || strings.Contains(err.Error(), "hunter2")) {
-			t.Fatalf("%T: %v", err, err)
-		}
-		named := slices.ContainsFunc(slices.Collect(maps.Keys(config.Auths)), func(k string) bool {
-			return strings.Contains(strings.ToLower(k), "registry.example.com")
-		})
-		if cred.Username+cred.Password+cred.RefreshToken+cred.AccessToken != "" && !named {
-			t.Fatalf("the credential of another registry was found in %s", raw)
+		for _, exact := range []bool{true, false} {
+			cred, err := config.find(t.Context(), "registry.example.com", "team/model", exact)
+			if err != nil && (!errors.As(err, &bad) || strings.Contains(err.Error(), "hunter2")) {
+				t.Fatalf("%T: %v", err, err)
+			}
+			named := slices.ContainsFunc(slices.Collect(maps.Keys(config.Auths)), func(k string) bool {
+				return strings.Contains(strings.ToLower(k), "registry.example.com") || !exact && strings.ContainsAny(k, "*?[")
+			})
+			if cred.Username+cred.Password+cred.RefreshToken+cred.AccessToken != "" && !named {
+				t.Fatalf("the credential of another registry was found in %s, exact %v", raw, exact)
+			}
 		}
 	})
 }

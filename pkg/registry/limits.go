@@ -3,7 +3,10 @@
 
 package registry
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 const (
 	gigabyte = 1000 * 1000 * 1000
@@ -37,8 +40,7 @@ const quayPiece = 4 << 30
 func uploadRules(registryHost string) UploadRules {
 	host, _, _ := strings.Cut(strings.ToLower(registryHost), ":")
 	switch {
-	case host == "ghcr.io", host == "public.ecr.aws", isPrivateECR(host),
-		host == "gcr.io", strings.HasSuffix(host, ".gcr.io"), strings.HasSuffix(host, ".pkg.dev"):
+	case host == "ghcr.io", host == "public.ecr.aws", isPrivateECR(host), isGoogle(host):
 		return UploadRules{Whole: true}
 	case host == "quay.io":
 		return UploadRules{Piece: quayPiece}
@@ -46,13 +48,28 @@ func uploadRules(registryHost string) UploadRules {
 	return UploadRules{}
 }
 
-// isPrivateECR matches ACCOUNT.dkr.ecr[-fips].REGION.amazonaws.com[.cn].
-func isPrivateECR(host string) bool {
-	host = strings.TrimSuffix(host, ".cn")
-	rest, found := strings.CutSuffix(host, ".amazonaws.com")
-	if !found {
-		return false
+// privateECR has the partitions and the dual-stack names that kubelet's credential
+// provider for Amazon ECR knows: ACCOUNT.dkr.ecr[-fips].REGION.amazonaws.com and others.
+var privateECR = regexp.MustCompile(`^[^.]+\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.` +
+	`(amazonaws\.(com(\.cn)?|eu)|on\.(aws|amazonwebservices\.com\.cn)|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`)
+
+func isPrivateECR(host string) bool { return privateECR.MatchString(host) }
+
+// NoEmptyLayers returns the name of the service behind a registry host that takes no
+// layer of zero bytes, "" where none is known.
+func NoEmptyLayers(registryHost string) string {
+	host, _, _ := strings.Cut(strings.ToLower(registryHost), ":")
+	switch {
+	case host == "public.ecr.aws":
+		return "Amazon ECR Public"
+	case isPrivateECR(host):
+		return "Amazon ECR"
+	case isGoogle(host):
+		return "Google Artifact Registry"
 	}
-	labels := strings.Split(rest, ".")
-	return len(labels) == 4 && labels[1] == "dkr" && (labels[2] == "ecr" || labels[2] == "ecr-fips")
+	return ""
+}
+
+func isGoogle(host string) bool {
+	return host == "gcr.io" || strings.HasSuffix(host, ".gcr.io") || strings.HasSuffix(host, ".pkg.dev")
 }

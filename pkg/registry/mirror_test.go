@@ -107,16 +107,18 @@ func TestMirrorGetsNoCredentialOfTheRegistry(t *testing.T) {
 		challenge wrap
 		given     bool // the registry's credential on the command line
 		own       bool // one for the mirror in the file
+		pattern   bool // one for a pattern that matches the mirror
 		want      []string
 	}{
-		"nothing asked":                {nil, true, false, nil},
-		"a password asked":             {askedForPassword, true, false, nil},
-		"a password asked, file":       {askedForPassword, false, false, nil},
-		"the registry's realm":         {realm, true, false, nil},
-		"the registry's realm, file":   {realm, false, false, nil},
-		"its own password":             {askedForPassword, false, true, []string{"Basic " + basic("mirror", "its own")}},
-		"its own, and one given":       {askedForPassword, true, true, []string{"Basic " + basic("mirror", "its own")}},
-		"its own at the others' realm": {realm, true, true, nil},
+		"nothing asked":                {nil, true, false, false, nil},
+		"a password asked":             {askedForPassword, true, false, false, nil},
+		"a password asked, file":       {askedForPassword, false, false, false, nil},
+		"a password asked, pattern":    {askedForPassword, false, false, true, nil},
+		"the registry's realm":         {realm, true, false, false, nil},
+		"the registry's realm, file":   {realm, false, false, false, nil},
+		"its own password":             {askedForPassword, false, true, false, []string{"Basic " + basic("mirror", "its own")}},
+		"its own, and one given":       {askedForPassword, true, true, true, []string{"Basic " + basic("mirror", "its own")}},
+		"its own at the others' realm": {realm, true, true, false, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			seen := new(headersSeen)
@@ -126,6 +128,10 @@ func TestMirrorGetsNoCredentialOfTheRegistry(t *testing.T) {
 			}
 			mirror := memRegistry(t, &ociserver.Options{}, wraps...)
 			entries := []string{host, basic(user, password)}
+			if c.pattern {
+				// For the registries of a domain, to which the mirror need not belong.
+				entries = append(entries, "127.0.0.*"+mirror[strings.LastIndexByte(mirror, ':'):], basic(user, password))
+			}
 			if c.own {
 				entries = append(entries, mirror, basic("mirror", "its own"))
 			}

@@ -13,8 +13,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -45,15 +47,52 @@ func (r *Repository) TagManifest(ctx context.Context, p Pinned, tag string) erro
 	if _, err := r.ref.WithTag(tag); err != nil {
 		return err
 	}
-	return r.putManifest(ctx, "tag", about, tag, p.subject.MediaType(), p.manifest)
+	err := r.putManifest(ctx, "tag", about, tag, p.subject.MediaType(), p.manifest)
+	var e *Error
+	if !errors.As(err, &e) || e.Status < 400 || e.Retryable() {
+		return err
+	}
+	// Where tags cannot be moved, Amazon ECR, Google and Harbor refuse one that is there
+	// already for the same manifest too: after another push of it, or after our own request
+	// whose answer was lost.
+	if now, there, asked := r.ResolveTag(ctx, tag); asked == nil && there && now == p.subject.Digest() {
+		return nil
+	}
+	return err
 }
 
+// unknownBlobTries and unknownBlobPause bound how long a manifest is pushed again whose
+// blobs, which were pushed before it, a registry does not know yet: replicas of Harbor
+// share a storage that is slow to show them (goharbor/harbor#22417).
+const (
+	unknownBlobTries = 4
+	unknownBlobPause = 500 * time.Millisecond // and doubling
+)
+
 func (r *Repository) putManifest(ctx context.Context, op, about, name, mediaType string, manifest []byte) error {
-	got, err := r.do(ctx, r.manifestPut(op, about, name, mediaType, manifest))
+	put := r.manifestPut(op, about, name, mediaType, manifest)
+	got, err := r.do(ctx, put)
+	for n := range unknownBlobTries {
+		if !lacksBlob(err) {
+			break
+		}
+		if waitErr := r.client.options.Sleep(ctx, unknownBlobPause<<n); waitErr != nil {
+			return fmt.Errorf("%w (%w)", err, waitErr)
+		}
+		r.retries.Add(1)
+		got, err = r.do(ctx, put)
+	}
 	if err != nil {
 		return err
 	}
 	return headerAgrees(op, about, got.header, manifest)
+}
+
+// lacksBlob reports that a registry refused a manifest for a blob that it does not know.
+func lacksBlob(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && (e.Status == http.StatusBadRequest || e.Status == http.StatusNotFound) &&
+		(e.Code == "MANIFEST_BLOB_UNKNOWN" || e.Code == "BLOB_UNKNOWN")
 }
 
 func (r *Repository) manifestPut(op, about, name, mediaType string, manifest []byte) call {
@@ -81,17 +120,55 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 	if err != nil || there {
 		return false, err
 	}
-	var left []*Upload
+	var (
+		left     []*Upload
+		flowed   bool
+		refusals int
+	)
 	err = r.try(ctx, func(ctx context.Context) (bool, error) {
+		if flowed && r.arrived(ctx, op, about, desc) {
+			return false, nil
+		}
 		u := &upload{desc: desc, about: about, open: open}
 		err := r.upload(ctx, op, u)
 		if err != nil && u.session != nil {
 			left = append(left, u.session)
 		}
-		return u.flowed(), err
+		flowed = u.flowed()
+		if e, ok := err.(*Error); ok && flowed && refusalMayPass(e) && refusals < maxRefusals {
+			refusals++
+			e.Kind = Unavailable
+		}
+		return flowed, err
 	})
 	cancelAll(ctx, left)
+	var e *Error
+	if desc.Size == 0 && errors.As(err, &e) && e.Status != 0 {
+		e.Detail = strings.TrimPrefix(e.Detail+" (the blob is empty, which not every registry takes)", " ")
+	}
 	return err == nil, err
+}
+
+// arrived looks once whether a blob is there of which only the answer was lost: GitHub's
+// registry takes a while to put a large one in its place.
+func (r *Repository) arrived(ctx context.Context, op, about string, desc ocispec.Descriptor) bool {
+	got, err := r.send(ctx, blobHead(r, op, about, desc))
+	return err == nil && got.length == desc.Size
+}
+
+// maxRefusals bounds how often one blob is sent again after refusalMayPass.
+const maxRefusals = 2
+
+// refusalMayPass knows refusals of an upload that another session may not meet: of a session
+// that a registry lost track of (Azure's says 416), or of parts that it lost (Amazon ECR).
+func refusalMayPass(e *Error) bool {
+	switch {
+	case e.Kind != Refused:
+		return false
+	case e.Status == http.StatusRequestedRangeNotSatisfiable:
+		return true
+	}
+	return e.Code == "BLOB_UPLOAD_INVALID" || e.Code == "BLOB_UPLOAD_UNKNOWN"
 }
 
 // MountBlob asks the registry to take a blob from another of its repositories
@@ -137,6 +214,9 @@ func (r *Repository) MountOrBegin(ctx context.Context, desc ocispec.Descriptor, 
 	return mounted, nil, err
 }
 
+// blobStored is how registries say so; 202 is no answer of the specification's.
+var blobStored = []int{http.StatusCreated, http.StatusOK, http.StatusNoContent, http.StatusAccepted}
+
 // upload sends one POST for a session and one PUT with everything (distribution
 // spec 1.1, "POST then PUT").
 func (r *Repository) upload(ctx context.Context, op string, u *upload) error {
@@ -164,7 +244,7 @@ func (r *Repository) upload(ctx context.Context, op string, u *upload) error {
 	got, err := r.send(ctx, call{
 		op: op, about: u.about, method: http.MethodPut, url: *target, push: true,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
-		accept: []int{http.StatusCreated, http.StatusOK, http.StatusNoContent},
+		accept: blobStored,
 		size:   u.desc.Size, body: u.body,
 	})
 	if own := u.failure(); own != nil {

@@ -80,9 +80,11 @@ func TestParseReferencesSplitsTags(t *testing.T) {
 func TestLayerLimit(t *testing.T) {
 	for host, want := range map[string]int64{
 		"ghcr.io": 10_000_000_000, "public.ecr.aws": 10000 << 20,
-		"123456789012.dkr.ecr.eu-central-1.amazonaws.com":  52000 << 20,
-		"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn": 52000 << 20,
-		"dkr.ecr.amazonaws.com":                            0, "x.dkr.ecr.eu.amazonaws.com.evil.example": 0, "example.com": 0, "localhost:5000": 0,
+		"123456789012.dkr.ecr.eu-central-1.amazonaws.com":       52000 << 20,
+		"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn":      52000 << 20,
+		"123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com": 52000 << 20, "123456789012.dkr-ecr.eu-west-1.on.aws": 52000 << 20,
+		"123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu": 52000 << 20, "123456789012.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn": 52000 << 20,
+		"dkr.ecr.amazonaws.com": 0, "x.dkr.ecr.eu.amazonaws.com.evil.example": 0, "example.com": 0, "localhost:5000": 0,
 	} {
 		got, name := registry.LayerLimit(host)
 		if got != want || (name == "") != (want == 0) {

@@ -103,6 +103,12 @@ func (l *listing) run(ctx context.Context, s signature.Subject) error {
 
 func (l *listing) fallback(ctx context.Context, s signature.Subject) error {
 	index, err := l.repo.readFallback(ctx, opReferrers, l.about, s)
+	var fallback *FallbackError
+	if errors.As(err, &fallback) && fallback.Itself {
+		// There is no list. Whoever could hide one behind this could push an empty one
+		// as well.
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -146,12 +152,12 @@ func (r *Repository) referrersPage(ctx context.Context, about string, at url.URL
 	got, err := r.do(ctx, call{
 		op: opReferrers, about: about, method: http.MethodGet, url: at,
 		header: http.Header{"Accept": {ocispec.MediaTypeImageIndex}},
-		accept: []int{http.StatusOK}, limit: maxPage,
+		accept: []int{http.StatusOK}, limit: maxPage, pageToo: true,
 	})
 	var e *Error
 	if errors.As(err, &e) {
 		switch e.Status {
-		case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable:
+		case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusNotImplemented:
 			return nil, nil
 		case http.StatusBadRequest:
 			if e.Kind != PlainHTTP {

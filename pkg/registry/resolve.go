@@ -199,10 +199,13 @@ func (r *Repository) path(parts ...string) url.URL {
 		u.Path += "/" + part
 	}
 	if r.ns != "" {
-		u.RawQuery = url.Values{"ns": {r.ns}}.Encode()
+		u.RawQuery = nsQuery(r.ns)
 	}
 	return u
 }
+
+// nsQuery tells a mirror which registry is meant.
+func nsQuery(ns string) string { return url.Values{"ns": {ns}}.Encode() }
 
 func isKind(err error, kind Kind) bool {
 	var e *Error

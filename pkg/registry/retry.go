@@ -80,13 +80,20 @@ func backoff(n int) time.Duration {
 	return rand.N(bound) + time.Millisecond
 }
 
-// retryAfter reads the header (RFC 9110, section 10.2.3): seconds or a date.
+// unixTimes is the September of 2001, and no time to wait.
+const unixTimes = 1_000_000_000
+
+// retryAfter reads the header (RFC 9110, section 10.2.3): seconds or a date. A number of
+// decades is a date too, in Unix time, as Docker Hub has it (docker/hub-feedback#2459).
 func retryAfter(header string, now time.Time) (time.Duration, bool) {
 	header = strings.TrimSpace(header)
 	if header == "" {
 		return 0, false
 	}
-	if seconds, err := strconv.ParseInt(header, 10, 32); err == nil {
+	switch seconds, err := strconv.ParseInt(header, 10, 34); {
+	case err == nil && seconds >= unixTimes:
+		return max(time.Unix(seconds, 0).Sub(now), 0), true
+	case err == nil:
 		return time.Duration(max(seconds, 0)) * time.Second, true
 	}
 	if at, err := http.ParseTime(header); err == nil {

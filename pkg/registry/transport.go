@@ -259,10 +259,30 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	m.log.LogAttrs(req.Context(), slog.LevelDebug, "registry request", append(attrs, slog.Int("status", resp.StatusCode))...)
+	if resp.StatusCode == http.StatusUnauthorized {
+		oneChallenge(resp.Header)
+	}
 	if t != nil {
 		if wait, ok := retryAfter(resp.Header.Get("Retry-After"), m.now()); ok {
 			t.retryAfter.Store(int64(wait))
 		}
 	}
 	return resp, nil
+}
+
+// oneChallenge leaves of several challenges the one that can be met: oras-go reads the
+// first, which behind a proxy for Kerberos is Negotiate.
+func oneChallenge(header http.Header) {
+	all := header.Values("WWW-Authenticate")
+	if len(all) < 2 {
+		return
+	}
+	for _, scheme := range []string{"bearer", "basic"} {
+		for _, challenge := range all {
+			if name, _, _ := strings.Cut(strings.TrimSpace(challenge), " "); strings.EqualFold(name, scheme) {
+				header.Set("WWW-Authenticate", challenge)
+				return
+			}
+		}
+	}
 }

@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -123,14 +122,11 @@ func (u *Upload) status() call {
 }
 
 func (u *Upload) received(got *answer) (int64, error) {
-	header := got.header.Get("Range")
-	held, ok := heldBytes(header)
+	held, ok := heldBytes(got.header.Get("Range"))
 	if !ok {
 		return 0, newError(opUpload, u.about, Protocol, "no Range in the upload's status")
 	}
-	if strings.HasPrefix(header, "bytes") {
-		held = u.held.of(held)
-	}
+	held = u.held.of(held)
 	if err := u.move(got); err != nil {
 		return 0, err
 	}
@@ -155,8 +151,8 @@ func heldBytes(header string) (int64, bool) {
 	return last + 1, true
 }
 
-// holding finds out what a status counts that has the form of an HTTP range ("bytes=0-9").
-// Quay, which has that form, gives the number of bytes in place of the last one.
+// holding finds out what a status counts. Quay, whose has the form of an HTTP range
+// ("bytes=0-9"), and Gitea give the number of bytes in place of the last one.
 type holding struct {
 	sure, sent int64 // held for certain; and at most
 	said       int64 // by the last status
@@ -172,16 +168,19 @@ func (h *holding) sending(offset, size int64) {
 }
 
 // of returns how many bytes are held where a status says n. It says the same again when
-// nothing came of going on from there: then it may have meant the other number.
+// nothing came of going on from there: then it may have meant the other number. One more
+// than what is certain may be the one byte that came of a request which broke.
 func (h *holding) of(n int64) int64 {
 	switch {
 	case h.known:
-	case h.sure > 0 && n == h.sure+1, n == h.sent+1:
+	case n == h.sent+1:
 		h.over, h.known = true, true
 	case h.sure > 0 && n == h.sure:
 		h.over, h.known = false, true
 	case h.tried && n > 0 && n == h.said:
 		h.over = !h.over
+	case h.sure > 0 && n == h.sure+1:
+		h.over = true
 	}
 	if h.said, h.tried = n, false; h.over && n > 0 {
 		return n - 1
@@ -198,7 +197,7 @@ func (u *Upload) Commit(ctx context.Context, d digest.Digest) error {
 	got, err := u.repo.send(ctx, call{
 		op: opUpload, about: u.about, method: http.MethodPut, url: target, push: true,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
-		accept: []int{http.StatusCreated, http.StatusOK, http.StatusNoContent},
+		accept: blobStored,
 		body:   func() (io.ReadCloser, error) { return http.NoBody, nil },
 	})
 	if err != nil {
