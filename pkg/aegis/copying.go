@@ -354,8 +354,10 @@ func (cp *copying) withinLimit(ctx context.Context, m attachee, blobs []ocispec.
 		return nil
 	}
 	limit, service := registry.LayerLimit(to.Reference().Registry)
+	picky := registry.NoEmptyLayers(to.Reference().Registry)
 	for _, b := range blobs {
-		if limit == 0 || b.Size <= limit {
+		empty := b.Size == 0 && picky != ""
+		if !empty && (limit == 0 || b.Size <= limit) {
 			continue
 		}
 		there, err := to.BlobExists(ctx, b)
@@ -366,6 +368,9 @@ func (cp *copying) withinLimit(ctx context.Context, m attachee, blobs []ocispec.
 			continue
 		}
 		err = &LayerLimitError{Path: titleOf(b), Size: b.Size, Limit: limit, Registry: service}
+		if empty {
+			err = &EmptyLayerError{Path: titleOf(b), Registry: picky}
+		}
 		if m.foreign {
 			return unusableManifest(err.Error())
 		}

@@ -59,6 +59,13 @@ func (e *LayerLimitError) Error() string {
 	return fmt.Sprintf("%s has %d bytes and %s takes at most %d for one layer", e.Path, e.Size, e.Registry, e.Limit)
 }
 
+// EmptyLayerError means that a file is empty and the registry takes no empty layer.
+type EmptyLayerError struct{ Path, Registry string }
+
+func (e *EmptyLayerError) Error() string {
+	return fmt.Sprintf("%s is empty and %s takes no empty layer", e.Path, e.Registry)
+}
+
 // Push packs, uploads everything by digest, signs if asked to, and moves the tags
 // last: if anything fails before, production sees what it saw. What the options
 // and the files have wrong is refused before the first request.
@@ -158,9 +165,13 @@ func (c *Client) prepare(ctx context.Context, o PushOptions) (*model.Draft, erro
 	if limit > 0 && (p.MaxFileSize == 0 || limit < p.MaxFileSize) {
 		p.MaxFileSize = limit
 	}
+	picky := registry.NoEmptyLayers(o.Ref.Registry)
+	p.RefuseEmpty = p.RefuseEmpty || picky != ""
 	draft, err := model.Prepare(ctx, o.Paths, p)
 	var large *model.FileSizeError
 	switch {
+	case errors.As(err, &large) && large.Size == 0 && picky != "":
+		return nil, &EmptyLayerError{Path: large.Path, Registry: picky}
 	case errors.As(err, &large) && large.Max == limit:
 		return nil, &LayerLimitError{Path: large.Path, Size: large.Size, Limit: limit, Registry: service}
 	case err != nil:

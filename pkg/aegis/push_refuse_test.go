@@ -225,6 +225,12 @@ func TestPushRefusesBeforeTheFirstRequest(t *testing.T) {
 					t.Errorf("error %+v", e)
 				}
 			}},
+		{"empty file where none is taken", aegis.PushOptions{Ref: parse(t, "europe-docker.pkg.dev/a/b:v1"), Paths: []string{sparse(t, 0)}},
+			func(t *testing.T, err error) {
+				if e := wantErr[*aegis.EmptyLayerError](t, err); e.Path != "large.bin" || e.Registry != "Google Artifact Registry" {
+					t.Errorf("error %+v", e)
+				}
+			}},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {

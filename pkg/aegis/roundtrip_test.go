@@ -170,7 +170,8 @@ func TestPushMovesTheTagLast(t *testing.T) {
 
 		r := mustPush(t, newClient(t), via(proxy, refTo(t, host, "v1")), modelDir(t, 1), signer)
 
-		want := []string{"upload", "manifest", "sign", "upload", "manifest", "list", "tag"}
+		// Whether it can be listed is asked before it is made.
+		want := []string{"upload", "manifest", "list", "sign", "upload", "manifest", "list", "tag"}
 		if got := steps(seq.all()); !slices.Equal(got, want) {
 			t.Fatalf("steps %q, want %q:\n%s", got, want, strings.Join(seq.all(), "\n"))
 		}
@@ -182,6 +183,10 @@ func TestPushMovesTheTagLast(t *testing.T) {
 		}
 		if n := seq.count("PUT /v2/" + name(t) + "/manifests/v1"); n != 1 {
 			t.Errorf("the tag was written %d times", n)
+		}
+		// What was asked before Vault signed is not asked again.
+		if n := seq.count("/referrers/"); n > 2 {
+			t.Errorf("%d requests for referrers", n)
 		}
 	})
 }

@@ -63,6 +63,11 @@ func (s Signing) check() error {
 	return CheckFormats(s.Formats, s.Signer.ID().Type)
 }
 
+// refers reports whether any of the signatures refers to its subject.
+func (s Signing) refers() bool {
+	return len(s.Formats) == 0 || slices.ContainsFunc(s.Formats, func(f signature.Format) bool { return f != signature.CosignTag })
+}
+
 // OptionError means that an option cannot be used. It is the caller's mistake,
 // and nothing was sent.
 type OptionError struct{ Option, Reason string }
@@ -124,6 +129,12 @@ func (c *Client) signAndAttach(ctx context.Context, repo Repository, pinned Pinn
 	drafts, err := prepare(pinned, c.claims(pinned, tag, s), s)
 	if err != nil {
 		return nil, err
+	}
+	if r, ok := repo.(registryRepository); ok && s.refers() {
+		// As with a layout: what cannot be attached is not signed.
+		if err := r.Listable(ctx, pinned.Subject()); err != nil {
+			return nil, fmt.Errorf("attach the signature: %w", err)
+		}
 	}
 	attachments, err := signature.Sign(ctx, s.Signer, drafts...)
 	if err != nil {

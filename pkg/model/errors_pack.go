@@ -65,13 +65,17 @@ func (e *TooManyFilesError) Error() string {
 	return fmt.Sprintf("the manifest of %d files would be %d bytes, more than the %d that registries take", e.Files, e.Size, e.MaxBytes)
 }
 
-// FileSizeError means that a file is larger than PackOptions.MaxFileSize.
+// FileSizeError means that a file is larger than PackOptions.MaxFileSize, or empty where
+// PackOptions.RefuseEmpty forbids that.
 type FileSizeError struct {
 	Path      string // in the model
-	Size, Max int64  // bytes
+	Size, Max int64  // bytes; zero both for an empty file
 }
 
 func (e *FileSizeError) Error() string {
+	if e.Size == 0 {
+		return fmt.Sprintf("%q is empty", e.Path)
+	}
 	return fmt.Sprintf("%q has %d bytes, more than the %d of one layer", e.Path, e.Size, e.Max)
 }
 

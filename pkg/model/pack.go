@@ -33,6 +33,9 @@ type PackOptions struct {
 	// MaxFileSize is the largest layer that the registry takes, in bytes. A larger
 	// file is a *FileSizeError, before anything is hashed. Zero is no limit.
 	MaxFileSize int64
+	// RefuseEmpty is for a registry that takes no layer of zero bytes: an empty file is
+	// a *FileSizeError then, at the same time.
+	RefuseEmpty bool
 	// Details overrides what Pack reads out of the model's files.
 	Details Details
 	// CreatedAt is recorded when it is not zero. It makes the digest depend on
@@ -140,6 +143,9 @@ func (o *PackOptions) sizesAllowed(files []File) error {
 	for _, f := range files {
 		if o.MaxFileSize > 0 && f.Size > o.MaxFileSize {
 			return &FileSizeError{Path: f.Path, Size: f.Size, Max: o.MaxFileSize}
+		}
+		if o.RefuseEmpty && f.Size == 0 {
+			return &FileSizeError{Path: f.Path}
 		}
 	}
 	return nil

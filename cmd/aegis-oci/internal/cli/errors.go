@@ -216,6 +216,7 @@ func source(err error, o *outcome) bool {
 		empty   *model.EmptyError
 		many    *model.TooManyFilesError
 		limit   *aegis.LayerLimitError
+		none    *aegis.EmptyLayerError
 		links   *aegis.LinkError
 		pack    *aegis.PackError
 		path    *model.PathError
@@ -239,6 +240,8 @@ func source(err error, o *outcome) bool {
 		return o.set(exitUsage, "source_refused", "replace them by what they lead to, or leave them out with --ignore-path")
 	case errors.As(err, &limit):
 		return o.set(exitUsage, "layer_too_large", "split the file into shards below the limit")
+	case errors.As(err, &none):
+		return o.set(exitUsage, "layer_empty", "put a newline into the file, or leave it out with --exclude or .aegisignore")
 	}
 	return false
 }

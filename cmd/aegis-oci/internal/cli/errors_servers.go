@@ -85,6 +85,9 @@ func vaultCode(e *vault.Error) (code, hint string) {
 
 func fromRegistry(err error, o *outcome) bool {
 	var fallback *registry.FallbackError
+	if errors.As(err, &fallback) && fallback.Itself {
+		return o.set(exitUndecided, "referrers_tag_invalid", "this registry, as GitLab's, cannot list referrers: --signature-format cosign-tag needs no list")
+	}
 	if errors.As(err, &fallback) {
 		return o.set(exitUndecided, "referrers_tag_invalid", "somebody wrote another manifest under the tag "+fallback.Tag)
 	}
@@ -102,6 +105,10 @@ func fromRegistry(err error, o *outcome) bool {
 }
 
 func registryCode(e *registry.Error) (code, hint string) {
+	if e.Code == "PROJECTPOLICYVIOLATION" {
+		// Harbor's, which counts signatures in cosign's classic form alone.
+		return "registry_policy", "where Harbor wants signatures by Cosign: push --sign --signature-format sigstore,cosign-tag"
+	}
 	switch e.Kind {
 	case registry.NotFound:
 		return "registry_not_found", "check repository and tag; some registries answer so without credentials too"
