@@ -118,7 +118,7 @@ func NewClient(o Options) (*Client, error) {
 		options:     o,
 		http:        &http.Client{Transport: &meter{next: transport, log: o.Logger, now: o.Now}, CheckRedirect: checkRedirect},
 		tls:         o.CAFile != "" || o.CertFile != "" || o.InsecureSkipTLS,
-		cache:       &tokenCache{Cache: auth.NewCache(), now: o.Now},
+		cache:       newTokenCache(o.Now),
 		credentials: credentials,
 		mirrors:     make(map[string][]*mirror),
 	}

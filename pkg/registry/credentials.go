@@ -107,7 +107,16 @@ func (c *credentialChain) find(ctx context.Context, registry, repository string)
 		return c.given, nil
 	}
 	for _, config := range c.configs {
-		cred, err := config.find(ctx, registry, repository, c.exact)
+		cred, err := config.find(ctx, registry, repository)
+		if err != nil || cred != auth.EmptyCredential {
+			return cred, err
+		}
+	}
+	for _, config := range c.configs {
+		if c.exact {
+			break
+		}
+		cred, err := config.byPattern(registry, repository)
 		if err != nil || cred != auth.EmptyCredential {
 			return cred, err
 		}
@@ -151,7 +160,7 @@ func readDockerConfig(path string) (*dockerConfig, error) {
 	return config, nil
 }
 
-func (d *dockerConfig) find(ctx context.Context, registry, repository string, exact bool) (auth.Credential, error) {
+func (d *dockerConfig) find(ctx context.Context, registry, repository string) (auth.Credential, error) {
 	key := credentials.ServerAddressFromRegistry(apiHost(registry))
 	for _, suffix := range []string{d.CredHelpers[key], d.CredHelpers[registry], d.CredsStore} {
 		if suffix == "" {
@@ -165,10 +174,25 @@ func (d *dockerConfig) find(ctx context.Context, registry, repository string, ex
 			return cred, nil
 		}
 	}
-	entry, ok := d.entry(registry, repository, exact)
+	entry, ok := d.entry(registry, repository)
 	if !ok {
 		return auth.EmptyCredential, nil
 	}
+	return d.credential(registry, entry)
+}
+
+// byPattern is find for what only a pattern names.
+func (d *dockerConfig) byPattern(registry, repository string) (auth.Credential, error) {
+	byName, host := d.byName(), serverOf(registry)
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(byName))) {
+		if matchesServer(name, host, repository) {
+			return d.credential(registry, byName[name])
+		}
+	}
+	return auth.EmptyCredential, nil
+}
+
+func (d *dockerConfig) credential(registry string, entry dockerAuth) (auth.Credential, error) {
 	cred, err := entry.credential()
 	if err != nil {
 		return auth.EmptyCredential, &ConfigError{Option: "registry credentials", Path: d.path, Err: fmt.Errorf("entry for %s: %w", registry, err)}
@@ -186,19 +210,9 @@ func askHelper(ctx context.Context, suffix, key string) (auth.Credential, error)
 }
 
 // entry finds the most specific entry: kubelet lets a pull secret name
-// host/path, so that two teams' tokens for one registry can lie side by side, and
-// hosts by a pattern, which counts where no name does.
-func (d *dockerConfig) entry(registry, repository string, exact bool) (dockerAuth, bool) {
-	byName := make(map[string]dockerAuth, len(d.Auths))
-	for _, key := range slices.Sorted(maps.Keys(d.Auths)) {
-		name := normalizeServer(key)
-		// An older form of the key, such as https://HOST/v1/, gives way to what a
-		// login writes today; without order either would win by chance.
-		if _, taken := byName[name]; !taken || key == name {
-			byName[name] = d.Auths[key]
-		}
-	}
-	host := normalizeServer(credentials.ServerAddressFromRegistry(apiHost(registry)))
+// host/path, so that two teams' tokens for one registry can lie side by side.
+func (d *dockerConfig) entry(registry, repository string) (dockerAuth, bool) {
+	byName, host := d.byName(), serverOf(registry)
 	for below := repository; below != ""; {
 		if entry, ok := byName[host+"/"+below]; ok {
 			return entry, true
@@ -206,18 +220,48 @@ func (d *dockerConfig) entry(registry, repository string, exact bool) (dockerAut
 		i := strings.LastIndexByte(below, '/')
 		below = below[:max(i, 0)]
 	}
-	if entry, ok := byName[host]; ok {
-		return entry, true
-	}
-	if exact {
-		return dockerAuth{}, false
-	}
-	for _, name := range slices.Backward(slices.Sorted(maps.Keys(byName))) {
-		if matchesServer(name, host, repository) {
-			return byName[name], true
+	entry, ok := byName[host]
+	return entry, ok
+}
+
+func serverOf(registry string) string {
+	return normalizeServer(credentials.ServerAddressFromRegistry(apiHost(registry)))
+}
+
+// byName has the entries by what their keys mean.
+func (d *dockerConfig) byName() map[string]dockerAuth {
+	all := make(map[string]dockerAuth, len(d.Auths))
+	keys := slices.Sorted(maps.Keys(d.Auths))
+	for _, key := range keys {
+		name := normalizeServer(key)
+		// An older form of the key, such as https://HOST/v1/, gives way to what a
+		// login writes today; without order either would win by chance.
+		if _, taken := all[name]; !taken || key == name {
+			all[name] = d.Auths[key]
 		}
 	}
-	return dockerAuth{}, false
+	for _, key := range keys {
+		// What docker itself writes for Docker Hub counts before podman's docker.io.
+		if name := hubName(normalizeServer(key)); name != "" {
+			if _, taken := all[name]; !taken {
+				all[name] = d.Auths[key]
+			}
+		}
+	}
+	return all
+}
+
+// hubName is the name with docker's own host in the place of Docker Hub's others, "" for
+// another registry's.
+func hubName(name string) string {
+	host, below, found := strings.Cut(name, "/")
+	if host != "docker.io" && host != "registry-1.docker.io" {
+		return ""
+	}
+	if !found {
+		return "index.docker.io"
+	}
+	return "index.docker.io/" + below
 }
 
 // matchesServer reports whether a key with a pattern, such as *.azurecr.io/team, means a
@@ -246,21 +290,16 @@ func matchesServer(key, host, repository string) bool {
 }
 
 // normalizeServer drops the scheme and the API version that older files have in
-// their keys: https://index.docker.io/v1/ is index.docker.io, and so are Docker Hub's
-// other names.
+// their keys: https://index.docker.io/v1/ is index.docker.io.
 func normalizeServer(key string) string {
 	key = strings.TrimPrefix(strings.TrimPrefix(key, "https://"), "http://")
 	key = strings.TrimSuffix(key, "/")
 	key = strings.TrimSuffix(strings.TrimSuffix(key, "/v1"), "/v2")
 	host, below, _ := strings.Cut(key, "/")
-	switch host = strings.ToLower(host); host {
-	case "docker.io", "registry-1.docker.io":
-		host = "index.docker.io"
-	}
 	if below == "" {
-		return host
+		return strings.ToLower(host)
 	}
-	return host + "/" + below
+	return strings.ToLower(host) + "/" + below
 }
 
 var errAuthForm = errors.New("its auth field is not the base64 of user:password")

@@ -60,6 +60,7 @@ func TestCredentialsComeFromManyPlaces(t *testing.T) {
 		"a pattern":                   {registry.CredentialOptions{ConfigFiles: []string{writeFile(t, "c.json", auths("127.*.0.?"+port, good), 0o600)}}, 0},
 		"a pattern and a path":        {registry.CredentialOptions{ConfigFiles: []string{authsFile(t, "*.*.*.*"+port, bad, "*.0.0.1"+port+"/team", bad, "127.*.*.*"+port+"/team/m", good)}}, 0},
 		"a name before a pattern":     {registry.CredentialOptions{ConfigFiles: []string{authsFile(t, "127.*.0.1"+port, bad, host, good)}}, 0},
+		"a name in another file":      {registry.CredentialOptions{ConfigFiles: []string{authsFile(t, "127.*.0.1"+port, bad), authsFile(t, host, good)}}, 0},
 		"a pattern of fewer labels":   {registry.CredentialOptions{ConfigFiles: []string{authsFile(t, "*"+port, good, "127.*"+port, good)}}, registry.Unauthorized},
 		"a pattern without the port":  {registry.CredentialOptions{ConfigFiles: []string{authsFile(t, "127.*.0.1", good)}}, registry.Unauthorized},
 		"a pattern for another path":  {registry.CredentialOptions{ConfigFiles: []string{authsFile(t, "127.*.0.1"+port+"/te", good)}}, registry.Unauthorized},
@@ -286,19 +287,27 @@ func decodedPart(token string) string {
 
 // TestDockerHubsNames: podman writes docker.io, docker index.docker.io.
 func TestDockerHubsNames(t *testing.T) {
-	for _, key := range []string{"docker.io", "https://index.docker.io/v1/", "registry-1.docker.io", "docker.io/team"} {
+	wrong := basic(user, "wrong")
+	for name, file := range map[string]string{
+		"podman":       authsFile(t, "docker.io", basic(user, password)),
+		"docker":       authsFile(t, "https://index.docker.io/v1/", basic(user, password)),
+		"the API":      authsFile(t, "registry-1.docker.io", basic(user, password)),
+		"a path":       authsFile(t, "docker.io/team", basic(user, password)),
+		"both":         authsFile(t, "docker.io", wrong, "https://index.docker.io/v1/", basic(user, password), "registry-1.docker.io", wrong),
+		"without path": authsFile(t, "docker.io", wrong, "index.docker.io", basic(user, password)),
+	} {
 		seen := new(headersSeen)
 		hub := httptest.NewTLSServer(seen.wrap(askedForPassword(http.NotFoundHandler())))
 		t.Cleanup(hub.Close)
 		r := newRepo(t, "docker.io/team/m:v1", registry.Options{
 			InsecureSkipTLS: true,
-			Credentials:     registry.CredentialOptions{ConfigFiles: []string{authsFile(t, key, basic(user, password))}},
+			Credentials:     registry.CredentialOptions{ConfigFiles: []string{file}},
 			Resolve:         []string{"registry-1.docker.io:443:" + hub.Listener.Addr().String()},
 		})
 		_, err := r.Resolve(t.Context())
 		wantKind(t, err, registry.NotFound)
 		if got, want := seen.values("Authorization"), []string{"Basic " + basic(user, password)}; !slices.Equal(got, want) {
-			t.Errorf("%s: the registry saw %q, want %q", key, got, want)
+			t.Errorf("%s: the registry saw %q, want %q", name, got, want)
 		}
 	}
 }

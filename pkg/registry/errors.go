@@ -367,16 +367,8 @@ const maxErrorBody = 8 << 10
 func statusError(c call, registry *url.URL, resp *http.Response) *Error {
 	e := &Error{Op: c.op, Reference: c.about, Kind: kindOfStatus(resp.StatusCode), Status: resp.StatusCode}
 	raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	var body struct {
-		Errors []struct {
-			Code    json.RawMessage `json:"code"`
-			Message string          `json:"message"`
-		} `json:"errors"`
-	}
-	if json.Unmarshal(raw, &body) == nil && len(body.Errors) > 0 {
-		// Some put the status there, as a number.
-		e.Code = clip(printable(strings.Trim(string(body.Errors[0].Code), `"`)), 60)
-		e.Detail = scrubText(body.Errors[0].Message)
+	if code, message, ok := reasonOf(raw); ok {
+		e.Code, e.Detail = code, message
 	} else if spokeTLS(resp, raw) {
 		e.Kind, e.Detail = PlainHTTP, "the registry speaks TLS and was asked in plain HTTP"
 	} else if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == "text/plain" {
@@ -400,6 +392,32 @@ func statusError(c call, registry *url.URL, resp *http.Response) *Error {
 		e.Detail = strings.TrimSuffix("from "+from.Host+": "+e.Detail, ": ")
 	}
 	return e
+}
+
+// reasonOf reads the first error of a refusal (distribution spec 1.1, "Error Codes").
+func reasonOf(raw []byte) (code, message string, ok bool) {
+	var body struct {
+		Errors []struct {
+			Code    json.RawMessage `json:"code"`
+			Message string          `json:"message"`
+		} `json:"errors"`
+	}
+	if json.Unmarshal(raw, &body) != nil || len(body.Errors) == 0 {
+		return "", "", false
+	}
+	return errorCode(body.Errors[0].Code), scrubText(body.Errors[0].Message), true
+}
+
+// errorCode reads the code of an error. Some put the status there, as a number.
+func errorCode(raw json.RawMessage) string {
+	var text string
+	var number json.Number
+	switch {
+	case json.Unmarshal(raw, &text) == nil:
+	case json.Unmarshal(raw, &number) == nil:
+		text = number.String()
+	}
+	return clip(printable(text), 60)
 }
 
 // spokeTLS knows the 400 of Go's, nginx's and Apache's TLS ports to plain HTTP. To

@@ -286,7 +286,8 @@ func FuzzDockerConfig(f *testing.F) {
 		}
 		config.CredHelpers, config.CredsStore = nil, "" // programs are not run here
 		for _, exact := range []bool{true, false} {
-			cred, err := config.find(t.Context(), "registry.example.com", "team/model", exact)
+			chain := &credentialChain{configs: []*dockerConfig{config}, exact: exact}
+			cred, err := chain.find(t.Context(), "registry.example.com", "team/model")
 			if err != nil && (!errors.As(err, &bad) || strings.Contains(err.Error(), "hunter2")) {
 				t.Fatalf("%T: %v", err, err)
 			}

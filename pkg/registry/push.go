@@ -48,8 +48,7 @@ func (r *Repository) TagManifest(ctx context.Context, p Pinned, tag string) erro
 		return err
 	}
 	err := r.putManifest(ctx, "tag", about, tag, p.subject.MediaType(), p.manifest)
-	var e *Error
-	if !errors.As(err, &e) || e.Status < 400 || e.Retryable() {
+	if !isKind(err, Refused) {
 		return err
 	}
 	// Where tags cannot be moved, Amazon ECR, Google and Harbor refuse one that is there
@@ -122,11 +121,12 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 	}
 	var (
 		left     []*Upload
-		flowed   bool
+		began    bool // to flow, in any try
 		refusals int
+		refused  *Error // the last one, which is none of those that pass by themselves
 	)
 	err = r.try(ctx, func(ctx context.Context) (bool, error) {
-		if flowed && r.arrived(ctx, op, about, desc) {
+		if began && r.arrived(ctx, op, about, desc) {
 			return false, nil
 		}
 		u := &upload{desc: desc, about: about, open: open}
@@ -134,16 +134,19 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 		if err != nil && u.session != nil {
 			left = append(left, u.session)
 		}
-		flowed = u.flowed()
-		if e, ok := err.(*Error); ok && flowed && refusalMayPass(e) && refusals < maxRefusals {
+		began = began || u.flowed()
+		if e, ok := err.(*Error); ok && u.flowed() && refusalMayPass(e) && refusals < maxRefusals {
 			refusals++
-			e.Kind = Unavailable
+			e.Kind, refused = Unavailable, e
 		}
-		return flowed, err
+		return u.flowed(), err
 	})
 	cancelAll(ctx, left)
 	var e *Error
-	if desc.Size == 0 && errors.As(err, &e) && e.Status != 0 {
+	if errors.As(err, &e) && e == refused {
+		e.Kind = Refused // the budget was spent
+	}
+	if desc.Size == 0 && isKind(err, Refused) && len(left) > 0 {
 		e.Detail = strings.TrimPrefix(e.Detail+" (the blob is empty, which not every registry takes)", " ")
 	}
 	return err == nil, err
@@ -214,9 +217,6 @@ func (r *Repository) MountOrBegin(ctx context.Context, desc ocispec.Descriptor, 
 	return mounted, nil, err
 }
 
-// blobStored is how registries say so; 202 is no answer of the specification's.
-var blobStored = []int{http.StatusCreated, http.StatusOK, http.StatusNoContent, http.StatusAccepted}
-
 // upload sends one POST for a session and one PUT with everything (distribution
 // spec 1.1, "POST then PUT").
 func (r *Repository) upload(ctx context.Context, op string, u *upload) error {
@@ -244,7 +244,7 @@ func (r *Repository) upload(ctx context.Context, op string, u *upload) error {
 	got, err := r.send(ctx, call{
 		op: op, about: u.about, method: http.MethodPut, url: *target, push: true,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
-		accept: blobStored,
+		accept: []int{http.StatusCreated, http.StatusOK, http.StatusNoContent},
 		size:   u.desc.Size, body: u.body,
 	})
 	if own := u.failure(); own != nil {

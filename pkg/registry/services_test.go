@@ -19,6 +19,7 @@ import (
 
 	"cuelabs.dev/go/oci/ociregistry/ociserver"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/aegis-oci/aegis-oci/internal/servertest"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
@@ -35,6 +36,9 @@ type shortTokens struct {
 	clock atomic.Int64 // seconds
 	made  atomic.Int64
 	over  http.HandlerFunc
+	// base is the challenge's scope at /v2/; "" for none, and "open" for no challenge.
+	base string
+
 	mu    sync.Mutex
 	until map[string]int64
 }
@@ -43,19 +47,26 @@ func (s *shortTokens) now() time.Time { return time.Unix(1_800_000_000+s.clock.L
 
 func (s *shortTokens) front(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		if req.URL.Path == "/token" {
 			token := fmt.Sprint("token-", s.made.Add(1))
+			s.mu.Lock()
 			s.until[token] = s.clock.Load() + 3600
+			s.mu.Unlock()
 			fmt.Fprintf(w, `{"token":%q}`, token)
 			return
 		}
 		token, _ := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
+		s.mu.Lock()
 		until, known := s.until[token]
-		switch {
+		s.mu.Unlock()
+		switch scope := s.base; {
+		case req.URL.Path == "/v2/" && s.base == "open":
 		case !known:
-			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="x",scope="aws"`, req.Host))
+			if req.URL.Path != "/v2/" {
+				scope = ""
+			}
+			_, _ = io.Copy(io.Discard, req.Body)
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="x",scope=%q`, req.Host, scope))
 			w.WriteHeader(http.StatusUnauthorized)
 		case s.clock.Load() >= until:
 			_, _ = io.Copy(io.Discard, req.Body)
@@ -71,19 +82,25 @@ func (s *shortTokens) front(next http.Handler) http.Handler {
 // answers 403, its public registry 400, others 401 alone (oras-go#1227).
 func TestATokenThatIsOverIsRenewed(t *testing.T) {
 	t.Parallel()
-	for name, over := range map[string]http.HandlerFunc{
-		"ECR": func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, "Your authorization token has expired. Reauthenticate and try again.", http.StatusForbidden)
-		},
-		"ECR Public": func(w http.ResponseWriter, _ *http.Request) {
+	ecr := func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "Your authorization token has expired. Reauthenticate and try again.", http.StatusForbidden)
+	}
+	for name, c := range map[string]struct {
+		over http.HandlerFunc
+		base string
+	}{
+		"ECR": {ecr, ""},
+		"ECR Public": {func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusBadRequest)
 			fmt.Fprint(w, `{"errors":[{"code":"DENIED","message":"Your Authorization Token is invalid."}]}`)
-		},
-		"no challenge": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) },
+		}, "aws"},
+		"no challenge":  {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }, ""},
+		"another scope": {ecr, "repository:user/image:pull"},
+		"open":          {ecr, "open"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := &shortTokens{over: over, until: map[string]int64{}}
+			s := &shortTokens{over: c.over, base: c.base, until: map[string]int64{}}
 			r := newRepo(t, memRegistry(t, &ociserver.Options{DisableReferrersAPI: true}, s.front)+"/m:v1", registry.Options{Now: s.now})
 			steps := map[string]func() error{
 				"push": func() error {
@@ -94,21 +111,45 @@ func TestATokenThatIsOverIsRenewed(t *testing.T) {
 					}
 					return err
 				},
+				"upload": func() error {
+					u, err := r.BeginUpload(t.Context(), "a file")
+					if err != nil {
+						return err
+					}
+					// A request that takes long, and one after it.
+					s.clock.Add(3601)
+					content := bytes.Repeat([]byte(fmt.Sprint(s.clock.Load())), 100_000)
+					if err := u.Send(t.Context(), 0, int64(len(content)), opener(content)); err != nil {
+						return err
+					}
+					s.clock.Add(3601)
+					return u.Commit(t.Context(), descOf(content).Digest)
+				},
+				"many": func() error {
+					var all errgroup.Group
+					for i := range 8 {
+						all.Go(func() error {
+							_, err := r.BlobExists(t.Context(), descOf([]byte{byte(i)}))
+							return err
+						})
+					}
+					return all.Wait()
+				},
 				"tag":  func() error { pushImage(t, r, "v1", "layer"); return nil },
 				"pull": func() error { _, err := r.Resolve(t.Context()); return err },
 				"list": func() error { listed(t, r, pushImage(t, r, "", "layer").Subject()); return nil },
 			}
-			for _, step := range []string{"tag", "push", "pull", "list"} {
+			for _, step := range []string{"tag", "push", "upload", "many", "pull", "list"} {
 				s.clock.Add(3601)
-				made, requests := s.made.Load(), r.Requests()
+				made := s.made.Load()
 				if err := steps[step](); err != nil {
 					t.Errorf("%s: %v", step, err)
 				}
-				// One of each scope that the step has.
-				if n := s.made.Load() - made; n < 1 || n > 2 {
+				// One of each scope, for each time that it was over, and one of the base's.
+				most := map[string]int64{"upload": 6, "many": 8}[step]
+				if n := s.made.Load() - made; n < 1 || n > max(most, 3) {
 					t.Errorf("%s: %d tokens", step, n)
 				}
-				t.Logf("%s: %d requests", step, r.Requests()-requests)
 			}
 		})
 	}
@@ -141,6 +182,67 @@ func TestARefusalIsNoReasonForManyTokens(t *testing.T) {
 	}
 }
 
+// TestARefusedUploadIsNotSentAgain for want of another token: the registry says why.
+func TestARefusedUploadIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]int64{"DIGEST_INVALID": 1, "BLOB_UPLOAD_INVALID": 3} {
+		s := &shortTokens{until: map[string]int64{}}
+		var puts atomic.Int64
+		refuse := answer(func(req *http.Request) bool { return req.Method == http.MethodPut }, func(w http.ResponseWriter, req *http.Request) {
+			_, _ = io.Copy(io.Discard, req.Body)
+			puts.Add(1)
+			s.clock.Add(90) // that is how long it took
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprintf(w, `{"errors":[{"code":%q}]}`, code)
+		})
+		r := newRepo(t, memRegistry(t, nil, refuse, s.front)+"/m", registry.Options{Now: s.now})
+		content := bytes.Repeat([]byte("0123456789"), 1000)
+		_, err := r.PushBlob(t.Context(), descOf(content), opener(content))
+		if e := wantKind(t, err, registry.Refused); e.Code != code || puts.Load() != want {
+			t.Errorf("%v, after %d requests with all of it, want %d", err, puts.Load(), want)
+		}
+	}
+}
+
+// TestATokenIsKeptWhereNobodyAsksForOne: a registry that says 403 to it and 404 to nobody
+// has a reason for the first.
+func TestATokenIsKeptWhereNobodyAsksForOne(t *testing.T) {
+	t.Parallel()
+	s := &shortTokens{until: map[string]int64{}}
+	hidden := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			switch hides := strings.Contains(req.URL.Path, "/manifests/hidden"); {
+			case hides && req.Header.Get("Authorization") == "":
+				w.WriteHeader(http.StatusNotFound)
+			case hides:
+				w.WriteHeader(http.StatusForbidden)
+			default:
+				next.ServeHTTP(w, req)
+			}
+		})
+	}
+	host := memRegistry(t, nil, s.front, hidden)
+	r := newRepo(t, host+"/m:hidden", registry.Options{Now: s.now})
+	pushImage(t, r, "v1", "layer")
+	if _, _, err := r.ResolveTag(t.Context(), "v1"); err != nil { // for a token to pull
+		t.Fatal(err)
+	}
+	s.clock.Add(120)
+	made := s.made.Load()
+	for range 3 {
+		before := r.Requests()
+		_, err := r.Resolve(t.Context())
+		wantKind(t, err, registry.Denied)
+		if n := r.Requests() - before; n > 2 {
+			t.Errorf("%d requests", n)
+		}
+	}
+	before := r.Requests()
+	if _, _, err := r.ResolveTag(t.Context(), "v1"); err != nil || r.Requests() != before+1 || s.made.Load() != made {
+		t.Errorf("%d requests and %d tokens for a manifest, %v", r.Requests()-before, s.made.Load()-made, err)
+	}
+}
+
 // TestTagsThatCannotBeMoved: the same manifest again is no change.
 func TestTagsThatCannotBeMoved(t *testing.T) {
 	t.Parallel()
@@ -150,7 +252,6 @@ func TestTagsThatCannotBeMoved(t *testing.T) {
 	}{
 		"ECR":    {http.StatusBadRequest, "TAG_INVALID"},
 		"Harbor": {http.StatusPreconditionFailed, "PRECONDITION"},
-		"Nexus":  {http.StatusForbidden, "DENIED"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -206,6 +307,57 @@ func TestABlobIsNotSentAgainThatArrived(t *testing.T) {
 	}
 	if puts != 1 {
 		t.Errorf("it was sent %d times", puts)
+	}
+}
+
+// TestABlobThatArrivedBeforeARestart: it is asked for after each try, until one succeeds.
+func TestABlobThatArrivedBeforeARestart(t *testing.T) {
+	t.Parallel()
+	proxy := servertest.FaultProxy(t, memRegistry(t, nil))
+	proxy.Fail(servertest.Fault{Method: http.MethodPut, Path: "/blobs/uploads/", Cut: true, Times: 1})
+	proxy.Fail(servertest.Fault{Method: http.MethodHead, Skip: 1, Status: 503, Times: 1})
+	proxy.Fail(servertest.Fault{Method: http.MethodPost, Skip: 1, Status: 503, Times: 1})
+	r := newRepo(t, proxy.Addr+"/m", registry.Options{})
+	content := bytes.Repeat([]byte("0123456789"), 1000)
+	if up, err := r.PushBlob(t.Context(), descOf(content), opener(content)); err != nil || !up {
+		t.Errorf("pushed %v, %v", up, err)
+	}
+	methods := make(map[string]int)
+	for _, req := range proxy.Requests() {
+		methods[req.Method]++
+	}
+	if methods[http.MethodPut] != 1 || methods[http.MethodHead] != 3 || methods[http.MethodPost] != 2 {
+		t.Errorf("requests %v", methods)
+	}
+}
+
+// TestARefusalThatMightHavePassed is one when the time is up.
+func TestARefusalThatMightHavePassed(t *testing.T) {
+	t.Parallel()
+	refuse := answer(func(req *http.Request) bool { return req.Method == http.MethodPut }, func(w http.ResponseWriter, req *http.Request) {
+		_, _ = io.Copy(io.Discard, req.Body)
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(w, `{"errors":[{"code":"BLOB_UPLOAD_INVALID"}]}`)
+	})
+	r := newRepo(t, memRegistry(t, nil, refuse)+"/m", registry.Options{Retry: registry.RetryPolicy{Budget: 1}})
+	_, err := r.PushBlob(t.Context(), descOf([]byte("content")), opener([]byte("content")))
+	if e := wantKind(t, err, registry.Refused); e.Retryable() {
+		t.Errorf("%v may be tried again", err)
+	}
+}
+
+// TestCodesOfErrors of those that have another type there.
+func TestCodesOfErrors(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]string{`"NAME_INVALID"`: "NAME_INVALID", `400`: "400", `null`: "", `{"a":1}`: "", `["x"]`: ""} {
+		host := memRegistry(t, nil, answer(get("/manifests/"), func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprintf(w, `{"errors":[{"code":%s,"message":"the reason"}]}`, code)
+		}))
+		_, err := newRepo(t, host+"/m:v1", registry.Options{}).Resolve(t.Context())
+		if e := wantKind(t, err, registry.Refused); e.Code != want || e.Detail != "the reason" {
+			t.Errorf("%s: code %q, %q", code, e.Code, e.Detail)
+		}
 	}
 }
 

@@ -4,7 +4,9 @@
 package registry
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -18,8 +20,11 @@ import (
 // one that is over, and its public one 400 (oras-go#1227).
 type tokenCache struct {
 	auth.Cache
-	now  func() time.Time
-	came sync.Map // when, by registry, scheme and key
+	now func() time.Time
+
+	mu   sync.Mutex
+	came map[tokenKey]time.Time
+	over map[tokenKey]string // tokens that are not used any more
 }
 
 type tokenKey struct {
@@ -28,69 +33,99 @@ type tokenKey struct {
 	key      string
 }
 
-// tokenUse is what one request has taken from the cache, through its context.
+func newTokenCache(now func() time.Time) *tokenCache {
+	return &tokenCache{Cache: auth.NewCache(), now: now, came: make(map[tokenKey]time.Time), over: make(map[tokenKey]string)}
+}
+
+// tokenUse is the token that one request was sent with, through its context.
 type tokenUse struct {
-	// anew leaves out what is cached, so that the registry is asked for a challenge.
-	anew bool
-	mu   sync.Mutex
-	key  *tokenKey // of the token that was sent
+	mu    sync.Mutex
+	key   tokenKey
+	token string        // "" for none, or one that has just come
+	age   time.Duration // when it was sent
 }
 
 type tokenUseKey struct{}
 
-func useOf(ctx context.Context) *tokenUse {
-	use, _ := ctx.Value(tokenUseKey{}).(*tokenUse)
-	return use
-}
-
-func (c *tokenCache) GetScheme(ctx context.Context, registry string) (auth.Scheme, error) {
-	if use := useOf(ctx); use != nil && use.anew {
-		return auth.SchemeUnknown, errdef.ErrNotFound
-	}
-	return c.Cache.GetScheme(ctx, registry)
-}
-
 func (c *tokenCache) GetToken(ctx context.Context, registry string, scheme auth.Scheme, key string) (string, error) {
-	use := useOf(ctx)
-	if use != nil && use.anew {
+	token, err := c.Cache.GetToken(ctx, registry, scheme, key)
+	if err != nil {
+		return "", err
+	}
+	k := tokenKey{registry, scheme, key}
+	c.mu.Lock()
+	over, age := c.over[k] == token, c.now().Sub(c.came[k])
+	c.mu.Unlock()
+	if over {
 		return "", errdef.ErrNotFound
 	}
-	token, err := c.Cache.GetToken(ctx, registry, scheme, key)
-	if err == nil && use != nil {
+	if use, ok := ctx.Value(tokenUseKey{}).(*tokenUse); ok {
 		use.mu.Lock()
-		use.key = &tokenKey{registry, scheme, key}
+		use.key, use.token, use.age = k, token, age
 		use.mu.Unlock()
 	}
-	return token, err
+	return token, nil
 }
 
 func (c *tokenCache) Set(ctx context.Context, registry string, scheme auth.Scheme, key string, fetch func(context.Context) (string, error)) (string, error) {
 	token, err := c.Cache.Set(ctx, registry, scheme, key, fetch)
-	if err == nil {
-		c.came.Store(tokenKey{registry, scheme, key}, c.now())
+	if err != nil {
+		return "", err
 	}
-	return token, err
+	k := tokenKey{registry, scheme, key}
+	c.mu.Lock()
+	c.came[k] = c.now()
+	// A password is the same again.
+	delete(c.over, k)
+	c.mu.Unlock()
+	if use, ok := ctx.Value(tokenUseKey{}).(*tokenUse); ok {
+		use.mu.Lock()
+		use.token = ""
+		use.mu.Unlock()
+	}
+	return token, nil
 }
 
 // tokenLife is how long a token is good at least (distribution's token specification,
 // "expires_in"), and so how often one is asked for again after refusals.
 const tokenLife = time.Minute
 
-// over reports whether a refusal may mean that the token which was sent is over.
-func (c *tokenCache) over(use *tokenUse, status int) bool {
-	switch status {
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
-	default:
-		return false
-	}
+// replace reports whether a request that was refused is worth sending again: with the token
+// that another request has got meanwhile, or without the one it had, which is used no more.
+func (c *tokenCache) replace(ctx context.Context, use *tokenUse) bool {
 	use.mu.Lock()
-	key := use.key
+	k, sent, age := use.key, use.token, use.age
 	use.mu.Unlock()
-	if key == nil {
+	if sent == "" {
 		return false
 	}
-	came, ok := c.came.Load(*key)
-	return ok && c.now().Sub(came.(time.Time)) >= tokenLife
+	now, err := c.Cache.GetToken(ctx, k.registry, k.scheme, k.key)
+	if err == nil && now != sent {
+		return true
+	}
+	if age < tokenLife {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over[k] = sent
+	return true
+}
+
+// restore has a token used again that no other has come for, and is not doubted for another
+// tokenLife. It reports whether it did.
+func (c *tokenCache) restore(use *tokenUse) bool {
+	use.mu.Lock()
+	k, sent := use.key, use.token
+	use.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over[k] != sent {
+		return false
+	}
+	delete(c.over, k)
+	c.came[k] = c.now()
+	return true
 }
 
 // doAuthorized sends what build makes with credentials, and once more with others when
@@ -102,37 +137,66 @@ func (r *Repository) doAuthorized(ctx context.Context, dog *watchdog, build func
 		return nil, err
 	}
 	resp, err := r.auth.Do(req)
-	if err != nil || !sameOrigin(&r.base, resp.Request.URL) || !r.client.cache.over(use, resp.StatusCode) {
+	if err != nil || !sameOrigin(&r.base, resp.Request.URL) || !mayBeOver(req, resp) || !r.client.cache.replace(ctx, use) {
 		return resp, err
 	}
 	dog.allow(r.client.options.AnswerTimeout)
-	if !r.renewToken(ctx) {
-		return resp, nil
+	if req.Body != nil || resp.StatusCode == http.StatusUnauthorized {
+		// What comes without a token is refused: not a body's beginning, and not where no
+		// challenge says what is asked for.
+		r.askForToken(ctx)
 	}
-	resp.Body.Close()
 	dog.allow(r.client.options.AnswerTimeout)
-	if req, err = build(ctx); err != nil {
+	again, err := build(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return r.auth.Do(req)
+	other, err := r.auth.Do(again)
+	if err != nil || other.StatusCode < http.StatusBadRequest || !r.client.cache.restore(use) {
+		return other, err
+	}
+	// Nobody has asked for another token, and what is said to somebody without one is
+	// less than what was said before.
+	other.Body.Close()
+	return resp, nil
 }
 
-// renewToken has a request without content ask for another token of the scopes that ctx
-// holds, and reports whether the registry took it.
-func (r *Repository) renewToken(ctx context.Context) bool {
+// mayBeOver reports whether an answer may say that a token is over, and reads it if so. A
+// registry that gives another reason means that, and is not sent a body again.
+func mayBeOver(req *http.Request, resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+	default:
+		return false
+	}
+	// The rest of a body that is still on its way ends with the answer.
+	raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	resp.Body.Close()
+	resp.Body = io.NopCloser(bytes.NewReader(raw))
+	code, _, _ := reasonOf(raw)
+	switch code {
+	case "DENIED", "UNAUTHORIZED":
+		return true
+	case "":
+		// A 400 is about much, and a HEAD has no reasons.
+		return resp.StatusCode != http.StatusBadRequest || req.Method == http.MethodHead
+	}
+	return false
+}
+
+// askForToken has a request without content ask for a token of the scopes that ctx holds.
+// Whatever comes of it, what is sent next shows.
+func (r *Repository) askForToken(ctx context.Context) {
 	at := r.base
 	at.Path = r.root + "/"
 	if r.ns != "" {
 		at.RawQuery = nsQuery(r.ns)
 	}
-	req, err := http.NewRequestWithContext(context.WithValue(ctx, tokenUseKey{}, &tokenUse{anew: true}), http.MethodGet, at.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {
-		return false
+		return
 	}
-	resp, err := r.auth.Do(req)
-	if err != nil {
-		return false
+	if resp, err := r.auth.Do(req); err == nil {
+		resp.Body.Close()
 	}
-	resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
 }

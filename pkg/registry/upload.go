@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -79,6 +80,7 @@ func (u *Upload) Send(ctx context.Context, offset, size int64, open func() (io.R
 		size:   size, body: open,
 	})
 	if err != nil {
+		u.held.refused(err)
 		return err
 	}
 	if err := u.move(got); err != nil {
@@ -87,7 +89,8 @@ func (u *Upload) Send(ctx context.Context, offset, size int64, open func() (io.R
 	if held, ok := heldBytes(got.header.Get("Range")); ok && held != offset+size {
 		return newError(opUpload, u.about, Unavailable, "it kept %d of %d bytes", held, offset+size)
 	}
-	u.astray, u.held.sure = false, offset+size
+	u.astray = false
+	u.held.taken(offset, size)
 	return nil
 }
 
@@ -122,11 +125,12 @@ func (u *Upload) status() call {
 }
 
 func (u *Upload) received(got *answer) (int64, error) {
-	held, ok := heldBytes(got.header.Get("Range"))
+	header := got.header.Get("Range")
+	held, ok := heldBytes(header)
 	if !ok {
 		return 0, newError(opUpload, u.about, Protocol, "no Range in the upload's status")
 	}
-	held = u.held.of(held)
+	held = u.held.of(held, strings.HasPrefix(header, "bytes"))
 	if err := u.move(got); err != nil {
 		return 0, err
 	}
@@ -156,7 +160,8 @@ func heldBytes(header string) (int64, bool) {
 type holding struct {
 	sure, sent int64 // held for certain; and at most
 	said       int64 // by the last status
-	tried      bool  // to go on from there
+	meant      int64 // by that, as it was understood
+	tried      bool  // to go on from there, in vain
 	over       bool  // it counts one more
 	known      bool  // that it does, or does not
 }
@@ -164,28 +169,45 @@ type holding struct {
 // sending notes what a request sends that may go wrong.
 func (h *holding) sending(offset, size int64) {
 	h.sent = max(h.sent, offset+size)
-	h.tried = true
+	h.tried = false
+}
+
+// refused notes an answer that may be about the offset. A registry that was busy, or not
+// reached, has not looked at it.
+func (h *holding) refused(err error) {
+	var e *Error
+	if errors.As(err, &e) {
+		h.tried = e.Status == http.StatusRequestedRangeNotSatisfiable || e.Status == http.StatusBadRequest || e.Status == http.StatusConflict
+	}
+}
+
+// taken notes a request that was.
+func (h *holding) taken(offset, size int64) {
+	if h.said > 0 && offset == h.meant {
+		h.known = true
+	}
+	h.sure = offset + size
 }
 
 // of returns how many bytes are held where a status says n. It says the same again when
-// nothing came of going on from there: then it may have meant the other number. One more
-// than what is certain may be the one byte that came of a request which broke.
-func (h *holding) of(n int64) int64 {
+// going on from there is refused: then it may have meant the other number. One more than
+// what is certain is Quay's count where the status has its form; elsewhere it is the one
+// byte that came of a request which broke, until that is refused.
+func (h *holding) of(n int64, likeQuay bool) int64 {
 	switch {
 	case h.known:
-	case n == h.sent+1:
+	case n == h.sent+1, likeQuay && h.sure > 0 && n == h.sure+1:
 		h.over, h.known = true, true
 	case h.sure > 0 && n == h.sure:
 		h.over, h.known = false, true
 	case h.tried && n > 0 && n == h.said:
 		h.over = !h.over
-	case h.sure > 0 && n == h.sure+1:
-		h.over = true
 	}
-	if h.said, h.tried = n, false; h.over && n > 0 {
-		return n - 1
+	h.said, h.tried, h.meant = n, false, n
+	if h.over && n > 0 {
+		h.meant = n - 1
 	}
-	return n
+	return h.meant
 }
 
 // Commit ends the session: what was sent becomes the blob d. It is sent once.
@@ -197,7 +219,7 @@ func (u *Upload) Commit(ctx context.Context, d digest.Digest) error {
 	got, err := u.repo.send(ctx, call{
 		op: opUpload, about: u.about, method: http.MethodPut, url: target, push: true,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
-		accept: blobStored,
+		accept: []int{http.StatusCreated, http.StatusOK, http.StatusNoContent},
 		body:   func() (io.ReadCloser, error) { return http.NoBody, nil },
 	})
 	if err != nil {

@@ -113,6 +113,13 @@ func (d *doctor) reference(ctx context.Context, repo *registry.Repository) error
 	how := "by the referrers API"
 	if !has {
 		how = "by a tag, since the registry has no referrers API"
+		var itself *registry.FallbackError
+		if err := repo.Listable(ctx, pinned.Subject()); errors.As(err, &itself) {
+			d.add(list, checkWarn, err.Error(), "sign with --signature-format cosign-tag, which needs no list")
+			return nil
+		} else if err != nil {
+			return d.failed(ctx, list, err)
+		}
 	}
 	d.add(list, checkOK, count(n, "referrer")+" attached, listed "+how, "")
 	return nil
