@@ -19,6 +19,7 @@ type health struct {
 	mu       sync.Mutex
 	bad      bool
 	failures int
+	events   int       // that let it rest
 	until    time.Time // when it is asked again
 	said     []string  // kinds of complaint that were made
 }
@@ -63,8 +64,17 @@ func (h *health) worked() {
 	h.failures, h.until = 0, time.Time{}
 }
 
-// fail lets the mirror rest.
-func (m *mirror) fail(err error) {
+// past is what was known of the mirror when it was asked.
+func (h *health) past() (events int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.events
+}
+
+// fail lets the mirror rest; past is from before it was asked. What fails while it rests, or
+// was begun before it failed last, such as one of several connections that were cut together,
+// is no further failure.
+func (m *mirror) fail(err error, past int) {
 	var e *Error
 	kind, wait := "failed", time.Duration(0)
 	if errors.As(err, &e) {
@@ -74,14 +84,22 @@ func (m *mirror) fail(err error) {
 		}
 	}
 	m.mu.Lock()
-	rest := maxRest
-	if m.failures < 5 {
-		rest = min(maxRest, firstRest<<m.failures)
+	now := m.now()
+	if past == m.events && !now.Before(m.until) {
+		rest := maxRest
+		if m.failures < 5 {
+			rest = min(maxRest, firstRest<<m.failures)
+		}
+		m.failures++
+		m.events++
+		wait = max(rest, wait)
 	}
-	m.failures++
-	m.until = m.now().Add(max(rest, wait))
+	if until := now.Add(wait); until.After(m.until) {
+		m.until = until
+	}
+	rests := max(0, m.until.Sub(now)).Round(time.Second)
 	m.mu.Unlock()
-	m.complain(kind, "left alone for "+max(rest, wait).String(), err)
+	m.complain(kind, "left alone for "+rests.String(), err)
 }
 
 // lied ends the use of the mirror.

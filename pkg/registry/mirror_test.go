@@ -504,3 +504,75 @@ func TestAMissingBlobSaysNothingOfOthers(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// TestConnectionsCutTogetherAreOneFailure: what cuts all connections to a mirror, such as its
+// restart, costs ten seconds, however many there were.
+func TestConnectionsCutTogetherAreOneFailure(t *testing.T) {
+	t.Parallel()
+	const size, streams = 1 << 20, 8
+	desc := ocispec.Descriptor{Digest: digest.FromString("cut"), Size: size}
+	begun, cut := make(chan struct{}, streams), make(chan struct{})
+	mirror := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		_, _ = w.Write(make([]byte, 1000))
+		_ = http.NewResponseController(w).Flush()
+		begun <- struct{}{}
+		<-cut
+		panic(http.ErrAbortHandler)
+	}))
+	t.Cleanup(mirror.Close)
+	var passed atomic.Int64
+	start := time.Now()
+	r := mirroredRepo(t, serve(t, &ranging{size: size, ranges: true})+"/m:v1", registry.Options{
+		Mirrors: []registry.Mirror{{URL: mirror.URL}}, Warn: func(string) {},
+		Now: func() time.Time { return start.Add(time.Duration(passed.Load())) },
+	})
+	open := func() io.ReadCloser {
+		body, _, err := r.OpenBlob(t.Context(), desc, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-begun:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the mirror was not asked")
+		}
+		return body
+	}
+	drain := func(body io.ReadCloser) {
+		defer body.Close()
+		if _, err := io.Copy(io.Discard, body); err == nil {
+			t.Error("it was not cut")
+		}
+	}
+	bodies := make([]io.ReadCloser, streams)
+	for i := range bodies {
+		bodies[i] = open()
+	}
+	close(cut)
+	for _, body := range bodies[:streams-1] {
+		drain(body)
+	}
+	if n := len(r.Mirrors(false)); n != 0 {
+		t.Errorf("%d mirrors are well", n)
+	}
+	passed.Add(int64(11 * time.Second))
+	if n := len(r.Mirrors(false)); n != 1 {
+		t.Error("it rests for longer than ten seconds")
+	}
+	// One whose end is seen late.
+	drain(bodies[streams-1])
+	if n := len(r.Mirrors(false)); n != 1 {
+		t.Error("it rests for what it has rested for")
+	}
+	// A further failure is one.
+	drain(open())
+	passed.Add(int64(11 * time.Second))
+	if n := len(r.Mirrors(false)); n != 0 {
+		t.Error("it does not rest for twenty seconds")
+	}
+	passed.Add(int64(10 * time.Second))
+	if n := len(r.Mirrors(false)); n != 1 {
+		t.Error("it rests for longer than twenty seconds")
+	}
+}

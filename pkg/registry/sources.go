@@ -96,13 +96,14 @@ func (r *Repository) stream(ctx context.Context, d digest.Digest, open func(cont
 		}
 		attempt, dog := watch(ctx, from.client.options.AnswerTimeout)
 		dog.timer.Stop() // until somebody reads
+		past := p.past()
 		got, n, err := open(attempt, from)
 		if err != nil {
 			dog.end()
 			return err
 		}
 		r.sources.note(r.sources.gave, d, p)
-		body = &mirrored{ReadCloser: got, s: r.sources, from: p, digest: d, left: n, ctx: ctx, dog: dog}
+		body = &mirrored{ReadCloser: got, s: r.sources, from: p, digest: d, past: past, left: n, ctx: ctx, dog: dog}
 		return nil
 	})
 	if err != nil {
@@ -146,17 +147,19 @@ func saysType(m manifest) bool {
 func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository, *place) error) error {
 	well, ill := s.usable(d)
 	for _, p := range well {
+		past := p.past()
 		err := try(p.repo, p)
 		if err == nil || errors.Is(err, ErrNoRanges) || ctx.Err() != nil {
 			return err
 		}
-		s.failed(p, d, err)
+		s.failed(p, d, err, past)
 	}
 	err := s.askOrigin(try)
 	if err == nil || errors.Is(err, ErrNoRanges) || errors.Is(err, errWhole) || ctx.Err() != nil {
 		return err
 	}
 	for _, p := range ill {
+		past := p.past()
 		again := try(p.repo, p)
 		if again == nil {
 			return nil
@@ -164,7 +167,7 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 		if ctx.Err() != nil {
 			return err
 		}
-		s.failed(p, d, again)
+		s.failed(p, d, again, past)
 	}
 	return s.askAgainAfter(d, err)
 }
@@ -236,8 +239,8 @@ func (s *sources) note(list map[digest.Digest][]*place, d digest.Digest, p *plac
 	}
 }
 
-// failed takes note of what a mirror did wrong, if it did.
-func (s *sources) failed(p *place, d digest.Digest, err error) {
+// failed takes note of what a mirror did wrong, if it did; past is from before it was asked.
+func (s *sources) failed(p *place, d digest.Digest, err error, past int) {
 	if errors.Is(err, errWhole) {
 		return
 	}
@@ -250,7 +253,7 @@ func (s *sources) failed(p *place, d digest.Digest, err error) {
 		s.note(s.without, d, p)
 		p.complain(e.Kind.String(), "does not have "+d.String()+" as it should be", err)
 	default:
-		p.fail(err)
+		p.fail(err, past)
 	}
 }
 
@@ -307,6 +310,7 @@ type mirrored struct {
 	s      *sources
 	from   *place
 	digest digest.Digest
+	past   int // from before it was opened
 	left   int64
 	ctx    context.Context
 	dog    *watchdog
@@ -340,7 +344,7 @@ func (m *mirrored) Read(p []byte) (int, error) {
 		err = m.fault("it sends next to nothing")
 	}
 	if err != nil && m.ctx.Err() == nil {
-		m.s.failed(m.from, m.digest, err)
+		m.s.failed(m.from, m.digest, err, m.past)
 	}
 	return n, err
 }
