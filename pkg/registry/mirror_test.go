@@ -5,6 +5,7 @@ package registry_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -574,5 +575,41 @@ func TestConnectionsCutTogetherAreOneFailure(t *testing.T) {
 	passed.Add(int64(10 * time.Second))
 	if n := len(r.Mirrors(false)); n != 1 {
 		t.Error("it rests for longer than twenty seconds")
+	}
+}
+
+// TestARestingMirrorWithoutRangesIsReadWhole: that it sends no ranges is no failure, and the
+// registry, which is away, does not hide it.
+func TestARestingMirrorWithoutRangesIsReadWhole(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 20
+	desc := ocispec.Descriptor{Digest: digest.FromString("whole"), Size: size}
+	var down atomic.Bool
+	whole, busy := &ranging{size: size}, &ranging{fails: true}
+	mirror := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if down.Load() {
+			busy.ServeHTTP(w, req)
+			return
+		}
+		whole.ServeHTTP(w, req)
+	}))
+	t.Cleanup(mirror.Close)
+	var warned atomic.Int64
+	r := mirroredRepo(t, "127.0.0.1:1/m:v1", registry.Options{Mirrors: []registry.Mirror{{URL: mirror.URL}}, Warn: func(string) { warned.Add(1) }})
+	down.Store(true)
+	if _, err := r.OpenRange(t.Context(), desc, 0, 1000); err == nil {
+		t.Fatal("nobody has it")
+	}
+	down.Store(false)
+	if _, err := r.OpenRange(t.Context(), desc, 0, 1000); !errors.Is(err, registry.ErrNoRanges) {
+		t.Errorf("error %v", err)
+	}
+	body, _, err := r.OpenBlob(t.Context(), desc, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body.Close()
+	if n := warned.Load(); n != 1 {
+		t.Errorf("%d warnings", n)
 	}
 }

@@ -161,8 +161,8 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 	for _, p := range ill {
 		past := p.past()
 		again := try(p.repo, p)
-		if again == nil {
-			return nil
+		if again == nil || errors.Is(again, ErrNoRanges) {
+			return again
 		}
 		if ctx.Err() != nil {
 			return err
