@@ -393,6 +393,49 @@ func TestMirrorThatHiccups(t *testing.T) {
 	}
 }
 
+// TestMirrorThatHiccupsWhileTheRegistryRefuses: the registry's last word, or that of somebody
+// in its place, does not end a pull that the mirror can finish.
+func TestMirrorThatHiccupsWhileTheRegistryRefuses(t *testing.T) {
+	t.Parallel()
+	for name, refuse := range map[string]func(*mirrorRig){
+		"401": func(r *mirrorRig) { r.origin.Fail(servertest.Fault{Status: http.StatusUnauthorized}) },
+		"403": func(r *mirrorRig) { r.origin.Fail(servertest.Fault{Status: http.StatusForbidden}) },
+		"404": func(r *mirrorRig) { r.origin.Fail(servertest.Fault{Status: http.StatusNotFound}) },
+		"no such host": func(r *mirrorRig) {
+			r.origin.Down()
+			r.ref.Registry = "nowhere.invalid:5000"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newMirrorRig(t, 171)
+			site, _ := servertest.Distribution(t)
+			at := r.ref
+			at.Registry = site
+			copied(t, aegis.CopyOptions{From: r.ref, To: at})
+			r.mirror = servertest.FaultProxy(t, site)
+			refuse(r)
+			weights := blobOf(t, r.dir, "weights/part-1.bin").String()
+			busy := servertest.Fault{Status: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {"1"}}, Times: 2}
+			for _, path := range []string{"/manifests/", blobOf(t, r.dir, "README.md").String()} {
+				busy.Path = path
+				r.mirror.Fail(busy)
+			}
+			r.mirror.Fail(servertest.Fault{Path: weights, Cut: true, CutAfter: 10 << 10, Times: 1})
+			r.mirror.Fail(servertest.Fault{Path: weights, Skip: 1, Status: http.StatusServiceUnavailable, Times: 2})
+			ref := byDigest(r.ref, r.pushed.Digest)
+			if err := r.pull(t, r.client(t, r.mirror.URL), ref); err != nil {
+				t.Error(err)
+			}
+			// What the mirror does not have either is not waited for.
+			r.mirror.Fail(servertest.Fault{Status: http.StatusNotFound})
+			if _, err := r.client(t, r.mirror.URL).Verify(t.Context(), ref, requirement(r.key.Public(t))); err == nil || registry.Retryable(err) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
 // TestCopyFromALyingMirror: the copy is the registry's bytes.
 func TestCopyFromALyingMirror(t *testing.T) {
 	t.Parallel()

@@ -6,6 +6,7 @@ package aegis
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
@@ -56,18 +57,32 @@ func (c *Client) resolveAndVerify(ctx context.Context, ref Reference, req verify
 func (c *Client) judge(ctx context.Context, repo Repository, pinned Pinned, req verify.Requirement) (verify.Verified, error) {
 	r, ok := repo.(registryRepository)
 	ok = ok && pinned.Tag() == ""
+	var asked []*registry.Repository
 	if ok {
-		if v, accepted := c.judgeAt(ctx, r.Mirrors(false), pinned, req); accepted {
+		asked = r.Mirrors(false)
+		if v, accepted := c.judgeAt(ctx, asked, pinned, req); accepted {
 			return v, nil
 		}
 	}
 	v, err := c.verifier().Verify(ctx, pinned.Subject(), source{repo}, req)
-	var undecided *verify.UndecidedError
-	if ok && ctx.Err() == nil && errors.As(err, &undecided) {
+	if !ok || err == nil || ctx.Err() != nil {
+		return v, err
+	}
+	var (
+		undecided *verify.UndecidedError
+		none      *verify.NoSignatureError
+		left      = r.Mirrors(true)
+	)
+	switch {
+	case errors.As(err, &undecided):
 		// The registry cannot be asked; a mirror may be back by now.
-		if v, accepted := c.judgeAt(ctx, r.Mirrors(true), pinned, req); accepted {
-			return v, nil
-		}
+	case errors.As(err, &none):
+		left = slices.DeleteFunc(left, func(m *registry.Repository) bool { return slices.Contains(asked, m) })
+	default:
+		return v, err
+	}
+	if v, accepted := c.judgeAt(ctx, left, pinned, req); accepted {
+		return v, nil
 	}
 	return v, err
 }

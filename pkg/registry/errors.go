@@ -97,6 +97,7 @@ type Error struct {
 	retryAfter time.Duration
 	lied       bool  // the bytes came and are others
 	token      bool  // the token endpoint said so
+	again      bool  // a mirror may have it, and failed in a way that passes
 	total      int64 // what a 416 says that there is, -1 when it does not
 }
 
@@ -120,9 +121,12 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Retryable reports whether the same request may succeed later. A host name that
-// does not exist is not worth waiting for.
+// Retryable reports whether the same request may succeed later, at a mirror too. A host
+// name that does not exist is not worth waiting for.
 func (e *Error) Retryable() bool {
+	if e.again {
+		return true
+	}
 	switch e.Kind {
 	case RateLimited:
 		return true

@@ -613,3 +613,66 @@ func TestARestingMirrorWithoutRangesIsReadWhole(t *testing.T) {
 		t.Errorf("%d warnings", n)
 	}
 }
+
+// TestAMirrorsFailureThatPassesOutlivesTheRegistrysLastWord, within the budget, and asks to
+// wait for as long as the mirror said. What is returned in the end is the registry's error.
+func TestAMirrorsFailureThatPassesOutlivesTheRegistrysLastWord(t *testing.T) {
+	t.Parallel()
+	content := []byte("from the mirror after all")
+	status := func(n int) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(n) })
+	}
+	for name, c := range map[string]struct {
+		origin     string
+		kind       registry.Kind
+		fails      int64 // answers of the mirror that are a failure
+		status     int
+		retryAfter string
+		waits      int // -1 is any number
+		longest    time.Duration
+		ok         bool
+	}{
+		"no such host":    {"nowhere.invalid:5000", registry.Unreachable, 1, http.StatusServiceUnavailable, "1", 1, time.Second, true},
+		"401":             {serve(t, status(http.StatusUnauthorized)), registry.Unauthorized, 1, http.StatusServiceUnavailable, "", 1, time.Second, true},
+		"404":             {serve(t, status(http.StatusNotFound)), registry.NotFound, 2, http.StatusTooManyRequests, "1", 2, time.Second, true},
+		"in vain":         {serve(t, status(http.StatusForbidden)), registry.Denied, 1 << 30, http.StatusBadGateway, "", -1, 16 * time.Second, false},
+		"too late":        {serve(t, status(http.StatusForbidden)), registry.Denied, 1, http.StatusServiceUnavailable, "3600", 0, 0, false},
+		"neither has it":  {serve(t, status(http.StatusNotFound)), registry.NotFound, 1, http.StatusNotFound, "1", 0, 0, false},
+		"neither lets in": {serve(t, status(http.StatusUnauthorized)), registry.Unauthorized, 1, http.StatusForbidden, "1", 0, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var asked atomic.Int64
+			mirror := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if asked.Add(1) <= c.fails {
+					if c.retryAfter != "" {
+						w.Header().Set("Retry-After", c.retryAfter)
+					}
+					w.WriteHeader(c.status)
+					return
+				}
+				_, _ = w.Write(content)
+			}))
+			t.Cleanup(mirror.Close)
+			var w waits
+			r := mirroredRepo(t, c.origin+"/m:v1", registry.Options{
+				Mirrors: []registry.Mirror{{URL: mirror.URL}}, Warn: func(string) {}, Sleep: w.sleep, Retry: registry.RetryPolicy{Budget: time.Minute},
+			})
+			got, err := r.FetchBlob(t.Context(), descOf(content), 1000)
+			if c.ok && (err != nil || string(got) != string(content)) {
+				t.Errorf("%q, %v", got, err)
+			}
+			if !c.ok {
+				wantKind(t, err, c.kind)
+			}
+			if c.waits >= 0 && len(w.all) != c.waits || c.waits < 0 && len(w.all) < 3 || w.total() > time.Minute {
+				t.Errorf("waited %v", w.all)
+			}
+			for _, d := range w.all {
+				if d > c.longest {
+					t.Errorf("waited for %v", d)
+				}
+			}
+		})
+	}
+}

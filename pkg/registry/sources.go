@@ -143,15 +143,18 @@ func saysType(m manifest) bool {
 
 // ask has each source tried, until one has what was asked for: mirrors that are
 // well, the registry, and then those that have failed a while ago. Who has only the
-// whole has not failed. What the registry says is the error.
+// whole has not failed. What the registry says is the error, and a mirror that may be well
+// again in a moment makes it one that may pass.
 func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository, *place) error) error {
 	well, ill := s.usable(d)
+	said := make(map[*place]error)
 	for _, p := range well {
 		past := p.past()
 		err := try(p.repo, p)
 		if err == nil || errors.Is(err, ErrNoRanges) || ctx.Err() != nil {
 			return err
 		}
+		said[p] = err
 		s.failed(p, d, err, past)
 	}
 	err := s.askOrigin(try)
@@ -167,9 +170,10 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 		if ctx.Err() != nil {
 			return err
 		}
+		said[p] = again
 		s.failed(p, d, again, past)
 	}
-	return s.askAgainAfter(d, err)
+	return s.joint(d, err, said)
 }
 
 // askOrigin asks the registry, unless it has said to come later.
@@ -194,21 +198,31 @@ func (s *sources) askOrigin(try func(*Repository, *place) error) error {
 	return err
 }
 
-// askAgainAfter is the registry's error with the time after which somebody may be asked
-// for d again: it, or a mirror that rests.
-func (s *sources) askAgainAfter(d digest.Digest, err error) error {
+// joint is the registry's error, with whether and after which time somebody may be asked for
+// d again: it, or a mirror. A mirror whose failure passes is asked when it said, and not only
+// after the time for which it is left alone while there are others.
+func (s *sources) joint(d digest.Digest, err error, said map[*place]error) error {
 	var e *Error
-	if !errors.As(err, &e) || e.retryAfter <= 0 {
+	if !errors.As(err, &e) {
 		return err
 	}
-	soonest := e.retryAfter
+	j := *e
 	well, ill := s.usable(d)
 	for _, p := range append(well, ill...) {
-		soonest = min(soonest, p.rests())
+		var own *Error
+		passes := errors.As(said[p], &own) && own.Retryable()
+		wait := p.rests()
+		if passes {
+			wait = own.retryAfter
+		}
+		switch {
+		case j.Retryable():
+			j.retryAfter = min(j.retryAfter, wait)
+		case passes:
+			j.again, j.retryAfter = true, wait
+		}
 	}
-	sooner := *e
-	sooner.retryAfter = soonest
-	return &sooner
+	return &j
 }
 
 // usable lists the mirrors that may have d: those that are well, and those that
