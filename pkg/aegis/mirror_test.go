@@ -369,9 +369,20 @@ func TestRegistryThatIsGone(t *testing.T) {
 	wantRegistryErr(t, r.pull(t, r.client(t, "http://"+site), r.ref), registry.Unreachable) // a tag
 	undecided := wantErr[*verify.UndecidedError](t, r.pull(t, r.client(t, "http://"+bare), ref))
 	wantRegistryErr(t, undecided, registry.Unreachable)
+	if said := "mirror http://" + bare + "/v2: no signature attached"; !strings.Contains(undecided.Error(), said) {
+		t.Errorf("%v does not say what the mirror has", undecided)
+	}
 	other := requirement(ecdsaKey(t).Public(t))
 	_, err := r.client(t, "http://"+site).Verify(t.Context(), ref, other)
 	wantErr[*verify.UndecidedError](t, err)
+	// The manifest is there, and the lists are refused.
+	r.mirror = servertest.FaultProxy(t, site)
+	r.mirror.Fail(servertest.Fault{Path: "/referrers/", Status: http.StatusForbidden})
+	_, err = r.client(t, r.mirror.URL).Verify(t.Context(), ref, requirement(r.key.Public(t)))
+	wantRegistryErr(t, wantErr[*verify.UndecidedError](t, err), registry.Unreachable)
+	if said := "mirror " + r.mirror.URL + "/v2: access denied (403)"; !strings.Contains(err.Error(), said) {
+		t.Errorf("%v does not say what the mirror said", err)
+	}
 }
 
 // TestMirrorThatHiccups is the only source: it is asked again within the budget.

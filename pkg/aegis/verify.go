@@ -60,7 +60,7 @@ func (c *Client) judge(ctx context.Context, repo Repository, pinned Pinned, req 
 	var asked []*registry.Repository
 	if ok {
 		asked = r.Mirrors(false)
-		if v, accepted := c.judgeAt(ctx, asked, pinned, req); accepted {
+		if v, _, accepted := c.judgeAt(ctx, asked, pinned, req); accepted {
 			return v, nil
 		}
 	}
@@ -81,23 +81,37 @@ func (c *Client) judge(ctx context.Context, repo Repository, pinned Pinned, req 
 	default:
 		return v, err
 	}
-	if v, accepted := c.judgeAt(ctx, left, pinned, req); accepted {
-		return v, nil
+	atMirror, said, accepted := c.judgeAt(ctx, left, pinned, req)
+	if accepted {
+		return atMirror, nil
+	}
+	var away *registry.Error
+	if undecided != nil && errors.As(err, &away) {
+		// Where only mirrors can be reached, it is theirs that helps. The first cause, which
+		// says what it is to a caller, stays the registry's.
+		undecided.Causes = append(undecided.Causes, said...)
 	}
 	return v, err
 }
 
-func (c *Client) judgeAt(ctx context.Context, mirrors []*registry.Repository, pinned Pinned, req verify.Requirement) (verify.Verified, bool) {
+// judgeAt verifies pinned by what mirrors have, and says of each why that is not enough. These
+// are texts only: what is wrong at a mirror is no judgement.
+func (c *Client) judgeAt(ctx context.Context, mirrors []*registry.Repository, pinned Pinned, req verify.Requirement) (v verify.Verified, said []error, accepted bool) {
 	for _, mirror := range mirrors {
 		v, err := c.verifier().Verify(ctx, pinned.Subject(), source{mirror}, req)
 		if err == nil {
-			return v, true
+			return v, nil, true
 		}
+		var undecided *verify.UndecidedError
+		if errors.As(err, &undecided) && len(undecided.Causes) > 0 {
+			err = undecided.Causes[0]
+		}
+		said = append(said, errors.New(mirror.MirrorReason(err)))
 		if c.opts.Logger != nil {
-			c.opts.Logger.DebugContext(ctx, "no signature at a mirror counts", "reason", err.Error())
+			c.opts.Logger.DebugContext(ctx, "no signature at a mirror counts", "reason", mirror.MirrorReason(err))
 		}
 	}
-	return verify.Verified{}, false
+	return verify.Verified{}, said, false
 }
 
 // SubjectRefusal says which manifest a refusal is about.

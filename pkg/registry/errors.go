@@ -95,15 +95,25 @@ type Error struct {
 	Err    error
 
 	retryAfter time.Duration
-	lied       bool  // the bytes came and are others
-	token      bool  // the token endpoint said so
-	again      bool  // a mirror may have it, and failed in a way that passes
-	total      int64 // what a 416 says that there is, -1 when it does not
+	lied       bool   // the bytes came and are others
+	token      bool   // the token endpoint said so
+	again      bool   // a mirror may have it, and failed in a way that passes
+	mirrors    string // what those said that were asked as well
+	total      int64  // what a 416 says that there is, -1 when it does not
 }
 
 func (e *Error) Error() string {
+	text := fmt.Sprintf("%s %s: %s", e.Op, e.Reference, e.reason())
+	if e.mirrors != "" {
+		text += "; " + e.mirrors
+	}
+	return text
+}
+
+// reason is the error without what was asked for.
+func (e *Error) reason() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s: %s", e.Op, e.Reference, e.Kind)
+	b.WriteString(e.Kind.String())
 	switch {
 	case e.Status != 0 && e.Code != "":
 		fmt.Fprintf(&b, " (%d %s)", e.Status, e.Code)

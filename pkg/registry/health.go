@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -124,7 +125,18 @@ func (m *mirror) complain(kind, what string, err error) {
 	}
 	text := "mirror " + m.name + ": " + what
 	if err != nil {
-		text += ": " + err.Error()
+		text += ": " + mirrorsReason(err)
 	}
 	m.warn(text + "; going on from the next source")
+}
+
+// mirrorsReason is what is wrong with a mirror: the texts of errors are about a registry, and
+// name the one that was asked for.
+func mirrorsReason(err error) string {
+	text := err.Error()
+	var e *Error
+	if errors.As(err, &e) {
+		text = e.reason()
+	}
+	return clip(scrubText(strings.ReplaceAll(text, "the registry", "the mirror")), 200)
 }

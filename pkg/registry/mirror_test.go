@@ -676,3 +676,53 @@ func TestAMirrorsFailureThatPassesOutlivesTheRegistrysLastWord(t *testing.T) {
 		})
 	}
 }
+
+// TestErrorsNameTheMirrorsReason: where only the mirror can be reached it is what is wrong there
+// that helps. It is the mirror's text, and is bounded and cleaned.
+func TestErrorsNameTheMirrorsReason(t *testing.T) {
+	t.Parallel()
+	refuse := func(status int, text string) string {
+		return "http://" + serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain")
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, text)
+		}))
+	}
+	var mirrors []registry.Mirror
+	for _, url := range []string{
+		refuse(http.StatusUnauthorized, "\x1bsee http://u:s3cret@a.example.com/?token=s3cret\nforged"),
+		refuse(http.StatusServiceUnavailable, strings.Repeat("x", 5000)), refuse(http.StatusNotFound, ""), refuse(http.StatusForbidden, ""), refuse(http.StatusBadGateway, ""),
+	} {
+		mirrors = append(mirrors, registry.Mirror{URL: url})
+	}
+	for name, origin := range map[string]string{"no such host": "nowhere.invalid:5000", "refused": "127.0.0.1:1"} {
+		t.Run(name, func(t *testing.T) {
+			var warnings []string
+			r := mirroredRepo(t, origin+"/m:v1", registry.Options{
+				Mirrors: mirrors, Retry: registry.RetryPolicy{Budget: time.Second}, Warn: func(s string) { warnings = append(warnings, s) },
+			})
+			_, err := r.FetchBlob(t.Context(), descOf([]byte("layer")), 100)
+			text := wantKind(t, err, registry.Unreachable).Error()
+			for _, part := range []string{
+				"; mirror " + mirrors[0].URL + "/v2: not authenticated (401): see http://a.example.com/ forged; ",
+				"; mirror " + mirrors[1].URL + "/v2: the mirror is unavailable (503): xxx",
+				"; mirror " + mirrors[2].URL + "/v2: not found (404); and 2 more",
+			} {
+				if !strings.Contains(text, part) {
+					t.Errorf("no %q in %q", part, text)
+				}
+			}
+			if len(text) > 1500 {
+				t.Errorf("%d bytes", len(text))
+			}
+			if len(warnings) != len(mirrors) {
+				t.Errorf("warnings %q", warnings)
+			}
+			for i, w := range warnings {
+				if !strings.Contains(w, mirrors[i].URL) || strings.Contains(w, "the registry") || strings.Contains(w, origin) {
+					t.Errorf("the warning is %q", w)
+				}
+			}
+		})
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,8 @@ type sources struct {
 	// without are the mirrors that do not have a digest, or not whole; gave are
 	// those that a blob's bytes came from.
 	without, gave map[digest.Digest][]*place
+	// reasons are why mirrors failed last, by the digest.
+	reasons map[digest.Digest]map[*place]string
 	// busy is what the registry said last, while it is not to be asked, and until when.
 	busy  *Error
 	until time.Time
@@ -41,7 +44,8 @@ type place struct {
 
 func newSources(repo, origin *Repository) *sources {
 	return &sources{repo: repo, origin: origin,
-		without: make(map[digest.Digest][]*place), gave: make(map[digest.Digest][]*place)}
+		without: make(map[digest.Digest][]*place), gave: make(map[digest.Digest][]*place),
+		reasons: make(map[digest.Digest]map[*place]string)}
 }
 
 // all are the repositories whose requests are counted with those of s.repo.
@@ -198,7 +202,7 @@ func (s *sources) askOrigin(try func(*Repository, *place) error) error {
 	return err
 }
 
-// joint is the registry's error, with whether and after which time somebody may be asked for
+// joint is the registry's error, with what mirrors said, whether and after which time somebody may be asked for
 // d again: it, or a mirror. A mirror whose failure passes is asked when it said, and not only
 // after the time for which it is left alone while there are others.
 func (s *sources) joint(d digest.Digest, err error, said map[*place]error) error {
@@ -207,6 +211,7 @@ func (s *sources) joint(d digest.Digest, err error, said map[*place]error) error
 		return err
 	}
 	j := *e
+	j.mirrors = s.complaints(d)
 	well, ill := s.usable(d)
 	for _, p := range append(well, ill...) {
 		var own *Error
@@ -223,6 +228,29 @@ func (s *sources) joint(d digest.Digest, err error, said map[*place]error) error
 		}
 	}
 	return &j
+}
+
+// maxComplaints bounds how many mirrors an error names.
+const maxComplaints = 3
+
+// complaints says of each mirror why it did not give d.
+func (s *sources) complaints(d digest.Digest) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []string
+	more := 0
+	for _, p := range s.mirrors {
+		switch reason, ok := s.reasons[d][p]; {
+		case ok && len(list) == maxComplaints:
+			more++
+		case ok:
+			list = append(list, "mirror "+p.name+": "+reason)
+		}
+	}
+	if more > 0 {
+		list = append(list, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(list, "; ")
 }
 
 // usable lists the mirrors that may have d: those that are well, and those that
@@ -260,6 +288,12 @@ func (s *sources) failed(p *place, d digest.Digest, err error, past int) {
 	}
 	var e *Error
 	s.repo.retries.Add(1)
+	s.mu.Lock()
+	if s.reasons[d] == nil {
+		s.reasons[d] = make(map[*place]string)
+	}
+	s.reasons[d][p] = mirrorsReason(err)
+	s.mu.Unlock()
 	switch {
 	case errors.As(err, &e) && e.lied:
 		p.lied(fmt.Sprintf("it sent other bytes than %s", d))
@@ -315,6 +349,11 @@ func (r *Repository) Mirrors(all bool) []*Repository {
 		list[i] = p.list
 	}
 	return list
+}
+
+// MirrorReason says which mirror r is, one of Mirrors, and what err says of it.
+func (r *Repository) MirrorReason(err error) string {
+	return "mirror " + r.base.Scheme + "://" + r.base.Host + r.root + ": " + mirrorsReason(err)
 }
 
 // mirrored is a blob's bytes from a mirror. A silent, dripping, broken or short
