@@ -22,6 +22,7 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/aegis"
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
+	"github.com/aegis-oci/aegis-oci/pkg/vault"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
@@ -444,6 +445,45 @@ func TestMirrorThatHiccupsWhileTheRegistryRefuses(t *testing.T) {
 				t.Errorf("error %v", err)
 			}
 		})
+	}
+}
+
+// TestKeyThatCannotAnswerIsAskedOnce, however many places have the signature: each would be
+// waited for as long. Another key that a later place has a signature of still counts.
+func TestKeyThatCannotAnswerIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	r := newMirrorRig(t, 172)
+	srv, keyName := servertest.SharedStack(t), name(t)
+	srv.TransitKey(t, keyName, "ecdsa-p256")
+	front := servertest.FaultProxy(t, srv.VaultAddr)
+	asked := session(t, front.URL, "transit/verify/"+keyName, "update").Key(transit(keyName))
+	var sites []string
+	for range 2 {
+		host, _ := servertest.Distribution(t)
+		at := r.ref
+		at.Registry = host
+		mustPush(t, newClient(t), at, r.dir, signOnly(t, srv.VaultAddr, keyName))
+		sites = append(sites, "http://"+host)
+	}
+	ref := byDigest(r.ref, r.pushed.Digest)
+	front.Fail(servertest.Fault{Path: "/transit/verify/", Status: http.StatusForbidden})
+	// At the registry there is a signature of the other key alone.
+	if _, err := r.client(t, sites...).Verify(t.Context(), ref, requirement(asked, r.key.Public(t))); err != nil {
+		t.Error(err)
+	}
+	if n := front.Count("/transit/verify/"); n != 1 {
+		t.Errorf("Vault was asked %d times", n)
+	}
+	front.Reset()
+	front.Fail(servertest.Fault{Path: "/transit/verify/", Status: http.StatusForbidden})
+	_, err := r.client(t, sites...).Verify(t.Context(), ref, requirement(asked))
+	wantErr[*vault.Error](t, wantErr[*verify.UndecidedError](t, err))
+	if n := front.Count("/transit/verify/"); n != 1 {
+		t.Errorf("Vault was asked %d times", n)
+	}
+	front.Reset()
+	if _, err := r.client(t, sites...).Verify(t.Context(), ref, requirement(asked)); err != nil {
+		t.Error(err)
 	}
 }
 

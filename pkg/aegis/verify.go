@@ -10,6 +10,7 @@ import (
 
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
+	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
 
@@ -56,9 +57,10 @@ func (c *Client) resolveAndVerify(ctx context.Context, ref Reference, req verify
 // mirror does not have, or what is wrong there, says nothing: the registry decides.
 func (c *Client) judge(ctx context.Context, repo Repository, pinned Pinned, req verify.Requirement) (verify.Verified, error) {
 	r, ok := repo.(registryRepository)
-	ok = ok && pinned.Tag() == ""
+	ok = ok && pinned.Tag() == "" && len(r.Mirrors(true)) > 0
 	var asked []*registry.Repository
 	if ok {
+		req.Keys = tiring(req.Keys)
 		asked = r.Mirrors(false)
 		if v, _, accepted := c.judgeAt(ctx, asked, pinned, req); accepted {
 			return v, nil
@@ -92,6 +94,39 @@ func (c *Client) judge(ctx context.Context, repo Repository, pinned Pinned, req 
 		undecided.Causes = append(undecided.Causes, said...)
 	}
 	return v, err
+}
+
+// tiringKey is not asked again, about what another place has, once it could not answer: each
+// place would wait for it anew.
+type tiringKey struct {
+	signature.Key
+	silent error
+}
+
+func tiring(keys []signature.Key) []signature.Key {
+	list := make([]signature.Key, len(keys))
+	for i, k := range keys {
+		list[i] = &tiringKey{Key: k}
+	}
+	return list
+}
+
+func (k *tiringKey) Check(ctx context.Context, checks []signature.Check) []signature.Verdict {
+	if k.silent != nil {
+		verdicts := make([]signature.Verdict, len(checks))
+		for i := range verdicts {
+			verdicts[i].Err = k.silent
+		}
+		return verdicts
+	}
+	verdicts := k.Key.Check(ctx, checks)
+	for _, v := range verdicts {
+		var says interface{ AnySignature() bool }
+		if errors.As(v.Err, &says) && says.AnySignature() {
+			k.silent = v.Err
+		}
+	}
+	return verdicts
 }
 
 // judgeAt verifies pinned by what mirrors have, and says of each why that is not enough. These

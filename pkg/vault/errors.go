@@ -174,6 +174,16 @@ func (e *Error) Retryable() bool {
 	return false
 }
 
+// AnySignature reports that the key would say the same of any signature: it could not be
+// asked. An answer that is about what was sent may be the work of whoever made that.
+func (e *Error) AnySignature() bool {
+	switch e.Kind {
+	case BadRequest, KeyUnsuitable, NotAsked, Malformed:
+		return false
+	}
+	return true
+}
+
 // clip makes one printable line of at most n bytes of what a server said.
 func clip(s string, n int) string {
 	s = strings.Map(func(r rune) rune {
