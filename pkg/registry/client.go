@@ -109,7 +109,7 @@ func NewClient(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	credentials, err := newCredentialChain(o.Credentials)
+	credentials, err := newCredentialChain(o.Credentials, o.mirror != nil)
 	if err != nil {
 		return nil, err
 	}

@@ -66,15 +66,18 @@ type dockerAuth struct {
 type credentialChain struct {
 	given   auth.Credential
 	configs []*dockerConfig
-	// deferred is why the default configuration cannot be read; it counts only
-	// when a registry asks for credentials.
+	// deferred is why a configuration cannot be read that need not be there; it counts
+	// only when a registry asks for credentials.
 	deferred error
 	// exact leaves out patterns: what opens all of a company's registries is not for a
 	// mirror that has its domain.
 	exact bool
 }
 
-func newCredentialChain(o CredentialOptions) (*credentialChain, error) {
+// newCredentialChain reads the files that o names. One that cannot be read is an error; to a
+// mirror's chain it is what comes of being asked, for the registry's either had the same error,
+// or does without files.
+func newCredentialChain(o CredentialOptions, mirrors bool) (*credentialChain, error) {
 	chain := &credentialChain{given: auth.Credential{
 		Username: o.Username, Password: o.Password, RefreshToken: o.IdentityToken,
 	}}
@@ -83,7 +86,11 @@ func newCredentialChain(o CredentialOptions) (*credentialChain, error) {
 	}
 	for _, file := range o.ConfigFiles {
 		config, err := readDockerConfig(file)
-		if err != nil {
+		switch {
+		case err != nil && mirrors:
+			chain.deferred = err
+			continue
+		case err != nil:
 			return nil, err
 		}
 		chain.configs = append(chain.configs, config)

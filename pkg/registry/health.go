@@ -134,9 +134,15 @@ func (m *mirror) complain(kind, what string, err error) {
 // name the one that was asked for.
 func mirrorsReason(err error) string {
 	text := err.Error()
-	var e *Error
-	if errors.As(err, &e) {
+	var (
+		e      *Error
+		config *ConfigError
+	)
+	switch {
+	case errors.As(err, &e):
 		text = e.reason()
+	case errors.As(err, &config):
+		text = config.Error()
 	}
 	return clip(scrubText(strings.ReplaceAll(text, "the registry", "the mirror")), 200)
 }

@@ -726,3 +726,35 @@ func TestErrorsNameTheMirrorsReason(t *testing.T) {
 		})
 	}
 }
+
+// TestAMirrorDoesWithoutTheFileThatTheRegistryDoesNotNeed: with a password given, a file that is
+// not there is not read, and no reason to refuse a command that has a mirror.
+func TestAMirrorDoesWithoutTheFileThatTheRegistryDoesNotNeed(t *testing.T) {
+	t.Parallel()
+	content := []byte("layer")
+	origin, open := memRegistry(t, nil), memRegistry(t, nil)
+	for _, host := range []string{origin, open} {
+		pushBlob(t, newRepo(t, host+"/m", registry.Options{}), content)
+	}
+	closed := serve(t, http.NotFoundHandler(), askedForPassword)
+	missing := filepath.Join(t.TempDir(), "config.json")
+	var warnings []string
+	o := registry.Options{
+		Credentials: registry.CredentialOptions{Username: user, Password: password, ConfigFiles: []string{missing}},
+		Mirrors:     []registry.Mirror{{URL: "http://" + closed}, {URL: "http://" + open}},
+		Warn:        func(s string) { warnings = append(warnings, s) },
+	}
+	r := mirroredRepo(t, origin+"/m:v1", o)
+	if got, err := r.FetchBlob(t.Context(), descOf(content), 100); err != nil || string(got) != string(content) {
+		t.Errorf("%q, %v", got, err)
+	}
+	// The one that asks for a password cannot have it.
+	if len(warnings) != 1 || !strings.Contains(warnings[0], closed) || !strings.Contains(warnings[0], missing) {
+		t.Errorf("warnings %q", warnings)
+	}
+	o.Credentials.Username, o.Credentials.Password = "", ""
+	var config *registry.ConfigError
+	if _, err := registry.NewClient(o); !errors.As(err, &config) {
+		t.Errorf("without a password given: %v", err)
+	}
+}
