@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -110,11 +111,17 @@ func newCredentialChain(o CredentialOptions, mirrors bool) (*credentialChain, er
 // find returns the credential for a repository, empty when nothing knows the
 // registry.
 func (c *credentialChain) find(ctx context.Context, registry, repository string) (auth.Credential, error) {
+	return c.findFor(ctx, registry, repository, false)
+}
+
+// findFor is find; over plain HTTP it finds only what is meant to be sent so. A name without a
+// port is that of a registry with TLS, whose password would go out in the clear.
+func (c *credentialChain) findFor(ctx context.Context, registry, repository string, plain bool) (auth.Credential, error) {
 	if c.given != auth.EmptyCredential {
 		return c.given, nil
 	}
 	for _, config := range c.configs {
-		cred, err := config.find(ctx, registry, repository)
+		cred, err := config.find(ctx, registry, repository, plain)
 		if err != nil || cred != auth.EmptyCredential {
 			return cred, err
 		}
@@ -167,10 +174,10 @@ func readDockerConfig(path string) (*dockerConfig, error) {
 	return config, nil
 }
 
-func (d *dockerConfig) find(ctx context.Context, registry, repository string) (auth.Credential, error) {
+func (d *dockerConfig) find(ctx context.Context, registry, repository string, plain bool) (auth.Credential, error) {
 	key := credentials.ServerAddressFromRegistry(apiHost(registry))
 	for _, suffix := range []string{d.CredHelpers[key], d.CredHelpers[registry], d.CredsStore} {
-		if suffix == "" {
+		if suffix == "" || plain && !isPlain(key, registry) {
 			continue
 		}
 		cred, err := askHelper(ctx, suffix, key)
@@ -181,7 +188,7 @@ func (d *dockerConfig) find(ctx context.Context, registry, repository string) (a
 			return cred, nil
 		}
 	}
-	entry, ok := d.entry(registry, repository)
+	entry, ok := d.entry(registry, repository, plain)
 	if !ok {
 		return auth.EmptyCredential, nil
 	}
@@ -190,7 +197,7 @@ func (d *dockerConfig) find(ctx context.Context, registry, repository string) (a
 
 // byPattern is find for what only a pattern names.
 func (d *dockerConfig) byPattern(registry, repository string) (auth.Credential, error) {
-	byName, host := d.byName(), serverOf(registry)
+	byName, host := d.byName(registry, false), serverOf(registry)
 	for _, name := range slices.Backward(slices.Sorted(maps.Keys(byName))) {
 		if matchesServer(name, host, repository) {
 			return d.credential(registry, byName[name])
@@ -218,8 +225,8 @@ func askHelper(ctx context.Context, suffix, key string) (auth.Credential, error)
 
 // entry finds the most specific entry: kubelet lets a pull secret name
 // host/path, so that two teams' tokens for one registry can lie side by side.
-func (d *dockerConfig) entry(registry, repository string) (dockerAuth, bool) {
-	byName, host := d.byName(), serverOf(registry)
+func (d *dockerConfig) entry(registry, repository string, plain bool) (dockerAuth, bool) {
+	byName, host := d.byName(registry, plain), serverOf(registry)
 	for below := repository; below != ""; {
 		if entry, ok := byName[host+"/"+below]; ok {
 			return entry, true
@@ -235,10 +242,11 @@ func serverOf(registry string) string {
 	return normalizeServer(credentials.ServerAddressFromRegistry(apiHost(registry)))
 }
 
-// byName has the entries by what their keys mean.
-func (d *dockerConfig) byName() map[string]dockerAuth {
+// byName has the entries by what their keys mean: over plain HTTP those that may be meant for
+// registry so.
+func (d *dockerConfig) byName(registry string, plain bool) map[string]dockerAuth {
 	all := make(map[string]dockerAuth, len(d.Auths))
-	keys := slices.Sorted(maps.Keys(d.Auths))
+	keys := slices.DeleteFunc(slices.Sorted(maps.Keys(d.Auths)), func(key string) bool { return plain && !isPlain(key, registry) })
 	for _, key := range keys {
 		name := normalizeServer(key)
 		// An older form of the key, such as https://HOST/v1/, gives way to what a
@@ -294,6 +302,16 @@ func matchesServer(key, host, repository string) bool {
 		}
 	}
 	return true
+}
+
+// isPlain reports that a key of the configuration, which names registry, may be meant for plain
+// HTTP: it says so, or names a port that is not the one by default.
+func isPlain(key, registry string) bool {
+	if strings.HasPrefix(key, "http://") {
+		return true
+	}
+	u := url.URL{Host: registry}
+	return !strings.HasPrefix(key, "https://") && u.Port() != "" && u.Port() != "80"
 }
 
 // normalizeServer drops the scheme and the API version that older files have in

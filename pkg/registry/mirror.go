@@ -259,7 +259,7 @@ func (m *mirror) repository(origin *Repository, once bool) *Repository {
 		if plainer {
 			return auth.EmptyCredential, nil
 		}
-		return m.client.credentials.find(ctx, m.base.Host, r.scope())
+		return m.client.credentials.findFor(ctx, m.base.Host, r.scope(), m.base.Scheme == "http" && !isLoopback(m.base.Host))
 	})
 	return r
 }

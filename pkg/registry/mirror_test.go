@@ -758,3 +758,48 @@ func TestAMirrorDoesWithoutTheFileThatTheRegistryDoesNotNeed(t *testing.T) {
 		t.Errorf("without a password given: %v", err)
 	}
 }
+
+// TestPlainHTTPTakesAPasswordThatIsMeantForIt: what the docker configuration has for a host is
+// for TLS, and would be sent in the clear to a mirror on the same name.
+func TestPlainHTTPTakesAPasswordThatIsMeantForIt(t *testing.T) {
+	t.Parallel()
+	const host = "mirror.example.com"
+	for name, c := range map[string]struct {
+		port, key string
+		sent      bool
+	}{
+		"the host":                   {"", host, false},
+		"the host, over TLS":         {"", "https://" + host, false},
+		"the host, with port 80":     {":80", host + ":80", false},
+		"the host, in plain HTTP":    {"", "http://" + host, true},
+		"port 80, in plain HTTP":     {":80", "http://" + host + ":80/v2/", true},
+		"its port":                   {":5000", host + ":5000", true},
+		"its port, a repository":     {":5000", host + ":5000/m", true},
+		"its port, in plain HTTP":    {":5000", "http://" + host + ":5000", true},
+		"its port, over TLS":         {":5000", "https://" + host + ":5000", false},
+		"the host, and asked at one": {":5000", host, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seen := new(headersSeen)
+			mirror := httptest.NewServer(seen.wrap(askedForPassword(http.NotFoundHandler())))
+			t.Cleanup(mirror.Close)
+			port := c.port
+			if port == "" {
+				port = ":80"
+			}
+			r := mirroredRepo(t, serve(t, http.NotFoundHandler())+"/m:v1", registry.Options{
+				Credentials: registry.CredentialOptions{ConfigFiles: []string{authsFile(t, c.key, basic(user, password))}},
+				Resolve:     []string{host + port + ":" + mirror.Listener.Addr().String()},
+				Mirrors:     []registry.Mirror{{URL: "http://" + host + c.port}},
+				Warn:        func(string) {},
+			})
+			if _, err := r.FetchBlob(t.Context(), descOf([]byte("layer")), 100); err == nil {
+				t.Fatal("nobody has it")
+			}
+			if got := seen.values("Authorization"); len(seen.all) == 0 || len(got) > 0 != c.sent {
+				t.Errorf("asked %d times, and sent %q", len(seen.all), got)
+			}
+		})
+	}
+}
