@@ -33,8 +33,9 @@ const (
 
 // hostsOf reads the mirrors of a registry from dir. No folder, no file and an
 // empty file are no mirrors. Errors are *ConfigError: containerd passes over a file
-// that it cannot read, and pulls from elsewhere than was asked for.
-func hostsOf(dir, registry, goos string) ([]Mirror, error) {
+// that it cannot read, and pulls from elsewhere than was asked for. warn hears of hosts
+// that are left out.
+func hostsOf(dir, registry, goos string, warn func(string)) ([]Mirror, error) {
 	for _, name := range hostsFolders(registry, goos) {
 		folder := filepath.Join(dir, name)
 		if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
@@ -51,7 +52,7 @@ func hostsOf(dir, registry, goos string) ([]Mirror, error) {
 		if err != nil {
 			return nil, &ConfigError{Option: "mirrors", Path: file, Err: cause(err)}
 		}
-		mirrors, err := parseHosts(content, folder, registry)
+		mirrors, err := parseHosts(content, folder, registry, warn)
 		if err != nil {
 			return nil, &ConfigError{Option: "mirrors", Path: file, Err: err}
 		}
@@ -103,12 +104,16 @@ type hostTable struct {
 	Header       map[string]any `toml:"header"`
 	OverridePath bool           `toml:"override_path"`
 	DialTimeout  string         `toml:"dial_timeout"`
+	// These two lead elsewhere than to the host's address, and are not supported.
+	Proxy    any `toml:"proxy"`
+	DialAddr any `toml:"dial_addr"`
 }
 
 // parseHosts reads a hosts.toml that lies in folder: the hosts in the order of
 // their tables, then the server, unless that is the registry itself. Keys that
-// nobody knows are passed over.
-func parseHosts(content []byte, folder, registry string) ([]Mirror, error) {
+// nobody knows are passed over. A host that content is pulled from and that cannot be
+// asked as the file says is left out with a warning.
+func parseHosts(content []byte, folder, registry string, warn func(string)) ([]Mirror, error) {
 	var file struct {
 		hostTable
 		Server string               `toml:"server"`
@@ -123,14 +128,23 @@ func parseHosts(content []byte, folder, registry string) ([]Mirror, error) {
 	}
 	var mirrors []Mirror
 	add := func(name string, t hostTable) error {
+		shown, _ := withoutUser(name)
+		shown = clip(printable(shown), 100)
 		m, pulls, err := t.mirror(name, folder)
 		if err != nil {
-			shown, _ := withoutUser(name)
-			return fmt.Errorf("host %q: %w", clip(printable(shown), 100), err)
+			return fmt.Errorf("host %q: %w", shown, err)
 		}
-		if pulls && !m.isRegistry(registry) {
-			mirrors = append(mirrors, m)
+		if !pulls || m.isRegistry(registry) {
+			return nil
 		}
+		if reason := t.unusable(m); reason != "" {
+			warn("mirror " + shown + ": not used: " + reason)
+			return nil
+		}
+		if t.wantsTLS() && strings.HasPrefix(m.URL, "http:") {
+			warn("mirror " + shown + ": asked in plain HTTP: its hosts.toml has keys about TLS too, for which containerd tries TLS first")
+		}
+		mirrors = append(mirrors, m)
 		return nil
 	}
 	for _, name := range order {
@@ -198,9 +212,27 @@ func (t hostTable) mirror(name, folder string) (m Mirror, pulls bool, err error)
 			return Mirror{}, false, fmt.Errorf("dial_timeout %q is no duration", clip(printable(t.DialTimeout), 50))
 		}
 	}
-	_, err = m.parse()
-	return m, pulls, err
+	return m, pulls, nil
 }
+
+// unusable says why m, which t describes, is not asked; "" when it is.
+func (t hostTable) unusable(m Mirror) string {
+	_, err := m.parse()
+	var config *ConfigError
+	switch {
+	case errors.As(err, &config):
+		return config.Err.Error() // without the URL, which may hold a password
+	case isSet(t.Proxy):
+		return "its hosts.toml has proxy, which is not supported"
+	case isSet(t.DialAddr):
+		return "its hosts.toml has dial_addr, which is not supported"
+	}
+	return ""
+}
+
+func isSet(v any) bool { return v != nil && v != "" }
+
+func (t hostTable) wantsTLS() bool { return t.SkipVerify || t.CA != nil || t.Client != nil }
 
 // isRegistry reports that a table is about the registry itself.
 func (m Mirror) isRegistry(registry string) bool {

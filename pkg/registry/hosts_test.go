@@ -44,7 +44,9 @@ unknown = "passed over"
 
 func TestHostsFile(t *testing.T) {
 	t.Parallel()
-	got, err := parseHosts([]byte(fullHosts), "/certs", "registry.example.com")
+	var warnings []string
+	warn := func(s string) { warnings = append(warnings, s) }
+	got, err := parseHosts([]byte(fullHosts), "/certs", "registry.example.com", warn)
 	want := []Mirror{
 		{
 			URL: "https://second.example.com:8443/v2/proxy", OverridePath: true, CAFiles: []string{"/certs/one.pem", "/etc/two.pem"},
@@ -57,13 +59,16 @@ func TestHostsFile(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v\n got %+v\nwant %+v", err, got, want)
 	}
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "http://127.0.0.1:30020: asked in plain HTTP") {
+		t.Errorf("warnings %q", warnings)
+	}
 	// A server that is not the registry is one more mirror, the last.
-	got, err = parseHosts([]byte(fullHosts), "/certs", "other.example.com")
+	got, err = parseHosts([]byte(fullHosts), "/certs", "other.example.com", warn)
 	if err != nil || len(got) != 4 || got[3].URL != "https://registry.example.com" {
 		t.Errorf("%v %+v", err, got)
 	}
 	// Docker Hub's own API is no mirror of it.
-	got, err = parseHosts([]byte(`server = "https://docker.io"`+"\n"+`[host."https://registry-1.docker.io"]`), "/certs", "docker.io")
+	got, err = parseHosts([]byte(`server = "https://docker.io"`+"\n"+`[host."https://registry-1.docker.io"]`), "/certs", "docker.io", warn)
 	if err != nil || len(got) != 0 {
 		t.Errorf("%v %+v", err, got)
 	}
@@ -83,15 +88,58 @@ func TestHostsFileRefused(t *testing.T) {
 		"a second request":      {"[host.\"https://a.example.com\".header]\nx = \"s3cret\\r\\nX-Y: z\"", "no line of text"},
 		"a header of ours":      {"[host.\"https://a.example.com\".header]\nrange = \"bytes=0-1\"", "cannot be set"},
 		"a dial timeout":        {"[host.\"https://a.example.com\"]\ndial_timeout = \"soon\"", "no duration"},
-		"another scheme":        {"[host.\"httpx://a.example.com\"]", "must begin with https:// or http://"},
-		"a user":                {"[host.\"https://u:s3cret@a.example.com\"]", "leave out the user"},
-		"a query":               {"[host.\"https://a.example.com/?a=b\"]", "HOST[:PORT]"},
-		"a host":                {"[host.\"https://a_b/\"]", "not a registry host"},
 	} {
-		_, err := parseHosts([]byte(c.file), "/certs", "registry.example.com")
+		_, err := parseHosts([]byte(c.file), "/certs", "registry.example.com", func(string) {})
 		if err == nil || !strings.Contains(err.Error(), c.reason) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %v, want %q", name, err, c.reason)
 		}
+	}
+}
+
+// TestHostsThatCannotBeAsked are left out, each with a warning, and the others of the file stay.
+func TestHostsThatCannotBeAsked(t *testing.T) {
+	t.Parallel()
+	const good = "https://good.example.com"
+	for name, c := range map[string]struct {
+		host, table string
+		warning     string // "" for none
+		used        bool
+	}{
+		"a name that is none":           {"https://my_mirror/", "", "mirror https://my_mirror/: not used: ", false},
+		"another scheme":                {"httpx://a.example.com", "", "must begin with https:// or http://", false},
+		"a user":                        {"https://u:s3cret@a.example.com", "", "mirror https://a.example.com: not used: leave out the user", false},
+		"a query":                       {"https://a.example.com/?a=b", "", "not used: it must be http(s)://HOST[:PORT][/PATH]", false},
+		"for pushing, whatever it is":   {"https://my_mirror/", `capabilities = ["push"]`, "", false},
+		"for pushing, through a proxy":  {"https://a.example.com", "capabilities = [\"push\"]\nproxy = \"http://p:8080\"", "", false},
+		"through a proxy":               {"https://a.example.com", `proxy = "http://u:s3cret@p:8080"`, "not used: its hosts.toml has proxy, which is not supported", false},
+		"at a socket":                   {"http://127.0.0.1:8088", `dial_addr = "unix:///run/cache.sock"`, "not used: its hosts.toml has dial_addr, which is not supported", false},
+		"empty keys":                    {"https://a.example.com", "proxy = \"\"\ndial_addr = \"\"", "", true},
+		"plain HTTP, and keys of TLS":   {"http://a.example.com:5000", "skip_verify = true", "mirror http://a.example.com:5000: asked in plain HTTP: ", true},
+		"plain HTTP, and a certificate": {"http://a.example.com:5000", `client = "c.pem"`, "asked in plain HTTP: ", true},
+		"plain HTTP":                    {"http://a.example.com:5000", "", "", true},
+	} {
+		var warnings []string
+		file := "[host.\"" + c.host + "\"]\n" + c.table + "\n[host.\"" + good + "\"]\n"
+		got, err := parseHosts([]byte(file), "/certs", "registry.example.com", func(s string) { warnings = append(warnings, s) })
+		want := []string{good}
+		if c.used {
+			want = []string{c.host, good}
+		}
+		var urls []string
+		for _, m := range got {
+			urls = append(urls, m.URL)
+		}
+		if err != nil || !slices.Equal(urls, want) {
+			t.Errorf("%s: %q, %v", name, urls, err)
+		}
+		if said := strings.Join(warnings, "\n"); (said == "") != (c.warning == "") || !strings.Contains(said, c.warning) || strings.Contains(said, "s3cret") || len(warnings) > 1 {
+			t.Errorf("%s: warnings %q", name, warnings)
+		}
+	}
+	// What leads elsewhere than to the registry itself is about no mirror.
+	got, err := parseHosts([]byte("server = \"https://registry.example.com\"\nproxy = \"http://p:8080\"\n"), "/certs", "registry.example.com", func(s string) { t.Error(s) })
+	if err != nil || len(got) != 0 {
+		t.Errorf("%v %v", got, err)
 	}
 }
 
@@ -113,7 +161,7 @@ func TestHostsFolders(t *testing.T) {
 	}
 	want := func(registry, mirror string) {
 		t.Helper()
-		got, err := hostsOf(dir, registry, "linux")
+		got, err := hostsOf(dir, registry, "linux", func(string) {})
 		if err != nil || (mirror == "") != (len(got) == 0) || mirror != "" && got[0].URL != "https://"+mirror {
 			t.Errorf("%s: %v %+v, want %s", registry, err, got, mirror)
 		}
@@ -129,7 +177,7 @@ func TestHostsFolders(t *testing.T) {
 	write("a.example.com", "") // a folder without the file
 	want("a.example.com", "")
 
-	_, err := hostsOf(filepath.Join(dir, "nowhere"), "a.example.com", "linux")
+	_, err := hostsOf(filepath.Join(dir, "nowhere"), "a.example.com", "linux", func(string) {})
 	var config *ConfigError
 	if !errors.As(err, &config) {
 		t.Errorf("a folder that is not there: %v", err)
@@ -179,7 +227,7 @@ func FuzzHosts(f *testing.F) {
 	f.Add([]byte("host.\"https://a.example.com\".capabilities = [\"pull\"]\n[host]\n[[host.x]]"))
 	f.Add([]byte("[host.\"https://a.example.com\".header]\nauthorization = [\"Basic eA==\"]\n[host.\"https://a.example.com\"]"))
 	f.Fuzz(func(t *testing.T, file []byte) {
-		mirrors, err := parseHosts(file, "/certs", "registry.example.com:5000")
+		mirrors, err := parseHosts(file, "/certs", "registry.example.com:5000", func(string) {})
 		if err != nil {
 			return
 		}

@@ -192,7 +192,7 @@ func (c *Client) mirrorsOf(registry string) ([]*mirror, error) {
 	if all, ok := c.mirrors[registry]; ok {
 		return all, nil
 	}
-	hosts, err := hostsOf(c.options.HostsDir, registry, runtime.GOOS)
+	hosts, err := hostsOf(c.options.HostsDir, registry, runtime.GOOS, c.options.Warn)
 	if err != nil {
 		return nil, err
 	}
