@@ -94,7 +94,8 @@ const discardable = 64 << 20
 // them. The registry may send fewer or more bytes than the descriptor says, and
 // a read error is an *Error that may be retryable. at is where the bytes begin: the
 // offset, or zero when nobody sends less than the whole blob, or a mirror does not and
-// the offset is small. A redirect to another host gets no credentials.
+// the offset is small. A redirect to another host gets no credentials. The body's method
+// Ranges() bool says whether to ask for a part of the blob while it is read.
 func (r *Repository) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (body io.ReadCloser, at int64, err error) {
 	const op = "fetch blob"
 	about := r.Name() + "@" + desc.Digest.String()
@@ -172,6 +173,9 @@ func (r *Repository) openBlobOnce(ctx context.Context, op, about string, desc oc
 		c.accept = append(c.accept, http.StatusPartialContent)
 	}
 	got, err := r.do(ctx, c)
+	if offset > 0 {
+		r.unannounced.learn(got, err)
+	}
 	if e, ok := err.(*Error); ok && e.Status == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
 		e.Kind, e.Detail = Corrupt, fmt.Sprintf("the registry has %d bytes, its descriptor says %d", e.total, desc.Size)
 		if refusesRanges(e, desc) {
@@ -186,7 +190,7 @@ func (r *Repository) openBlobOnce(ctx context.Context, op, about string, desc oc
 		got.stream.Close()
 		return nil, 0, err
 	}
-	return got.promised(), at, nil
+	return &blobBody{got.promised(), r, got.header.Get("Accept-Ranges"), got.status == http.StatusPartialContent}, at, nil
 }
 
 // refusesRanges reports a 416 that does not say that the blob is shorter: there may be no
@@ -238,6 +242,7 @@ func (r *Repository) openPartOnce(ctx context.Context, op, about string, desc oc
 		accept: []int{http.StatusOK, http.StatusPartialContent}, content: true, limit: -1,
 	}
 	got, err := r.openRange(ctx, c, desc.Digest)
+	r.unannounced.learn(got, err)
 	if refusesRanges(err, desc) {
 		return nil, fmt.Errorf("%s %s: %w: %w", op, about, ErrNoRanges, err)
 	}

@@ -146,6 +146,8 @@ type Repository struct {
 	elsewhere sync.Map
 	// hasAPI is what Listable found out, by digest, for the Enlist that follows.
 	hasAPI sync.Map
+	// unannounced is what is known of ranges where nothing is said of them.
+	unannounced parts
 	// whole says that blobs have to be sent in one request.
 	whole    atomic.Bool
 	requests atomic.Int64

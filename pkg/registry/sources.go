@@ -402,6 +402,12 @@ func (m *mirrored) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Ranges is blobBody's.
+func (m *mirrored) Ranges() bool {
+	says, ok := m.ReadCloser.(interface{ Ranges() bool })
+	return ok && says.Ranges()
+}
+
 func (m *mirrored) fault(detail string) *Error {
 	return newError("fetch blob", m.from.repo.Name()+"@"+m.digest.String(), Unreachable, "%s", detail)
 }

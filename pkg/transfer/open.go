@@ -21,6 +21,18 @@ type RangeSource interface {
 	OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, end int64) (io.ReadCloser, error)
 }
 
+// Ranging may be a body of a Source that knows what its server says of ranges.
+type Ranging interface {
+	// Ranges reports whether to ask for a part of the blob. It is called when one is
+	// wanted and would be asked for at once.
+	Ranges() bool
+}
+
+func ranges(body io.ReadCloser) bool {
+	says, ok := body.(Ranging)
+	return !ok || says.Ranges()
+}
+
 // ErrNoRanges means that a server answers a range with the whole blob.
 var ErrNoRanges = errors.New("the server does not send ranges")
 
@@ -32,18 +44,21 @@ const (
 	quietFor = 10 * time.Second
 	// worthwhile is how much must be left for more connections to pay.
 	worthwhile = 4 * segmentSize
+	// askFor is how long a first part may take to come.
+	askFor = 10 * time.Second
 )
 
 // Open reads desc from offset on, as NewReader does. While one stream is slow and
 // it is the network that its reader waits for, further connections of pool fetch
 // the segments that come next into bounded memory, so that the bytes still come
-// in order and what was handed out has no holes. Read is for one goroutine at a
-// time; Close may be called from another.
+// in order and what was handed out has no holes. The one stream is not given up before
+// a part was sent: a cache may be storing what it sends, and has no parts until it has
+// the whole. Read is for one goroutine at a time; Close may be called from another.
 func Open(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descriptor, offset int64, o Options) io.ReadCloser {
 	o = o.withDefaults()
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &stream{ctx: ctx, cancel: cancel, pool: pool, src: src, desc: desc, o: o, offset: offset, alone: pool == nil || pool.max == 0}
-	s.single = NewReader(ctx, src, desc, offset, o)
+	s.single = newSingle(ctx, src, desc, offset, o)
 	return s
 }
 
@@ -57,9 +72,12 @@ type stream struct {
 
 	mu     sync.Mutex // held by Read; Close waits for it
 	offset int64
-	single io.ReadCloser // nil while there is a fan
+	single *reader // nil while there is a fan
 	fan    *fan
-	alone  bool // for good: there are no ranges, or no pool of connections
+	asked  chan error // what came of asking for a part, nil while nobody does
+	alone  bool       // for good: there are no ranges, or no pool of connections
+	asking sync.WaitGroup
+	best   float64 // rate of one stream
 	gauge  gauge
 	pause  pause // of trying more connections
 }
@@ -92,7 +110,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		s.fan, s.alone = nil, errors.Is(err, ErrNoRanges)
 		s.gauge = gauge{}
 		s.pause.begin(s.o.Now())
-		s.single = NewReader(s.ctx, s.src, s.desc, s.offset, s.o)
+		s.single = newSingle(s.ctx, s.src, s.desc, s.offset, s.o)
 	}
 	before := s.o.Now()
 	n, err := s.single.Read(p)
@@ -102,21 +120,88 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 	all := s.pool.moved.Add(int64(n))
 	now := s.o.Now()
+	if s.asked != nil {
+		if err == nil {
+			s.hear(now)
+		}
+		return n, err
+	}
 	ended, slow := s.gauge.slow(int64(n), all, s.pool.enough, before, now)
 	if !ended {
 		return n, err
 	}
-	best := s.pool.bestAlone(s.gauge.rate, now)
+	s.best = s.pool.bestAlone(s.gauge.rate, now)
 	if slow && err == nil && s.desc.Size-s.offset >= worthwhile && now.UnixNano() > s.pool.quiet.Load() && s.pause.over(now) {
-		s.spread(best)
+		s.ask()
 	}
 	return n, err
 }
 
+// ask asks for the blob's last byte, if there is a connection for it and the server may
+// send parts. The stream goes on meanwhile: a cache that has the whole blob only while it
+// fetches it would begin anew if nobody read, and not store it.
+func (s *stream) ask() {
+	if !s.pool.connections.TryAcquire(1) {
+		return
+	}
+	if !s.single.ranges() {
+		s.pool.connections.Release(1)
+		return
+	}
+	asked := make(chan error, 1)
+	s.asked = asked
+	s.asking.Go(func() {
+		err := s.lastByte()
+		s.pool.connections.Release(1)
+		asked <- err
+	})
+}
+
+// lastByte fetches it, so that its connection can be used again.
+func (s *stream) lastByte() error {
+	ctx, cancel := context.WithTimeout(s.ctx, askFor)
+	defer cancel()
+	body, err := s.src.OpenRange(ctx, s.desc, s.desc.Size-1, s.desc.Size)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	_, err = io.CopyN(io.Discard, body, 1)
+	return err
+}
+
+// hear goes on in several connections when a part has come, and alone when there is none
+// to be had.
+func (s *stream) hear(now time.Time) {
+	var err error
+	select {
+	case err = <-s.asked:
+	default:
+		return
+	}
+	s.asked, s.gauge = nil, gauge{}
+	if err != nil {
+		s.o.Logger.Debug("no part to be had", "digest", s.desc.Digest.String(), "reason", err.Error())
+	}
+	switch {
+	case err == nil:
+		if s.desc.Size-s.offset >= worthwhile {
+			s.spread()
+		}
+	case errors.Is(err, ErrNoRanges):
+		s.alone = true
+	default:
+		s.pause.begin(now)
+		if asks := now.Add(retryWait(0, err)); asks.After(s.pause.end) {
+			s.pause.end = asks
+		}
+	}
+}
+
 // spread gives the one stream up for several connections, which have to be better
 // than the best rate of one.
-func (s *stream) spread(best float64) {
-	if s.fan = newFan(s.ctx, s.pool, s.src, s.desc, s.offset, best, s.o); s.fan == nil {
+func (s *stream) spread() {
+	if s.fan = newFan(s.ctx, s.pool, s.src, s.desc, s.offset, s.best, s.o); s.fan == nil {
 		return
 	}
 	s.single.Close()
@@ -129,6 +214,7 @@ func (s *stream) Close() error {
 	s.cancel(errClosed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.asking.Wait()
 	if s.fan != nil {
 		s.fan.close()
 	}

@@ -29,8 +29,13 @@ type slowSource struct {
 	cut int64
 	// refuse fails every body at this offset for good, if it is not 0.
 	refuse int64
+	// silent has the bodies say that no part is to be asked for.
+	silent bool
+	// busy answers so many ranges with an error.
+	busy atomic.Int64
 
 	opened, open, most atomic.Int64
+	asked              atomic.Int64 // for ranges
 	sent               atomic.Int64
 }
 
@@ -44,6 +49,10 @@ func (s *slowSource) OpenBlob(ctx context.Context, _ ocispec.Descriptor, offset 
 }
 
 func (s *slowSource) OpenRange(ctx context.Context, _ ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
+	s.asked.Add(1)
+	if s.busy.Add(-1) >= 0 {
+		return nil, errRefused
+	}
 	if s.whole {
 		return nil, fmt.Errorf("range from %d: %w", offset, ErrNoRanges)
 	}
@@ -92,6 +101,8 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	}
 	return n, nil
 }
+
+func (b *slowBody) Ranges() bool { return !b.s.silent }
 
 func (b *slowBody) Close() error {
 	b.closed.Do(func() { b.s.open.Add(-1) })
@@ -210,8 +221,78 @@ func TestOpenGoesOnInOneStreamWithoutRanges(t *testing.T) {
 		t.Fatalf("%d bytes, %v", len(got), err)
 	}
 	r.Close()
-	if most := src.most.Load(); most != 1 {
-		t.Errorf("%d connections at once", most)
+	// A cache that is storing what it sends would not, and begin anew.
+	if opened, asked, sent := src.opened.Load(), src.asked.Load(), src.sent.Load(); opened != 1 || asked != 1 || sent != int64(len(src.data)) {
+		t.Errorf("%d connections, %d ranges were asked for, and %d bytes came", opened, asked, sent)
+	}
+	idle(t, pool)
+}
+
+func TestOpenAsksForNoPartOfWhoSaysSo(t *testing.T) {
+	t.Parallel()
+	for _, th := range []*Throttle{nil, NewThrottle(1<<30, nil)} {
+		src := &slowSource{data: randomBytes(24 << 20), rate: 20 << 20, silent: true}
+		pool := NewPool(Limits{})
+		r := Open(t.Context(), pool, throttledSource{src, th}, src.desc(), 0, quick())
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		if opened, asked := src.opened.Load(), src.asked.Load(); opened != 1 || asked != 0 {
+			t.Errorf("%d connections, %d ranges were asked for", opened, asked)
+		}
+		idle(t, pool)
+	}
+}
+
+type throttledSource struct {
+	*slowSource
+	t *Throttle
+}
+
+func (s throttledSource) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, int64, error) {
+	body, at, err := s.slowSource.OpenBlob(ctx, desc, offset)
+	return s.t.Reader(ctx, body), at, err
+}
+
+// One stream goes on while a part cannot be had, and is asked for later.
+func TestOpenGoesOnInOneStreamWhileAPartFails(t *testing.T) {
+	t.Parallel()
+	src := &slowSource{data: randomBytes(24 << 20), rate: 20 << 20}
+	src.busy.Store(1)
+	pool := NewPool(Limits{})
+	r := Open(t.Context(), pool, src, src.desc(), 0, quick())
+	got, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(got, src.data) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	r.Close()
+	if opened, asked := src.opened.Load(), src.asked.Load(); opened != 1 || asked != 1 {
+		t.Errorf("%d connections, %d ranges were asked for", opened, asked)
+	}
+	idle(t, pool)
+}
+
+// hangingSource does not answer a range before its request is given up.
+type hangingSource struct{ *slowSource }
+
+func (s hangingSource) OpenRange(ctx context.Context, _ ocispec.Descriptor, _, _ int64) (io.ReadCloser, error) {
+	s.asked.Add(1)
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
+}
+
+func TestCloseGivesUpAPartThatWasAskedFor(t *testing.T) {
+	t.Parallel()
+	src := &slowSource{data: randomBytes(24 << 20), rate: 20 << 20}
+	pool := NewPool(Limits{})
+	r := Open(t.Context(), pool, hangingSource{src}, src.desc(), 0, quick())
+	if _, err := io.CopyN(io.Discard, r, 16<<20); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if opened, asked := src.opened.Load(), src.asked.Load(); opened != 1 || asked != 1 {
+		t.Errorf("%d connections, %d ranges were asked for", opened, asked)
 	}
 	idle(t, pool)
 }

@@ -103,7 +103,10 @@ func isStalled(err error) bool {
 // first Read. Read is for one goroutine at a time; Close may be called from
 // another, and ends a Read that waits.
 func NewReader(ctx context.Context, src Source, desc ocispec.Descriptor, offset int64, o Options) io.ReadCloser {
-	o = o.withDefaults()
+	return newSingle(ctx, src, desc, offset, o.withDefaults())
+}
+
+func newSingle(ctx context.Context, src Source, desc ocispec.Descriptor, offset int64, o Options) *reader {
 	open := func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
 		return src.OpenBlob(ctx, desc, offset)
 	}
@@ -328,6 +331,13 @@ func (r *reader) again(err error) error {
 		r.o.OnRetry(err)
 	}
 	return r.o.Sleep(r.ctx, wait)
+}
+
+// ranges reports whether to ask the server that sends now for a part of the blob.
+func (r *reader) ranges() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.conn != nil && ranges(r.conn.body)
 }
 
 func (r *reader) disconnect() {

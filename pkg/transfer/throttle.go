@@ -68,3 +68,5 @@ func (r *throttled) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+func (r *throttled) Ranges() bool { return ranges(r.ReadCloser) }
