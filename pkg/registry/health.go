@@ -19,6 +19,7 @@ type health struct {
 
 	mu       sync.Mutex
 	bad      bool
+	gave     bool // bytes of a blob
 	failures int
 	events   int       // that let it rest
 	until    time.Time // when it is asked again
@@ -62,7 +63,14 @@ func (h *health) rests() time.Duration {
 func (h *health) worked() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.failures, h.until = 0, time.Time{}
+	h.failures, h.until, h.gave = 0, time.Time{}, true
+}
+
+// gaveBytes reports whether anything came from the mirror in this run.
+func (h *health) gaveBytes() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.gave
 }
 
 // past is what was known of the mirror when it was asked.

@@ -803,3 +803,27 @@ func TestPlainHTTPTakesAPasswordThatIsMeantForIt(t *testing.T) {
 		})
 	}
 }
+
+// TestADeadMirrorDoesNotOutliveTheRegistrysLastWord: a digest that nobody has is refused at
+// once. Where the registry cannot be asked either, somebody may come back.
+func TestADeadMirrorDoesNotOutliveTheRegistrysLastWord(t *testing.T) {
+	t.Parallel()
+	dead := httptest.NewServer(http.NotFoundHandler())
+	dead.Close()
+	for origin, want := range map[string]struct {
+		kind  registry.Kind
+		waits bool
+	}{
+		serve(t, http.NotFoundHandler()): {registry.NotFound, false},
+		"nowhere.invalid:5000":           {registry.Unreachable, true},
+	} {
+		var w waits
+		r := mirroredRepo(t, origin+"/m:v1", registry.Options{
+			Mirrors: []registry.Mirror{{URL: dead.URL}}, Warn: func(string) {}, Sleep: w.sleep, Retry: registry.RetryPolicy{Budget: time.Minute},
+		})
+		_, err := r.FetchBlob(t.Context(), descOf([]byte("x")), 1000)
+		if wantKind(t, err, want.kind); len(w.all) > 0 != want.waits {
+			t.Errorf("%s: waited %v", origin, w.all)
+		}
+	}
+}

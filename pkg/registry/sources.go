@@ -202,9 +202,10 @@ func (s *sources) askOrigin(try func(*Repository, *place) error) error {
 	return err
 }
 
-// joint is the registry's error, with what mirrors said, whether and after which time somebody may be asked for
-// d again: it, or a mirror. A mirror whose failure passes is asked when it said, and not only
-// after the time for which it is left alone while there are others.
+// joint is the registry's error, with what mirrors said, and whether and after which time
+// somebody may be asked for d again: it, or a mirror. A mirror whose failure passes is asked
+// when it said, and not only after the time for which it is left alone while there are others.
+// One of which nothing was heard in the whole run changes no answer of the registry's.
 func (s *sources) joint(d digest.Digest, err error, said map[*place]error) error {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -215,7 +216,7 @@ func (s *sources) joint(d digest.Digest, err error, said map[*place]error) error
 	well, ill := s.usable(d)
 	for _, p := range append(well, ill...) {
 		var own *Error
-		passes := errors.As(said[p], &own) && own.Retryable()
+		passes := errors.As(said[p], &own) && own.Retryable() && (own.Answered() || !e.Answered() || p.gaveBytes())
 		wait := p.rests()
 		if passes {
 			wait = own.retryAfter
