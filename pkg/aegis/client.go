@@ -145,16 +145,35 @@ func (r ranges) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset in
 	if err != nil {
 		return nil, 0, err
 	}
+	if says, ok := body.(transfer.Ranging); ok {
+		body = &ranging{body, says}
+	}
 	return r.throttle.Reader(ctx, body), at, nil
+}
+
+// ranging is a body whose server can be asked for a part.
+type ranging struct {
+	io.ReadCloser
+	transfer.Ranging
+}
+
+func (r *ranging) Part(ctx context.Context, offset, end int64) (io.ReadCloser, error) {
+	body, err := r.Ranging.Part(ctx, offset, end)
+	return body, noRanges(err)
+}
+
+// noRanges says in package transfer's words that there are no ranges.
+func noRanges(err error) error {
+	if errors.Is(err, registry.ErrNoRanges) {
+		return fmt.Errorf("%w: %w", transfer.ErrNoRanges, err)
+	}
+	return err
 }
 
 func (r ranges) OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
 	body, err := r.Repository.OpenRange(ctx, desc, offset, end)
-	if errors.Is(err, registry.ErrNoRanges) {
-		return nil, fmt.Errorf("%w: %w", transfer.ErrNoRanges, err)
-	}
 	if err != nil {
-		return nil, err
+		return nil, noRanges(err)
 	}
 	return r.throttle.Reader(ctx, body), nil
 }

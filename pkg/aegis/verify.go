@@ -6,7 +6,6 @@ package aegis
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
@@ -58,37 +57,26 @@ func (c *Client) resolveAndVerify(ctx context.Context, ref Reference, req verify
 func (c *Client) judge(ctx context.Context, repo Repository, pinned Pinned, req verify.Requirement) (verify.Verified, error) {
 	r, ok := repo.(registryRepository)
 	ok = ok && pinned.Tag() == "" && len(r.Mirrors(true)) > 0
-	var asked []*registry.Repository
+	atMirrors := req
 	if ok {
-		req.Keys = tiring(req.Keys)
-		asked = r.Mirrors(false)
-		if v, _, accepted := c.judgeAt(ctx, asked, pinned, req); accepted {
+		// The registry, which decides, has the keys asked as if nobody had been asked before.
+		atMirrors.Keys = tiring(req.Keys)
+		if v, _, accepted := c.judgeAt(ctx, r.Mirrors(false), pinned, atMirrors); accepted {
 			return v, nil
 		}
 	}
 	v, err := c.verifier().Verify(ctx, pinned.Subject(), source{repo}, req)
-	if !ok || err == nil || ctx.Err() != nil {
+	var undecided *verify.UndecidedError
+	if !ok || ctx.Err() != nil || !errors.As(err, &undecided) {
 		return v, err
 	}
-	var (
-		undecided *verify.UndecidedError
-		none      *verify.NoSignatureError
-		left      = r.Mirrors(true)
-	)
-	switch {
-	case errors.As(err, &undecided):
-		// The registry cannot be asked; a mirror may be back by now.
-	case errors.As(err, &none):
-		left = slices.DeleteFunc(left, func(m *registry.Repository) bool { return slices.Contains(asked, m) })
-	default:
-		return v, err
-	}
-	atMirror, said, accepted := c.judgeAt(ctx, left, pinned, req)
+	// The registry cannot be asked; a mirror may be back by now.
+	atMirror, said, accepted := c.judgeAt(ctx, r.Mirrors(true), pinned, atMirrors)
 	if accepted {
 		return atMirror, nil
 	}
 	var away *registry.Error
-	if undecided != nil && errors.As(err, &away) {
+	if errors.As(err, &away) {
 		// Where only mirrors can be reached, it is theirs that helps. The first cause, which
 		// says what it is to a caller, stays the registry's.
 		undecided.Causes = append(undecided.Causes, said...)
@@ -96,8 +84,8 @@ func (c *Client) judge(ctx context.Context, repo Repository, pinned Pinned, req 
 	return v, err
 }
 
-// tiringKey is not asked again, about what another place has, once it could not answer: each
-// place would wait for it anew.
+// tiringKey is not asked again, about what another mirror has, once it could not answer about
+// anything: each mirror would have it waited for anew.
 type tiringKey struct {
 	signature.Key
 	silent error
@@ -122,9 +110,12 @@ func (k *tiringKey) Check(ctx context.Context, checks []signature.Check) []signa
 	verdicts := k.Key.Check(ctx, checks)
 	for _, v := range verdicts {
 		var says interface{ AnySignature() bool }
-		if errors.As(v.Err, &says) && says.AnySignature() {
-			k.silent = v.Err
+		if !errors.As(v.Err, &says) || !says.AnySignature() {
+			return verdicts
 		}
+	}
+	if len(verdicts) > 0 {
+		k.silent = verdicts[0].Err
 	}
 	return verdicts
 }

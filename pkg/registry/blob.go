@@ -174,7 +174,7 @@ func (r *Repository) openBlobOnce(ctx context.Context, op, about string, desc oc
 	}
 	got, err := r.do(ctx, c)
 	if offset > 0 {
-		r.unannounced.learn(got, err)
+		r.unannounced.learn(got, err, desc)
 	}
 	if e, ok := err.(*Error); ok && e.Status == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
 		e.Kind, e.Detail = Corrupt, fmt.Sprintf("the registry has %d bytes, its descriptor says %d", e.total, desc.Size)
@@ -190,7 +190,7 @@ func (r *Repository) openBlobOnce(ctx context.Context, op, about string, desc oc
 		got.stream.Close()
 		return nil, 0, err
 	}
-	return &blobBody{got.promised(), r, got.header.Get("Accept-Ranges"), got.status == http.StatusPartialContent}, at, nil
+	return &blobBody{got.promised(), r, desc, got.header.Get("Accept-Ranges"), got.status == http.StatusPartialContent}, at, nil
 }
 
 // refusesRanges reports a 416 that does not say that the blob is shorter: there may be no
@@ -242,7 +242,7 @@ func (r *Repository) openPartOnce(ctx context.Context, op, about string, desc oc
 		accept: []int{http.StatusOK, http.StatusPartialContent}, content: true, limit: -1,
 	}
 	got, err := r.openRange(ctx, c, desc.Digest)
-	r.unannounced.learn(got, err)
+	r.unannounced.learn(got, err, desc)
 	if refusesRanges(err, desc) {
 		return nil, fmt.Errorf("%s %s: %w: %w", op, about, ErrNoRanges, err)
 	}

@@ -108,7 +108,9 @@ func (m *mirror) fail(err error, past int) {
 	}
 	rests := max(0, m.until.Sub(now)).Round(time.Second)
 	m.mu.Unlock()
-	m.complain(kind, "left alone for "+rests.String(), err)
+	if rests > 0 {
+		m.complain(kind, "left alone for "+rests.String(), err)
+	}
 }
 
 // lied ends the use of the mirror.

@@ -827,3 +827,36 @@ func TestADeadMirrorDoesNotOutliveTheRegistrysLastWord(t *testing.T) {
 		}
 	}
 }
+
+// TestTheRegistrysLastWordIsNotAskedForAgain while a mirror is: a wrong password that is sent
+// again and again locks an account.
+func TestTheRegistrysLastWordIsNotAskedForAgain(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound} {
+		seen, asked := new(headersSeen), new(headersSeen)
+		origin := serve(t, askedForPassword(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })), seen.wrap)
+		mirror := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }), asked.wrap)
+		var w waits
+		r := mirroredRepo(t, origin+"/m:v1", registry.Options{
+			Mirrors: []registry.Mirror{{URL: "http://" + mirror}}, Warn: func(string) {}, Sleep: w.sleep,
+			Credentials: registry.CredentialOptions{Username: user, Password: password}, Retry: registry.RetryPolicy{Budget: 24 * time.Hour},
+		})
+		for i := range 5 {
+			_, err := r.FetchBlob(t.Context(), descOf([]byte{byte(i)}), 1000)
+			var e *registry.Error
+			if !errors.As(err, &e) || e.Status != status || i > 0 && e.Retryable() {
+				t.Errorf("%d: error %v", i, err)
+			}
+		}
+		passwords := 0
+		for _, h := range seen.all {
+			if h.Get("Authorization") != "" {
+				passwords++
+			}
+		}
+		// Each blob's answer once, and the mirror not for ever.
+		if passwords != 5 || len(asked.all) < 10 || len(asked.all) > 40 {
+			t.Errorf("%d: the password was sent %d times, the mirror asked %d times", status, passwords, len(asked.all))
+		}
+	}
+}

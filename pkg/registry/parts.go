@@ -4,18 +4,30 @@
 package registry
 
 import (
-	"errors"
+	"context"
+	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // blobBody is a blob's bytes, and what their server says of ranges of it.
 type blobBody struct {
 	*stream
 	repo    *Repository
+	desc    ocispec.Descriptor
 	accepts string
 	part    bool // it is one itself
+}
+
+// Part asks the one that sends the body, and no mirror beside it, for a part of the blob.
+func (b *blobBody) Part(ctx context.Context, offset, end int64) (io.ReadCloser, error) {
+	body, err := b.repo.openPart(ctx, b.op, b.about, b.desc, offset, end)
+	// One that came to nothing is no answer: another may be asked for.
+	b.repo.unannounced.state.CompareAndSwap(partsAsked, partsUnknown)
+	return body, err
 }
 
 // Ranges says whether to ask for a part of the blob while the body is read. Who says
@@ -60,13 +72,15 @@ func (p *parts) ask() bool {
 
 // learn takes note of how a range was answered. What is announced with it is said of one
 // blob only: that one a cache has.
-func (p *parts) learn(got *answer, err error) {
-	var e *Error
+func (p *parts) learn(got *answer, err error, desc ocispec.Descriptor) {
 	switch {
 	case err == nil && got.header.Get("Accept-Ranges") == "" && got.status == http.StatusPartialContent:
 		p.state.Store(partsSent)
-	case err == nil && got.status == http.StatusOK, errors.As(err, &e) && e.Status == http.StatusRequestedRangeNotSatisfiable:
-		p.state.Store(partsRefused)
+	case err == nil && got.status == http.StatusOK, refusesRanges(err, desc):
+		// Who has sent some may not have all of another blob yet.
+		if !p.state.CompareAndSwap(partsAsked, partsRefused) {
+			p.state.CompareAndSwap(partsUnknown, partsRefused)
+		}
 	default:
 		p.state.CompareAndSwap(partsAsked, partsUnknown)
 	}

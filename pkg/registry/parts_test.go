@@ -5,6 +5,8 @@ package registry_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -101,4 +103,57 @@ func (a announcing) WriteHeader(status int) {
 		a.Header().Del("Accept-Ranges")
 	}
 	a.ResponseWriter.WriteHeader(status)
+}
+
+// TestAPartIsAskedOfWhoSendsTheBlob, whatever the state of the mirrors is by then.
+func TestAPartIsAskedOfWhoSendsTheBlob(t *testing.T) {
+	t.Parallel()
+	content := bytes.Repeat([]byte("0123456789"), 1000)
+	desc := descOf(content)
+	var away atomic.Bool
+	whole := answer(get("/blobs/"+desc.Digest.String()), func(w http.ResponseWriter, req *http.Request) {
+		if away.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		req.Header.Del("Range")
+		http.ServeContent(announcing{w, ""}, req, "", time.Time{}, bytes.NewReader(content))
+	})
+	parts := answer(get("/blobs/"+desc.Digest.String()), func(w http.ResponseWriter, req *http.Request) {
+		http.ServeContent(announcing{w, ""}, req, "", time.Time{}, bytes.NewReader(content))
+	})
+	repo := mirroredRepo(t, memRegistry(t, nil, parts)+"/m:v1", registry.Options{Warn: func(string) {}, Mirrors: []registry.Mirror{{URL: "http://" + memRegistry(t, nil, whole)}}})
+	type ranging interface {
+		Ranges() bool
+		Part(ctx context.Context, offset, end int64) (io.ReadCloser, error)
+	}
+	open := func() ranging {
+		t.Helper()
+		body, _, err := repo.OpenBlob(t.Context(), desc, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { body.Close() })
+		return body.(ranging)
+	}
+	// The mirror sends the blob, and no part: the registry's would say nothing of it.
+	body := open()
+	if _, err := body.Part(t.Context(), desc.Size-1, desc.Size); body.Ranges() || !errors.Is(err, registry.ErrNoRanges) {
+		t.Errorf("a part of the mirror's: %v", err)
+	}
+	// The registry sends it, and a part, though the mirror is back.
+	away.Store(true)
+	body = open()
+	away.Store(false)
+	if !body.Ranges() {
+		t.Fatal("the registry was asked already")
+	}
+	part, err := body.Part(t.Context(), desc.Size-1, desc.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	part.Close()
+	if !body.Ranges() || !body.Ranges() {
+		t.Error("the registry, which sends parts, is not asked for another")
+	}
 }

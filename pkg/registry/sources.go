@@ -30,6 +30,10 @@ type sources struct {
 	without, gave map[digest.Digest][]*place
 	// reasons are why mirrors failed last, by the digest.
 	reasons map[digest.Digest]map[*place]string
+	// words are the registry's last ones, by the digest, while mirrors are asked again, and
+	// inVain how often they were since anything came from one.
+	words  map[digest.Digest]word
+	inVain int
 	// busy is what the registry said last, while it is not to be asked, and until when.
 	busy  *Error
 	until time.Time
@@ -45,7 +49,7 @@ type place struct {
 func newSources(repo, origin *Repository) *sources {
 	return &sources{repo: repo, origin: origin,
 		without: make(map[digest.Digest][]*place), gave: make(map[digest.Digest][]*place),
-		reasons: make(map[digest.Digest]map[*place]string)}
+		reasons: make(map[digest.Digest]map[*place]string), words: make(map[digest.Digest]word)}
 }
 
 // all are the repositories whose requests are counted with those of s.repo.
@@ -161,7 +165,10 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 		said[p] = err
 		s.failed(p, d, err, past)
 	}
-	err := s.askOrigin(try)
+	err := s.lastWord(d)
+	if err == nil {
+		err = s.askOrigin(try)
+	}
 	if err == nil || errors.Is(err, ErrNoRanges) || errors.Is(err, errWhole) || ctx.Err() != nil {
 		return err
 	}
@@ -224,11 +231,54 @@ func (s *sources) joint(d digest.Digest, err error, said map[*place]error) error
 		switch {
 		case j.Retryable():
 			j.retryAfter = min(j.retryAfter, wait)
-		case passes:
+		case passes && s.again(d, e, wait):
 			j.again, j.retryAfter = true, wait
 		}
 	}
 	return &j
+}
+
+// maxInVain bounds how often mirrors are asked again, after an answer of the registry that
+// is its last word, without anything coming of it.
+const maxInVain = 24
+
+// again reports whether d may be asked of mirrors once more after wait. The registry's
+// answer is kept for that: a password that it has refused is not sent to it each time.
+func (s *sources) again(d digest.Digest, e *Error, wait time.Duration) bool {
+	if !e.Answered() {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inVain++; s.inVain > maxInVain {
+		return false
+	}
+	s.words[d] = word{e, s.repo.client.options.Now().Add(wait + maxBackoff)}
+	return true
+}
+
+// word is what the registry has answered, and until when it is not asked again.
+type word struct {
+	err   *Error
+	until time.Time
+}
+
+// lastWord is the registry's answer about d, if it has not changed.
+func (s *sources) lastWord(d digest.Digest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w, ok := s.words[d]; ok && s.repo.client.options.Now().Before(w.until) {
+		return w.err
+	}
+	return nil
+}
+
+// came notes that a mirror has sent bytes.
+func (s *sources) came(d digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inVain = 0
+	delete(s.words, d)
 }
 
 // maxComplaints bounds how many mirrors an error names.
@@ -390,6 +440,7 @@ func (m *mirrored) Read(p []byte) (int, error) {
 	switch {
 	case m.left <= 0:
 		m.from.worked()
+		m.s.came(m.digest)
 		return n, err
 	case err == io.EOF:
 		err = m.fault("it ends early")
@@ -405,8 +456,17 @@ func (m *mirrored) Read(p []byte) (int, error) {
 
 // Ranges is blobBody's.
 func (m *mirrored) Ranges() bool {
-	says, ok := m.ReadCloser.(interface{ Ranges() bool })
-	return ok && says.Ranges()
+	b, ok := m.ReadCloser.(*blobBody)
+	return ok && b.Ranges()
+}
+
+// Part is blobBody's. What goes wrong there is no failure of the mirror: its stream goes on.
+func (m *mirrored) Part(ctx context.Context, offset, end int64) (io.ReadCloser, error) {
+	b, ok := m.ReadCloser.(*blobBody)
+	if !ok {
+		return nil, ErrNoRanges
+	}
+	return b.Part(ctx, offset, end)
 }
 
 func (m *mirrored) fault(detail string) *Error {

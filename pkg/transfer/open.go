@@ -26,11 +26,9 @@ type Ranging interface {
 	// Ranges reports whether to ask for a part of the blob. It is called when one is
 	// wanted and would be asked for at once.
 	Ranges() bool
-}
-
-func ranges(body io.ReadCloser) bool {
-	says, ok := body.(Ranging)
-	return !ok || says.Ranges()
+	// Part asks the very server that sends the body for the blob's bytes from offset up
+	// to end. Its errors are those of RangeSource.
+	Part(ctx context.Context, offset, end int64) (io.ReadCloser, error)
 }
 
 // ErrNoRanges means that a server answers a range with the whole blob.
@@ -107,8 +105,9 @@ func (s *stream) Read(p []byte) (int, error) {
 			return n, err
 		}
 		s.fan.close()
-		s.fan, s.alone = nil, errors.Is(err, ErrNoRanges)
-		s.gauge = gauge{}
+		// Parts were sent before: another source may have answered now, which will not do
+		// so for good.
+		s.fan, s.gauge = nil, gauge{}
 		s.pause.begin(s.o.Now())
 		s.single = newSingle(s.ctx, s.src, s.desc, s.offset, s.o)
 	}
@@ -144,24 +143,29 @@ func (s *stream) ask() {
 	if !s.pool.connections.TryAcquire(1) {
 		return
 	}
-	if !s.single.ranges() {
-		s.pool.connections.Release(1)
-		return
+	part := func(ctx context.Context, offset, end int64) (io.ReadCloser, error) {
+		return s.src.OpenRange(ctx, s.desc, offset, end)
+	}
+	if body, ok := s.single.body().(Ranging); ok {
+		if part = body.Part; !body.Ranges() {
+			s.pool.connections.Release(1)
+			return
+		}
 	}
 	asked := make(chan error, 1)
 	s.asked = asked
 	s.asking.Go(func() {
-		err := s.lastByte()
+		err := s.lastByte(part)
 		s.pool.connections.Release(1)
 		asked <- err
 	})
 }
 
 // lastByte fetches it, so that its connection can be used again.
-func (s *stream) lastByte() error {
+func (s *stream) lastByte(part func(ctx context.Context, offset, end int64) (io.ReadCloser, error)) error {
 	ctx, cancel := context.WithTimeout(s.ctx, askFor)
 	defer cancel()
-	body, err := s.src.OpenRange(ctx, s.desc, s.desc.Size-1, s.desc.Size)
+	body, err := part(ctx, s.desc.Size-1, s.desc.Size)
 	if err != nil {
 		return err
 	}
@@ -185,7 +189,7 @@ func (s *stream) hear(now time.Time) {
 	}
 	switch {
 	case err == nil:
-		if s.desc.Size-s.offset >= worthwhile {
+		if s.desc.Size-s.offset >= worthwhile && now.UnixNano() > s.pool.quiet.Load() {
 			s.spread()
 		}
 	case errors.Is(err, ErrNoRanges):

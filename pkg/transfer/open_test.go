@@ -31,6 +31,7 @@ type slowSource struct {
 	refuse int64
 	// silent has the bodies say that no part is to be asked for.
 	silent bool
+	hangs  bool // does not answer a range before its request is given up
 	// busy answers so many ranges with an error.
 	busy atomic.Int64
 
@@ -50,6 +51,10 @@ func (s *slowSource) OpenBlob(ctx context.Context, _ ocispec.Descriptor, offset 
 
 func (s *slowSource) OpenRange(ctx context.Context, _ ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
 	s.asked.Add(1)
+	if s.hangs {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
 	if s.busy.Add(-1) >= 0 {
 		return nil, errRefused
 	}
@@ -103,6 +108,10 @@ func (b *slowBody) Read(p []byte) (int, error) {
 }
 
 func (b *slowBody) Ranges() bool { return !b.s.silent }
+
+func (b *slowBody) Part(ctx context.Context, offset, end int64) (io.ReadCloser, error) {
+	return b.s.OpenRange(ctx, ocispec.Descriptor{}, offset, end)
+}
 
 func (b *slowBody) Close() error {
 	b.closed.Do(func() { b.s.open.Add(-1) })
@@ -273,20 +282,11 @@ func TestOpenGoesOnInOneStreamWhileAPartFails(t *testing.T) {
 	idle(t, pool)
 }
 
-// hangingSource does not answer a range before its request is given up.
-type hangingSource struct{ *slowSource }
-
-func (s hangingSource) OpenRange(ctx context.Context, _ ocispec.Descriptor, _, _ int64) (io.ReadCloser, error) {
-	s.asked.Add(1)
-	<-ctx.Done()
-	return nil, context.Cause(ctx)
-}
-
 func TestCloseGivesUpAPartThatWasAskedFor(t *testing.T) {
 	t.Parallel()
-	src := &slowSource{data: randomBytes(24 << 20), rate: 20 << 20}
+	src := &slowSource{data: randomBytes(24 << 20), rate: 20 << 20, hangs: true}
 	pool := NewPool(Limits{})
-	r := Open(t.Context(), pool, hangingSource{src}, src.desc(), 0, quick())
+	r := Open(t.Context(), pool, src, src.desc(), 0, quick())
 	if _, err := io.CopyN(io.Discard, r, 16<<20); err != nil {
 		t.Fatal(err)
 	}

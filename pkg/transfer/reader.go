@@ -333,11 +333,14 @@ func (r *reader) again(err error) error {
 	return r.o.Sleep(r.ctx, wait)
 }
 
-// ranges reports whether to ask the server that sends now for a part of the blob.
-func (r *reader) ranges() bool {
+// body is what is read now, nil between two connections.
+func (r *reader) body() io.ReadCloser {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.conn != nil && ranges(r.conn.body)
+	if r.conn == nil {
+		return nil
+	}
+	return r.conn.body
 }
 
 func (r *reader) disconnect() {

@@ -45,7 +45,11 @@ func (t *Throttle) Reader(ctx context.Context, rc io.ReadCloser) io.ReadCloser {
 	if t == nil {
 		return rc
 	}
-	return &throttled{ReadCloser: rc, ctx: ctx, t: t}
+	slow := &throttled{ReadCloser: rc, ctx: ctx, t: t}
+	if says, ok := rc.(Ranging); ok {
+		return &throttledRanging{slow, says}
+	}
+	return slow
 }
 
 type throttled struct {
@@ -69,4 +73,8 @@ func (r *throttled) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (r *throttled) Ranges() bool { return ranges(r.ReadCloser) }
+// throttledRanging is a throttled body whose server can be asked for a part, which is not.
+type throttledRanging struct {
+	*throttled
+	Ranging
+}
