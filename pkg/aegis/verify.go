@@ -58,7 +58,9 @@ func (c *Client) judge(ctx context.Context, repo Repository, pinned Pinned, req 
 	r, ok := repo.(registryRepository)
 	ok = ok && pinned.Tag() == "" && len(r.Mirrors(true)) > 0
 	atMirrors := req
+	var resting []*registry.Repository
 	if ok {
+		resting = r.MirrorsBack()
 		// The registry, which decides, has the keys asked as if nobody had been asked before.
 		atMirrors.Keys = tiring(req.Keys)
 		if v, _, accepted := c.judgeAt(ctx, r.Mirrors(false), pinned, atMirrors); accepted {
@@ -66,17 +68,29 @@ func (c *Client) judge(ctx context.Context, repo Repository, pinned Pinned, req 
 		}
 	}
 	v, err := c.verifier().Verify(ctx, pinned.Subject(), source{repo}, req)
-	var undecided *verify.UndecidedError
-	if !ok || ctx.Err() != nil || !errors.As(err, &undecided) {
+	if !ok || ctx.Err() != nil {
 		return v, err
 	}
-	// The registry cannot be asked; a mirror may be back by now.
-	atMirror, said, accepted := c.judgeAt(ctx, r.Mirrors(true), pinned, atMirrors)
+	var (
+		undecided *verify.UndecidedError
+		none      *verify.NoSignatureError
+		left      []*registry.Repository
+	)
+	switch {
+	case errors.As(err, &undecided):
+		// The registry cannot be asked; a mirror may be back by now.
+		left = r.Mirrors(true)
+	case errors.As(err, &none):
+		// A registry that has lost the manifest says so too. Where the mirror that has it was
+		// left alone after a hiccup, it has not been asked.
+		left = resting
+	}
+	atMirror, said, accepted := c.judgeAt(ctx, left, pinned, atMirrors)
 	if accepted {
 		return atMirror, nil
 	}
 	var away *registry.Error
-	if errors.As(err, &away) {
+	if undecided != nil && errors.As(err, &away) {
 		// Where only mirrors can be reached, it is theirs that helps. The first cause, which
 		// says what it is to a caller, stays the registry's.
 		undecided.Causes = append(undecided.Causes, said...)

@@ -19,7 +19,7 @@ type health struct {
 
 	mu       sync.Mutex
 	bad      bool
-	gave     bool // bytes of a blob
+	given    bool // something
 	failures int
 	events   int       // that let it rest
 	until    time.Time // when it is asked again
@@ -63,14 +63,21 @@ func (h *health) rests() time.Duration {
 func (h *health) worked() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.failures, h.until, h.gave = 0, time.Time{}, true
+	h.failures, h.until = 0, time.Time{}
 }
 
-// gaveBytes reports whether anything came from the mirror in this run.
-func (h *health) gaveBytes() bool {
+// gave notes that something was to be had from the mirror.
+func (h *health) gave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.gave
+	h.given = true
+}
+
+// hasGiven reports whether anything was in this run.
+func (h *health) hasGiven() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.given
 }
 
 // past is what was known of the mirror when it was asked.

@@ -159,6 +159,9 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 	for _, p := range well {
 		past := p.past()
 		err := try(p.repo, p)
+		if err == nil {
+			p.gave()
+		}
 		if err == nil || errors.Is(err, ErrNoRanges) || ctx.Err() != nil {
 			return err
 		}
@@ -175,6 +178,9 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 	for _, p := range ill {
 		past := p.past()
 		again := try(p.repo, p)
+		if again == nil {
+			p.gave()
+		}
 		if again == nil || errors.Is(again, ErrNoRanges) {
 			return again
 		}
@@ -223,7 +229,7 @@ func (s *sources) joint(d digest.Digest, err error, said map[*place]error) error
 	well, ill := s.usable(d)
 	for _, p := range append(well, ill...) {
 		var own *Error
-		passes := errors.As(said[p], &own) && own.Retryable() && (own.Answered() || !e.Answered() || p.gaveBytes())
+		passes := errors.As(said[p], &own) && own.Retryable() && (own.Answered() || !e.Answered() || p.hasGiven())
 		wait := p.rests()
 		if passes {
 			wait = own.retryAfter
@@ -398,6 +404,22 @@ func (r *Repository) Mirrors(all bool) []*Repository {
 	list := make([]*Repository, len(places))
 	for i, p := range places {
 		list[i] = p.list
+	}
+	return list
+}
+
+// MirrorsBack lists the mirrors, as Mirrors does, that are left alone and have sent something
+// in this run.
+func (r *Repository) MirrorsBack() []*Repository {
+	if r.sources == nil {
+		return nil
+	}
+	var list []*Repository
+	_, ill := r.sources.usable("")
+	for _, p := range ill {
+		if p.hasGiven() {
+			list = append(list, p.list)
+		}
 	}
 	return list
 }
