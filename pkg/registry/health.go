@@ -19,7 +19,7 @@ type health struct {
 
 	mu       sync.Mutex
 	bad      bool
-	given    bool // something
+	given    bool // an answer
 	failures int
 	events   int       // that let it rest
 	until    time.Time // when it is asked again
@@ -66,14 +66,14 @@ func (h *health) worked() {
 	h.failures, h.until = 0, time.Time{}
 }
 
-// gave notes that something was to be had from the mirror.
+// gave notes that the mirror has answered.
 func (h *health) gave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.given = true
 }
 
-// hasGiven reports whether anything was in this run.
+// hasGiven reports whether it has in this run.
 func (h *health) hasGiven() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

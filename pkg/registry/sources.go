@@ -30,10 +30,12 @@ type sources struct {
 	without, gave map[digest.Digest][]*place
 	// reasons are why mirrors failed last, by the digest.
 	reasons map[digest.Digest]map[*place]string
-	// words are the registry's last ones, by the digest, while mirrors are asked again, and
-	// inVain how often they were since anything came from one.
-	words  map[digest.Digest]word
-	inVain int
+	// words are the registry's last ones, by the digest, while mirrors are asked again;
+	// refused is one about the credentials, which is about all. inVain is since when they
+	// are, without anything coming of it.
+	words   map[digest.Digest]word
+	refused word
+	inVain  time.Time
 	// busy is what the registry said last, while it is not to be asked, and until when.
 	busy  *Error
 	until time.Time
@@ -83,6 +85,7 @@ func (r *Repository) small(ctx context.Context, d digest.Digest, fetch func(cont
 	if err != nil {
 		return nil, err
 	}
+	r.sources.came()
 	return got, nil
 }
 
@@ -159,7 +162,7 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 	for _, p := range well {
 		past := p.past()
 		err := try(p.repo, p)
-		if err == nil {
+		if err == nil || errors.Is(err, ErrNoRanges) {
 			p.gave()
 		}
 		if err == nil || errors.Is(err, ErrNoRanges) || ctx.Err() != nil {
@@ -178,7 +181,7 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 	for _, p := range ill {
 		past := p.past()
 		again := try(p.repo, p)
-		if again == nil {
+		if again == nil || errors.Is(again, ErrNoRanges) {
 			p.gave()
 		}
 		if again == nil || errors.Is(again, ErrNoRanges) {
@@ -244,22 +247,28 @@ func (s *sources) joint(d digest.Digest, err error, said map[*place]error) error
 	return &j
 }
 
-// maxInVain bounds how often mirrors are asked again, after an answer of the registry that
-// is its last word, without anything coming of it.
-const maxInVain = 24
-
-// again reports whether d may be asked of mirrors once more after wait. The registry's
-// answer is kept for that: a password that it has refused is not sent to it each time.
+// again reports whether d may be asked of mirrors once more after wait, though the registry
+// has said its last word: for as long as one operation may fail, and together for all, since
+// anything came from a mirror. The answer is kept for that: a password that the registry has
+// refused is not sent to it each time.
 func (s *sources) again(d digest.Digest, e *Error, wait time.Duration) bool {
 	if !e.Answered() {
 		return true
 	}
+	o := s.repo.client.options
+	now := o.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.inVain++; s.inVain > maxInVain {
+	if s.inVain.IsZero() {
+		s.inVain = now
+	}
+	if now.Sub(s.inVain) > o.Retry.Budget {
 		return false
 	}
-	s.words[d] = word{e, s.repo.client.options.Now().Add(wait + maxBackoff)}
+	w := word{e, now.Add(wait + maxBackoff)}
+	if s.words[d] = w; e.Kind == Unauthorized {
+		s.refused = w
+	}
 	return true
 }
 
@@ -273,18 +282,20 @@ type word struct {
 func (s *sources) lastWord(d digest.Digest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w, ok := s.words[d]; ok && s.repo.client.options.Now().Before(w.until) {
-		return w.err
+	now := s.repo.client.options.Now()
+	for _, w := range []word{s.words[d], s.refused} {
+		if now.Before(w.until) {
+			return w.err
+		}
 	}
 	return nil
 }
 
-// came notes that a mirror has sent bytes.
-func (s *sources) came(d digest.Digest) {
+// came notes that a mirror has sent something.
+func (s *sources) came() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.inVain = 0
-	delete(s.words, d)
+	s.inVain = time.Time{}
 }
 
 // maxComplaints bounds how many mirrors an error names.
@@ -344,6 +355,9 @@ func (s *sources) failed(p *place, d digest.Digest, err error, past int) {
 		return
 	}
 	var e *Error
+	if errors.As(err, &e) && e.Answered() {
+		p.gave()
+	}
 	s.repo.retries.Add(1)
 	s.mu.Lock()
 	if s.reasons[d] == nil {
@@ -438,6 +452,7 @@ type mirrored struct {
 	digest digest.Digest
 	past   int // from before it was opened
 	left   int64
+	came   bool // anything
 	ctx    context.Context
 	dog    *watchdog
 	waited time.Duration // for the bytes counted in slow
@@ -454,6 +469,10 @@ func (m *mirrored) Read(p []byte) (int, error) {
 	began := o.Now()
 	n, err := m.ReadCloser.Read(p)
 	m.dog.timer.Stop()
+	if n > 0 && !m.came {
+		m.came = true
+		m.s.came()
+	}
 	m.left -= int64(n)
 	m.slow += int64(n)
 	if m.waited += o.Now().Sub(began); m.slow >= dripping {
@@ -462,7 +481,6 @@ func (m *mirrored) Read(p []byte) (int, error) {
 	switch {
 	case m.left <= 0:
 		m.from.worked()
-		m.s.came(m.digest)
 		return n, err
 	case err == io.EOF:
 		err = m.fault("it ends early")
