@@ -146,9 +146,10 @@ func (c *Client) judgeAt(ctx context.Context, mirrors []*registry.Repository, pi
 		if errors.As(err, &undecided) && len(undecided.Causes) > 0 {
 			err = undecided.Causes[0]
 		}
-		said = append(said, errors.New(mirror.MirrorReason(err)))
+		reason := mirror.MirrorReason(err)
+		said = append(said, errors.New(reason))
 		if c.opts.Logger != nil {
-			c.opts.Logger.DebugContext(ctx, "no signature at a mirror counts", "reason", mirror.MirrorReason(err))
+			c.opts.Logger.DebugContext(ctx, "no signature at a mirror counts", "reason", reason)
 		}
 	}
 	return verify.Verified{}, said, false

@@ -94,8 +94,8 @@ const discardable = 64 << 20
 // them. The registry may send fewer or more bytes than the descriptor says, and
 // a read error is an *Error that may be retryable. at is where the bytes begin: the
 // offset, or zero when nobody sends less than the whole blob, or a mirror does not and
-// the offset is small. A redirect to another host gets no credentials. The body's method
-// Ranges() bool says whether to ask for a part of the blob while it is read.
+// the offset is small. A redirect to another host gets no credentials. The body's methods
+// Ranges and Part say whether its server may be asked for a part meanwhile, and ask it.
 func (r *Repository) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (body io.ReadCloser, at int64, err error) {
 	const op = "fetch blob"
 	about := r.Name() + "@" + desc.Digest.String()

@@ -113,7 +113,6 @@ func NewClient(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	credentials.exact = o.mirror != nil
 	c := &Client{
 		options:     o,
 		http:        &http.Client{Transport: &meter{next: transport, log: o.Logger, now: o.Now}, CheckRedirect: checkRedirect},

@@ -79,7 +79,7 @@ type credentialChain struct {
 // mirror's chain it is what comes of being asked, for the registry's either had the same error,
 // or does without files.
 func newCredentialChain(o CredentialOptions, mirrors bool) (*credentialChain, error) {
-	chain := &credentialChain{given: auth.Credential{
+	chain := &credentialChain{exact: mirrors, given: auth.Credential{
 		Username: o.Username, Password: o.Password, RefreshToken: o.IdentityToken,
 	}}
 	if chain.given != auth.EmptyCredential {

@@ -19,7 +19,7 @@ type health struct {
 
 	mu       sync.Mutex
 	bad      bool
-	given    bool // an answer
+	heard    bool // it has answered
 	failures int
 	events   int       // that let it rest
 	until    time.Time // when it is asked again
@@ -66,18 +66,18 @@ func (h *health) worked() {
 	h.failures, h.until = 0, time.Time{}
 }
 
-// gave notes that the mirror has answered.
-func (h *health) gave() {
+// answered notes that the mirror did, whatever it said.
+func (h *health) answered() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.given = true
+	h.heard = true
 }
 
-// hasGiven reports whether it has in this run.
-func (h *health) hasGiven() bool {
+// hasAnswered reports whether it did in this run.
+func (h *health) hasAnswered() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.given
+	return h.heard
 }
 
 // past is what was known of the mirror when it was asked.

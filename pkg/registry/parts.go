@@ -24,10 +24,7 @@ type blobBody struct {
 
 // Part asks the one that sends the body, and no mirror beside it, for a part of the blob.
 func (b *blobBody) Part(ctx context.Context, offset, end int64) (io.ReadCloser, error) {
-	body, err := b.repo.openPart(ctx, b.op, b.about, b.desc, offset, end)
-	// One that came to nothing is no answer: another may be asked for.
-	b.repo.unannounced.state.CompareAndSwap(partsAsked, partsUnknown)
-	return body, err
+	return b.repo.openPart(ctx, b.op, b.about, b.desc, offset, end)
 }
 
 // Ranges says whether to ask for a part of the blob while the body is read. Who says
@@ -70,7 +67,8 @@ func (p *parts) ask() bool {
 	return p.state.Load() == partsSent || p.state.CompareAndSwap(partsUnknown, partsAsked)
 }
 
-// learn takes note of how a range was answered. What is announced with it is said of one
+// learn takes note of how a range was answered; one that came to nothing is no answer, and
+// another may be asked for. What is announced with it is said of one
 // blob only: that one a cache has.
 func (p *parts) learn(got *answer, err error, desc ocispec.Descriptor) {
 	switch {

@@ -163,9 +163,10 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 		past := p.past()
 		err := try(p.repo, p)
 		if err == nil || errors.Is(err, ErrNoRanges) {
-			p.gave()
+			p.answered()
+			return err
 		}
-		if err == nil || errors.Is(err, ErrNoRanges) || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			return err
 		}
 		said[p] = err
@@ -182,9 +183,7 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 		past := p.past()
 		again := try(p.repo, p)
 		if again == nil || errors.Is(again, ErrNoRanges) {
-			p.gave()
-		}
-		if again == nil || errors.Is(again, ErrNoRanges) {
+			p.answered()
 			return again
 		}
 		if ctx.Err() != nil {
@@ -232,7 +231,7 @@ func (s *sources) joint(d digest.Digest, err error, said map[*place]error) error
 	well, ill := s.usable(d)
 	for _, p := range append(well, ill...) {
 		var own *Error
-		passes := errors.As(said[p], &own) && own.Retryable() && (own.Answered() || !e.Answered() || p.hasGiven())
+		passes := errors.As(said[p], &own) && own.Retryable() && (own.Answered() || !e.Answered() || p.hasAnswered())
 		wait := p.rests()
 		if passes {
 			wait = own.retryAfter
@@ -356,7 +355,7 @@ func (s *sources) failed(p *place, d digest.Digest, err error, past int) {
 	}
 	var e *Error
 	if errors.As(err, &e) && e.Answered() {
-		p.gave()
+		p.answered()
 	}
 	s.repo.retries.Add(1)
 	s.mu.Lock()
@@ -422,8 +421,8 @@ func (r *Repository) Mirrors(all bool) []*Repository {
 	return list
 }
 
-// MirrorsBack lists the mirrors, as Mirrors does, that are left alone and have sent something
-// in this run.
+// MirrorsBack lists the mirrors, as Mirrors does, that are left alone and have answered in
+// this run.
 func (r *Repository) MirrorsBack() []*Repository {
 	if r.sources == nil {
 		return nil
@@ -431,7 +430,7 @@ func (r *Repository) MirrorsBack() []*Repository {
 	var list []*Repository
 	_, ill := r.sources.usable("")
 	for _, p := range ill {
-		if p.hasGiven() {
+		if p.hasAnswered() {
 			list = append(list, p.list)
 		}
 	}

@@ -37,9 +37,9 @@ func newTokenCache(now func() time.Time) *tokenCache {
 	return &tokenCache{Cache: auth.NewCache(), now: now, came: make(map[tokenKey]time.Time), over: make(map[tokenKey]string)}
 }
 
-// tokenUse is the token that one request was sent with, through its context.
+// tokenUse is the token that one request was sent with, through its context. oras-go asks
+// the cache in the goroutine that sends.
 type tokenUse struct {
-	mu    sync.Mutex
 	key   tokenKey
 	token string        // "" for none, or one that has just come
 	age   time.Duration // when it was sent
@@ -60,9 +60,7 @@ func (c *tokenCache) GetToken(ctx context.Context, registry string, scheme auth.
 		return "", errdef.ErrNotFound
 	}
 	if use, ok := ctx.Value(tokenUseKey{}).(*tokenUse); ok {
-		use.mu.Lock()
 		use.key, use.token, use.age = k, token, age
-		use.mu.Unlock()
 	}
 	return token, nil
 }
@@ -79,9 +77,7 @@ func (c *tokenCache) Set(ctx context.Context, registry string, scheme auth.Schem
 	delete(c.over, k)
 	c.mu.Unlock()
 	if use, ok := ctx.Value(tokenUseKey{}).(*tokenUse); ok {
-		use.mu.Lock()
 		use.token = ""
-		use.mu.Unlock()
 	}
 	return token, nil
 }
@@ -93,9 +89,7 @@ const tokenLife = time.Minute
 // replace reports whether a request that was refused is worth sending again: with the token
 // that another request has got meanwhile, or without the one it had, which is used no more.
 func (c *tokenCache) replace(ctx context.Context, use *tokenUse) bool {
-	use.mu.Lock()
-	k, sent, age := use.key, use.token, use.age
-	use.mu.Unlock()
+	k, sent := use.key, use.token
 	if sent == "" {
 		return false
 	}
@@ -103,7 +97,7 @@ func (c *tokenCache) replace(ctx context.Context, use *tokenUse) bool {
 	if err == nil && now != sent {
 		return true
 	}
-	if age < tokenLife {
+	if use.age < tokenLife {
 		return false
 	}
 	c.mu.Lock()
@@ -115,16 +109,13 @@ func (c *tokenCache) replace(ctx context.Context, use *tokenUse) bool {
 // restore has a token used again that no other has come for, and is not doubted for another
 // tokenLife. It reports whether it did.
 func (c *tokenCache) restore(use *tokenUse) bool {
-	use.mu.Lock()
-	k, sent := use.key, use.token
-	use.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.over[k] != sent {
+	if c.over[use.key] != use.token {
 		return false
 	}
-	delete(c.over, k)
-	c.came[k] = c.now()
+	delete(c.over, use.key)
+	c.came[use.key] = c.now()
 	return true
 }
 

@@ -85,11 +85,12 @@ func vaultCode(e *vault.Error) (code, hint string) {
 
 func fromRegistry(err error, o *outcome) bool {
 	var fallback *registry.FallbackError
-	if errors.As(err, &fallback) && fallback.Itself {
-		return o.set(exitUndecided, "referrers_tag_invalid", "this registry, as GitLab's, cannot list referrers: sign with --signature-format cosign-tag, copy with --no-referrers")
-	}
 	if errors.As(err, &fallback) {
-		return o.set(exitUndecided, "referrers_tag_invalid", "somebody wrote another manifest under the tag "+fallback.Tag)
+		hint := "somebody wrote another manifest under the tag " + fallback.Tag
+		if fallback.Itself {
+			hint = "this registry, as GitLab's, cannot list referrers: sign with --signature-format cosign-tag, copy with --no-referrers"
+		}
+		return o.set(exitUndecided, "referrers_tag_invalid", hint)
 	}
 	var e *registry.Error
 	if !errors.As(err, &e) {
