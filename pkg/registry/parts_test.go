@@ -153,7 +153,9 @@ func TestAPartIsAskedOfWhoSendsTheBlob(t *testing.T) {
 		t.Fatal(err)
 	}
 	part.Close()
-	if !body.Ranges() || !body.Ranges() {
-		t.Error("the registry, which sends parts, is not asked for another")
+	for range 2 { // What is not known is said once.
+		if !body.Ranges() {
+			t.Error("the registry, which sends parts, is not asked for another")
+		}
 	}
 }
