@@ -5,6 +5,7 @@ package model
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -173,5 +174,27 @@ func TestAReplacementThatFailsLeavesTheOldModelWhole(t *testing.T) {
 				t.Errorf("link %v: %+v, %d bytes", link, res, f.bytes)
 			}
 		}
+	}
+}
+
+// TestCloneOfAFileThatGrew: whoever owns a file that is cloned can add to it after its size
+// was looked at, and what is hashed is the clone's beginning.
+func TestCloneOfAFileThatGrew(t *testing.T) {
+	real := tryClone
+	t.Cleanup(func() { tryClone = real })
+	cloned := 0
+	tryClone = func(dst, src *os.File) error {
+		cloned++
+		if _, err := io.Copy(dst, src); err != nil {
+			return err
+		}
+		_, err := dst.WriteString("and more")
+		return err
+	}
+	before, after := oldAndNew()
+	dst := filepath.Join(t.TempDir(), "m")
+	install(t, before, dst)
+	if res, _ := replaced(t, after, dst, UnpackOptions{}); res.BytesReused != 3<<20+5+4 || cloned != 2 {
+		t.Errorf("%+v, %d clones", res, cloned)
 	}
 }
