@@ -39,6 +39,8 @@ type call struct {
 	// body opens the content to send, of exactly size bytes.
 	body func() (io.ReadCloser, error)
 	size int64
+	// commits says that the registry moves a blob into its place before it answers.
+	commits bool
 }
 
 type answer struct {
@@ -213,19 +215,26 @@ func (r *Repository) request(ctx context.Context, dog *watchdog, c call) (*http.
 	return req, r.setBody(req, dog, c)
 }
 
+// commitPatience is how many times as long as any other answer the one is waited for that
+// comes after a blob was moved into its place: a storage like S3 copies it.
+const commitPatience = 10
+
 // setBody makes the request's body one that can be sent again, as a 401 in the
 // middle needs, and that keeps the watchdog awake while it flows.
 func (r *Repository) setBody(req *http.Request, dog *watchdog, c call) error {
+	timeout := r.client.options.AnswerTimeout
+	if c.commits {
+		dog.allow(commitPatience * timeout)
+	}
 	if c.body == nil {
 		return nil
 	}
-	timeout := r.client.options.AnswerTimeout
 	open := func() (io.ReadCloser, error) {
 		body, err := c.body()
 		if err != nil {
 			return nil, err
 		}
-		f := &flowing{ReadCloser: body, dog: dog, each: timeout, last: 10 * timeout, left: c.size}
+		f := &flowing{ReadCloser: body, dog: dog, each: timeout, last: commitPatience * timeout, left: c.size}
 		if b, ok := body.(piecer); ok {
 			return &flowingPieces{flowing: f, pieces: b}, nil
 		}

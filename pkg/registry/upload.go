@@ -220,7 +220,7 @@ func (u *Upload) Commit(ctx context.Context, d digest.Digest) error {
 		op: opUpload, about: u.about, method: http.MethodPut, url: target, push: true,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
 		accept: []int{http.StatusCreated, http.StatusOK, http.StatusNoContent},
-		body:   func() (io.ReadCloser, error) { return http.NoBody, nil },
+		body:   func() (io.ReadCloser, error) { return http.NoBody, nil }, commits: true,
 	})
 	if err != nil {
 		return err

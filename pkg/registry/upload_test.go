@@ -224,6 +224,26 @@ func TestAnUploadMayWaitForItsSource(t *testing.T) {
 	}
 }
 
+// A registry whose storage copies a large blob into its place answers long after all of it
+// has come.
+func TestACommitMayTakeLongerThanOtherAnswers(t *testing.T) {
+	t.Parallel()
+	const timeout = time.Second
+	r, proxy, _ := behind(t, registry.Options{AnswerTimeout: timeout})
+	content := []byte("a large blob")
+	u, err := r.BeginUpload(t.Context(), "a file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Send(t.Context(), 0, int64(len(content)), opener(content)); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Fail(servertest.Fault{Method: http.MethodPut, Delay: 3 * timeout})
+	if err := u.Commit(t.Context(), descOf(content).Digest); err != nil {
+		t.Error(err)
+	}
+}
+
 // showing is a body that shows its bytes, and counts those that were copied.
 type showing struct {
 	io.ReadCloser
