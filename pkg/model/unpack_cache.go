@@ -11,6 +11,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
@@ -28,18 +31,25 @@ func (u *unpacking) checkCache(s *site, blobs []blob, need int64) {
 			missing += b.desc.Size - min(u.o.Cache.Kept(b.desc.Digest), b.desc.Size)
 		}
 	}
+	// Clones may take less than that.
+	if !u.o.Link && sameVolume(u.o.Cache.Dir(), s.stagingPath()) {
+		missing += need
+	}
 	free, err := freeSpace(u.o.Cache.Dir())
+	if err == nil && missing > free {
+		wanted := func(d digest.Digest) bool {
+			return slices.ContainsFunc(blobs, func(b blob) bool { return b.desc.Digest == d })
+		}
+		u.o.Cache.Evict(missing-free, wanted)
+		free, err = freeSpace(u.o.Cache.Dir())
+	}
 	if err != nil {
 		u.fullCache = true
 		u.o.Warn(fmt.Sprintf("fetching past the cache %s, it does not tell its free space: %v", u.o.Cache.Dir(), err))
 		return
 	}
-	// Clones may take less than that.
-	if !u.o.Link && sameVolume(u.o.Cache.Dir(), s.stagingPath()) {
-		free -= need
-	}
 	if u.fullCache = missing > free; u.fullCache {
-		u.o.Warn(fmt.Sprintf("fetching past the cache %s: its volume has no room for %d bytes more", u.o.Cache.Dir(), missing))
+		u.o.Warn(fmt.Sprintf("fetching past the cache %s: its volume has no room, %d bytes are lacking", u.o.Cache.Dir(), missing-free))
 	}
 }
 

@@ -30,14 +30,18 @@ func (l *lock) release() {
 // lock takes a blob's lock if nobody holds it otherwise. The file is removed by
 // whoever prunes the blob, so a lock counts only while the locked file still has
 // its name.
-func (c *Cache) lock(d digest.Digest, exclusive bool) (*lock, bool, error) {
-	for {
-		l, got, err := c.tryLock(d, exclusive)
-		if !errors.Is(err, errRenamed) {
-			return l, got, err
+func (c *Cache) lock(d digest.Digest, exclusive bool) (l *lock, got bool, err error) {
+	for range lockTries {
+		if l, got, err = c.tryLock(d, exclusive); !errors.Is(err, errRenamed) {
+			break
 		}
 	}
+	return l, got, err
 }
+
+// lockTries is far more often than pruning is met. The name stays another's when the
+// cache's directory has moved, or somebody replaces the file all the time.
+const lockTries = 1000
 
 var errRenamed = errors.New("the lock file is another by now")
 
@@ -48,7 +52,7 @@ func (c *Cache) tryLock(d digest.Digest, exclusive bool) (*lock, bool, error) {
 	}
 	// Never O_CREATE: the kernel refuses it for another user's file in a sticky
 	// directory (fs.protected_regular).
-	f := flock.New(filepath.Join(c.dir, filepath.FromSlash(lockFile(d))), flock.SetFlag(flag|rootfile.NoFollow))
+	f := flock.New(filepath.Join(c.dir, filepath.FromSlash(lockFile(d))), flock.SetFlag(flag|rootfile.NoFollow|rootfile.NoWait))
 	try := f.TryRLock
 	if exclusive {
 		try = f.TryLock

@@ -75,7 +75,8 @@ func (e *UnusableError) Unwrap() error { return e.Err }
 
 // Open opens the cache in dir, which is made if it is not there. A directory in
 // which everybody can write and nobody is kept from renaming others' files is
-// refused with a *DirError.
+// refused with a *DirError. Whoever may write there may spoil what is in it, which is
+// an *UnusableError: the pull goes past the cache.
 func Open(dir string, o Options) (*Cache, error) {
 	if o.Stall <= 0 {
 		o.Stall = defaultStall
@@ -130,32 +131,45 @@ func (c *Cache) Path(d digest.Digest) string {
 // prepare checks the directory and makes what is missing in it. A cache that
 // cannot be written to is still read.
 func (c *Cache) prepare() error {
-	for _, name := range []string{".", "blobs", blobsDir, partialDir, locksDir} {
-		if name != "." {
-			err := c.root.Mkdir(name, 0o700)
-			if err == nil {
-				err = c.root.Chmod(name, c.mode)
-			}
-			if err != nil && !errors.Is(err, fs.ErrExist) && !rootfile.IsReadOnly(err) {
-				return &DirError{Dir: c.dir, Reason: cause(err).Error()}
-			}
+	info, err := c.root.Lstat(".")
+	if err != nil {
+		return &DirError{Dir: c.dir, Reason: cause(err).Error()}
+	}
+	if openToAll(info) {
+		return &DirError{Dir: c.dir, Reason: replaceable}
+	}
+	c.mode = info.Mode() & (fs.ModePerm | fs.ModeSticky | fs.ModeSetgid)
+	for _, name := range []string{"blobs", blobsDir, partialDir, locksDir} {
+		if err := c.prepareDir(name); err != nil {
+			return &UnusableError{Reason: "its directory " + name + " cannot be used", Err: cause(err)}
 		}
-		info, err := c.root.Lstat(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // and cannot be made
-		}
-		if err != nil {
-			return &DirError{Dir: c.dir, Reason: cause(err).Error()}
-		}
-		at := filepath.Join(c.dir, filepath.FromSlash(name))
-		if !info.IsDir() {
-			return &DirError{Dir: at, Reason: "it is no directory"}
-		}
-		if openToAll(info) {
-			return &DirError{Dir: at, Reason: "everybody can replace what others put there: set its sticky bit (chmod +t), or take write permission from others"}
-		}
-		if name == "." {
-			c.mode = info.Mode() & (fs.ModePerm | fs.ModeSticky | fs.ModeSetgid)
+	}
+	return nil
+}
+
+const replaceable = "everybody can replace what others put there: set its sticky bit (chmod +t), or take write permission from others"
+
+func (c *Cache) prepareDir(name string) error {
+	const made = 0o700 // until it is as open as the cache
+	err := c.root.Mkdir(name, made)
+	if err != nil && !errors.Is(err, fs.ErrExist) && !rootfile.IsReadOnly(err) {
+		return err
+	}
+	info, err := c.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // and it cannot be made
+	}
+	switch {
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return errors.New("it is no directory")
+	case openToAll(info):
+		return errors.New(replaceable)
+	case info.Mode().Perm() == made && rootfile.OwnedByUs(info):
+		// Whoever made it may have been killed before this.
+		if err := c.root.Chmod(name, c.mode); err != nil && !rootfile.IsReadOnly(err) {
+			return err
 		}
 	}
 	return nil

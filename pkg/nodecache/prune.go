@@ -22,6 +22,7 @@ type stored struct {
 	digest digest.Digest
 	size   int64
 	used   time.Time
+	linked bool // it has another name, and its removal frees nothing
 }
 
 // reserve makes room for a blob that is about to be fetched.
@@ -64,7 +65,6 @@ func (c *Cache) prune(keep digest.Digest, need int64) error {
 			total += s.size
 		}
 	}
-	slices.SortFunc(all, func(a, b stored) int { return a.used.Compare(b.used) })
 	for _, s := range all {
 		if total <= c.o.MaxSize {
 			return nil
@@ -74,9 +74,34 @@ func (c *Cache) prune(keep digest.Digest, need int64) error {
 		}
 	}
 	if total > c.o.MaxSize && need > 0 {
-		return &UnusableError{Reason: fmt.Sprintf("it is full of blobs in use: %d bytes, of which it may hold %d", total, c.o.MaxSize)}
+		return &UnusableError{Reason: fmt.Sprintf("it is full of blobs that are in use or cannot be removed: %d bytes, of which it may hold %d", total, c.o.MaxSize)}
 	}
 	return nil
+}
+
+// Evict removes what was used least recently, and is not to be kept, until the volume should
+// have need further bytes: others use it, too, and MaxSize may be more than it has. It
+// removes nothing where MaxSize is unbounded, or where that cannot be enough.
+func (c *Cache) Evict(need int64, keep func(digest.Digest) bool) {
+	if c.o.MaxSize <= 0 {
+		return
+	}
+	var there int64
+	all := slices.DeleteFunc(c.list(), func(s stored) bool { return s.linked || keep(s.digest) || c.isFilling(s.digest, "") })
+	for _, s := range all {
+		there += s.size
+	}
+	if there < need {
+		return
+	}
+	for _, s := range all {
+		if need <= 0 {
+			return
+		}
+		if c.remove(s) {
+			need -= s.size
+		}
+	}
 }
 
 // isFilling reports a blob that this process fetches: its size is counted already.
@@ -87,7 +112,7 @@ func (c *Cache) isFilling(d, keep digest.Digest) bool {
 	return ours || d == keep
 }
 
-// list finds the blobs and what there is of others.
+// list finds the blobs and what there is of others, what was used least recently first.
 func (c *Cache) list() []stored {
 	var all []stored
 	for _, dir := range []string{blobsDir, partialDir} {
@@ -106,9 +131,10 @@ func (c *Cache) list() []stored {
 			if l, err := c.root.Lstat(lockFile(d)); err == nil && l.ModTime().After(used) {
 				used = l.ModTime()
 			}
-			all = append(all, stored{name: dir + "/" + e.Name(), digest: d, size: rootfile.Allocated(info), used: used})
+			all = append(all, stored{name: dir + "/" + e.Name(), digest: d, size: rootfile.Allocated(info), used: used, linked: rootfile.LinkCount(info) > 1})
 		}
 	}
+	slices.SortFunc(all, func(a, b stored) int { return a.used.Compare(b.used) })
 	return all
 }
 

@@ -21,7 +21,7 @@ func OpenPlain(root *os.Root, name string, flag int) (*os.File, fs.FileInfo, err
 	if !before.Mode().IsRegular() {
 		return nil, nil, fmt.Errorf("%s is not a regular file", name)
 	}
-	f, err := root.OpenFile(name, flag|NoFollow|noWait, 0)
+	f, err := root.OpenFile(name, flag|NoFollow|NoWait, 0)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -17,8 +17,8 @@ import (
 // NoFollow refuses to open a link.
 const NoFollow = syscall.O_NOFOLLOW
 
-// noWait keeps a named pipe that took a file's place from blocking the open.
-const noWait = syscall.O_NONBLOCK
+// NoWait keeps a named pipe that took a file's place from blocking the open.
+const NoWait = syscall.O_NONBLOCK
 
 // OwnedByUs reports that a file belongs to the effective user.
 func OwnedByUs(info fs.FileInfo) bool {

@@ -15,7 +15,8 @@ import (
 // itself.
 const NoFollow = 0
 
-const noWait = 0
+// NoWait is nothing here: there are no named pipes in a directory.
+const NoWait = 0
 
 // OwnedByUs knows no better: a file inherits the access list of its directory, and
 // Windows has no counterpart that os.FileInfo shows.

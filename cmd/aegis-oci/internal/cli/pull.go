@@ -5,6 +5,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -81,6 +82,11 @@ func (u *unpackFlags) openCache(a *app) (*nodecache.Cache, error) {
 		return nil, nil
 	}
 	cache, err := nodecache.Open(u.cache, nodecache.Options{MaxSize: size, Stall: a.retryTimeout})
+	var unusable *nodecache.UnusableError
+	if errors.As(err, &unusable) {
+		a.warn("fetching past the cache " + u.cache + ": " + err.Error())
+		return nil, nil
+	}
 	if err != nil {
 		return nil, &usageError{msg: err.Error(), hint: "a directory of your own, or one that is sticky: install -d -m 1777 DIR"}
 	}
