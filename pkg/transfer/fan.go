@@ -15,8 +15,8 @@ import (
 )
 
 // fan fetches the rest of a blob in segments over several connections and hands
-// the bytes out in order. A segment is memory that is reserved, a connection that
-// fills it, and its place in the order.
+// the bytes out in order. A segment is a connection that fetches it, the memory for what
+// came and was not read yet, and its place in the order.
 type fan struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -28,7 +28,12 @@ type fan struct {
 	order  chan *segment // in the blob's order
 	enough chan struct{} // closed: no further segments
 	slots  chan struct{} // one for each connection that may work
-	took   int           // slots made so far, each with a connection of the pool
+	took   int           // slots that there are, each with a connection of the pool
+	// surplus are slots to be given up when their segment is done.
+	surplus atomic.Int64
+	// spare is memory for the segment in front when there is no other: what others fetched
+	// ahead is not read before it.
+	spare chan struct{}
 	// size is how much a connection fetches at a time, works how many there are, for
 	// who dispatches.
 	size, works atomic.Int64
@@ -44,13 +49,17 @@ type fan struct {
 type segment struct {
 	offset, end int64
 	pieces      chan piece // room for the whole segment: its writer never waits
-	unread      int64      // reserved memory that is not given back yet
+	unread      int64      // of what it may hold up
 	err         error      // set before pieces is closed
+	// behind is over when the segment is in front.
+	behind context.Context
+	lead   context.CancelFunc
 }
 
 type piece struct {
 	buffer *[]byte
 	bytes  []byte // what is left of it
+	spare  bool   // whose memory it has
 }
 
 // newFan begins at offset. alone is the best rate that one stream had, in bytes a
@@ -58,18 +67,28 @@ type piece struct {
 func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descriptor, offset int64, alone float64, o Options) *fan {
 	ctx, cancel := context.WithCancelCause(ctx)
 	f := &fan{ctx: ctx, cancel: cancel, pool: pool, src: src, desc: desc, o: o,
-		// The memory bounds how many segments there are; the channel never blocks.
-		order:  make(chan *segment, pool.total/lastSegment+1),
+		// The memory bounds how many segments wait to be read; the channel never blocks.
+		order:  make(chan *segment, pool.total/lastSegment+int64(pool.max)+1),
 		slots:  make(chan struct{}, pool.max+1),
+		spare:  make(chan struct{}, sparePieces),
 		enough: make(chan struct{}),
 		tuning: tuning{since: o.Now(), alone: alone},
 	}
 	f.size.Store(segmentSize)
-	if f.grow(3) == 0 {
+	if !pool.memory.TryAcquire(sparePieces * pieceSize) {
 		cancel(nil)
 		return nil
 	}
+	if f.grow(3) == 0 {
+		pool.memory.Release(sparePieces * pieceSize)
+		cancel(nil)
+		return nil
+	}
+	for range sparePieces {
+		f.spare <- struct{}{}
+	}
 	pool.fans.Add(1)
+	pool.working.Add(1)
 	// That of the stream, which is given up for this.
 	f.slots <- struct{}{}
 	f.wg.Go(func() { f.dispatch(offset) })
@@ -84,22 +103,50 @@ func (f *fan) grow(n int) int {
 		f.slots <- struct{}{}
 	}
 	f.works.Store(int64(f.took) + 1)
+	f.pool.working.Add(int64(got))
 	return got
+}
+
+// shrink gives connections back until there are n, each when its segment is done.
+func (f *fan) shrink(n int) {
+	less := f.took + 1 - n
+	if less <= 0 {
+		return
+	}
+	f.took -= less
+	f.surplus.Add(int64(less))
+	f.works.Store(int64(n))
+	f.pool.working.Add(-int64(less))
+}
+
+// done is for a slot whose segment is done.
+func (f *fan) done() {
+	for n := f.surplus.Load(); n > 0; n = f.surplus.Load() {
+		if f.surplus.CompareAndSwap(n, n-1) {
+			f.pool.connections.Release(1)
+			return
+		}
+	}
+	f.slots <- struct{}{}
 }
 
 // adapt chooses how much a connection fetches at a time: what takes it a while at its
 // rate, in bytes a second, and is long against the set-up of a request, as far as there
-// is memory for as many of them as there can be.
+// is memory for all that work: of each, more or less than half has come and is not read.
 func (f *fan) adapt(rate float64) {
 	least := max(segmentTime, setUps*f.tuning.setUp)
-	room := f.pool.total / int64(f.pool.max+1) / pieceSize * pieceSize
+	works := f.pool.working.Load()
+	if !f.tuning.settled {
+		works = int64(f.pool.max) + 1 // they may become
+	}
+	room := f.pool.mayRun / works / pieceSize * pieceSize
 	f.size.Store(max(smallSegment, min(room, int64(rate*least.Seconds())/pieceSize*pieceSize)))
 }
 
 const (
 	// segmentTime is how long a segment takes, setUps how many times as long as the
 	// first bytes, at least.
-	segmentTime = 250 * time.Millisecond
+	segmentTime = time.Second
 	setUps      = 8
 )
 
@@ -110,7 +157,8 @@ func (f *fan) next(left int64) int64 {
 	return min(left, f.size.Load(), max(lastSegment, last))
 }
 
-// dispatch starts a segment whenever there are a connection and memory for it.
+// dispatch starts a segment whenever there is a connection for it, and what is under way
+// is not too far ahead of the reader.
 func (f *fan) dispatch(offset int64) {
 	defer close(f.order)
 	for offset < f.desc.Size {
@@ -122,16 +170,42 @@ func (f *fan) dispatch(offset int64) {
 			return
 		}
 		end := offset + f.next(f.desc.Size-offset)
-		if f.pool.reserve(f.ctx, end-offset) != nil {
+		if f.pool.ahead.Acquire(f.ctx, end-offset) != nil {
 			return
 		}
 		s := &segment{offset: offset, end: end, unread: end - offset, pieces: make(chan piece, (end-offset)/pieceSize+1)}
+		s.behind, s.lead = context.WithCancel(f.ctx)
 		f.order <- s
 		f.wg.Go(func() {
+			defer s.lead()
 			f.fill(s)
-			f.slots <- struct{}{}
+			f.done()
 		})
 		offset = end
+	}
+}
+
+// reserve waits for the memory of a piece of s. What is in front cannot have to wait for
+// what is behind it, which holds its memory until it is read.
+func (f *fan) reserve(s *segment) (spare bool, err error) {
+	if f.pool.memory.TryAcquire(pieceSize) || f.pool.memory.Acquire(s.behind, pieceSize) == nil {
+		return false, nil
+	}
+	select {
+	case <-f.spare:
+		return true, nil
+	case <-f.ctx.Done():
+		return false, context.Cause(f.ctx)
+	}
+}
+
+// give gives a piece back.
+func (f *fan) give(p piece) {
+	f.pool.put(p.buffer)
+	if p.spare {
+		f.spare <- struct{}{}
+	} else {
+		f.pool.memory.Release(pieceSize)
 	}
 }
 
@@ -146,14 +220,18 @@ func (f *fan) fill(s *segment) {
 	defer r.Close()
 	in := &arriving{r, &f.received}
 	for left := s.end - s.offset; left > 0; {
-		buffer := f.pool.piece()
-		b := (*buffer)[:min(left, pieceSize)]
-		n, err := io.ReadFull(in, b)
-		if n > 0 {
-			s.pieces <- piece{buffer, b[:n]}
+		spare, err := f.reserve(s)
+		if err != nil {
+			s.err = err
+			return
+		}
+		p := piece{f.pool.piece(), nil, spare}
+		n, err := io.ReadFull(in, (*p.buffer)[:min(left, pieceSize)])
+		if p.bytes = (*p.buffer)[:n]; n > 0 {
+			s.pieces <- p
 			left -= int64(n)
 		} else {
-			f.pool.put(buffer)
+			f.give(p)
 		}
 		if err != nil && left > 0 {
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -192,6 +270,7 @@ func (f *fan) read(p []byte) (int, error) {
 				}
 				return 0, errDrained
 			}
+			s.lead()
 			f.front = s
 		}
 		n, err := f.readFront(p)
@@ -213,10 +292,10 @@ func (f *fan) readFront(p []byte) (n int, err error) {
 		k := copy(p[n:], f.rest.bytes)
 		n += k
 		if f.rest.bytes = f.rest.bytes[k:]; len(f.rest.bytes) == 0 {
-			f.pool.put(f.rest.buffer)
+			f.give(f.rest)
 		}
 		f.front.unread -= int64(k)
-		f.pool.release(int64(k))
+		f.pool.ahead.Release(int64(k))
 	}
 	if n == 0 {
 		err = f.front.err
@@ -244,22 +323,34 @@ func (f *fan) nextPiece(wait bool) bool {
 func (f *fan) close() {
 	f.cancel(errClosed)
 	f.wg.Wait()
-	if f.front != nil {
-		f.pool.release(f.front.unread)
-	}
-	for s := range f.order {
-		f.pool.release(s.unread)
-	}
-	f.front, f.rest = nil, piece{}
 	if f.took == 0 {
 		return // closed before
 	}
-	f.pool.connections.Release(int64(f.took))
+	if len(f.rest.bytes) > 0 {
+		f.give(f.rest)
+	}
+	if f.front != nil {
+		f.drop(f.front)
+	}
+	for s := range f.order {
+		f.drop(s)
+	}
+	f.front, f.rest = nil, piece{}
+	f.pool.memory.Release(sparePieces * pieceSize)
+	f.pool.connections.Release(int64(f.took) + f.surplus.Load())
+	f.pool.working.Add(-int64(f.took) - 1)
 	f.took = 0
 	if !f.tuning.gaveUp {
 		f.pool.fans.Add(-1)
 	}
 	f.pool.freed.Add(1)
+}
+
+func (f *fan) drop(s *segment) {
+	f.pool.ahead.Release(s.unread)
+	for p := range s.pieces {
+		f.give(p)
+	}
 }
 
 // tuning decides how many connections there are: as many as still make it faster.
@@ -269,8 +360,10 @@ type tuning struct {
 	// alone is the rate of a single stream, in bytes a second, and want the one that the
 	// connections which came last have to bring it to, 0 when none came.
 	alone, want float64
+	before      int // connections without those that came last
 	setUp       time.Duration
 	periods     int
+	misses      int // measurements below want
 	// helped means that several connections were found to help, gaveUp that they do not,
 	// and settled that more do not, until the pause is over or others than freed have
 	// given theirs back.
@@ -296,8 +389,11 @@ const (
 	settlesIn = 150 * time.Millisecond
 	growFor   = 200 * time.Millisecond
 	slowest   = time.Second
-	// givesUpAfter is how many measurements in a row find that they do not help.
-	givesUpAfter = 2
+	// givesUpAfter is how many measurements find that they do not help, settlesAfter how
+	// many in a row that more do not. On a processor that is busy with the set-up of all
+	// of them the first are too low.
+	givesUpAfter = 5
+	settlesAfter = 2
 )
 
 // tune looks at the rate from time to time; its first call comes with the first bytes.
@@ -326,7 +422,7 @@ func (f *fan) tune() {
 	p.since, p.counted = now, received
 	if p.settled {
 		// How fast it was meanwhile is not known.
-		p.settled, p.want = false, 0
+		p.settled, p.want, p.misses = false, 0, 0
 		return
 	}
 	p.periods++
@@ -342,21 +438,25 @@ func (f *fan) tune() {
 		f.pool.fans.Add(-1)
 		f.pool.quiet.Store(now.Add(quietFor).UnixNano())
 		close(f.enough)
+	case rate < p.want && p.misses < settlesAfter-1:
+		p.misses++
 	case rate < p.want:
+		// Where a processor is the limit, or the line, each one more costs its requests.
+		f.shrink(max(p.before, int(rate/p.alone)+2))
 		p.settled, p.freed = true, f.pool.freed.Load()
 		p.pause.begin(now)
 	default:
 		if p.want > 0 {
 			p.pause = pause{} // the last ones were worth it
 		}
-		p.helped, p.want = true, 0
-		before := f.took + 1
-		more := before
-		if rate >= inFull*float64(before)*p.alone {
-			more = 2 * before
+		p.helped, p.want, p.misses = true, 0, 0
+		p.before = f.took + 1
+		more := p.before
+		if rate >= inFull*float64(p.before)*p.alone {
+			more = 2 * p.before
 		}
 		if got := f.grow(more); got > 0 {
-			p.want = (1 + worthGrowing*float64(got)/float64(before)) * rate
+			p.want = (1 + worthGrowing*float64(got)/float64(p.before)) * rate
 		}
 	}
 }

@@ -128,7 +128,7 @@ func randomBytes(n int) []byte {
 // idle checks that a pool got everything back.
 func idle(t *testing.T, p *Pool) {
 	t.Helper()
-	if !p.memory.TryAcquire(p.total) {
+	if !p.memory.TryAcquire(p.total) || !p.ahead.TryAcquire(p.mayRun) {
 		t.Error("memory was not given back")
 	}
 	if !p.connections.TryAcquire(int64(p.max)) {

@@ -4,7 +4,6 @@
 package transfer
 
 import (
-	"context"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -20,6 +19,8 @@ const (
 	defaultMemory      = 48 << 20
 	// pieceSize is the unit in which segments move through memory.
 	pieceSize = 256 << 10
+	// sparePieces are what a blob can always read on with.
+	sparePieces = 2
 	// segmentSize is what one connection fetches at a time before its rate is known:
 	// large against the request for it, small enough for a dozen to fit into the memory.
 	segmentSize = 4 << 20
@@ -54,15 +55,21 @@ type Pool struct {
 	connections *semaphore.Weighted
 	memory      *semaphore.Weighted
 	total       int64
-	enough      float64
-	pieces      sync.Pool
-	hashes      *hashing.Group // of what is pushed
+	// ahead bounds what is under way by mayRun bytes. That is more than the memory: of a
+	// segment only a part has come, and of the first the least is still there.
+	ahead  *semaphore.Weighted
+	mayRun int64
+	enough float64
+	pieces sync.Pool
+	hashes *hashing.Group // of what is pushed
 	// moved counts the bytes of all streams. quiet is until when, in Unix
 	// nanoseconds, no blob tries further connections: they did not help another.
 	moved, quiet atomic.Int64
 	// fans counts the blobs that several connections are good for, freed those that
 	// gave theirs back.
 	fans, freed atomic.Int64
+	// working counts the connections of fans.
+	working atomic.Int64
 	// swift is the best rate that one stream alone had, in bytes a second, and until
 	// when that counts, for as long as quiet lasts.
 	swift struct {
@@ -102,21 +109,17 @@ func NewPool(l Limits) *Pool {
 		enough:      float64(l.Enough),
 		connections: semaphore.NewWeighted(int64(l.Connections)),
 		memory:      semaphore.NewWeighted(l.Memory),
-		hashes:      hashing.NewGroup(hashBuffer, hashBuffers, 0),
-		pieces:      sync.Pool{New: func() any { b := make([]byte, pieceSize); return &b }},
+		ahead:       semaphore.NewWeighted(runAhead(l.Memory)), mayRun: runAhead(l.Memory),
+		hashes: hashing.NewGroup(hashBuffer, hashBuffers, 0),
+		pieces: sync.Pool{New: func() any { b := make([]byte, pieceSize); return &b }},
 	}
 }
+
+func runAhead(memory int64) int64 { return memory * 3 / 2 }
 
 // Spread reports whether connections are what limits the speed, and a blob of the pool
 // has several for that reason.
 func (p *Pool) Spread() bool { return p.fans.Load() > 0 }
-
-// reserve waits for the memory of a whole segment. Segments are reserved in the
-// order in which they are read, each whole, so that the one in front can always
-// be finished and no two blobs wait for each other.
-func (p *Pool) reserve(ctx context.Context, n int64) error { return p.memory.Acquire(ctx, n) }
-
-func (p *Pool) release(n int64) { p.memory.Release(n) }
 
 func (p *Pool) piece() *[]byte { return p.pieces.Get().(*[]byte) }
 
