@@ -40,6 +40,12 @@ type fan struct {
 	wg          sync.WaitGroup
 	front       *segment
 	rest        piece // of front
+	// waited is how long the connection of front was waited for, and wanted what it was to
+	// bring in that time.
+	waited time.Duration
+	wanted int64
+	// each is the rate that a connection had of late while it was read, in bytes a second.
+	each atomic.Int64
 
 	received atomic.Int64
 	tuning   tuning
@@ -50,7 +56,8 @@ type segment struct {
 	offset, end int64
 	pieces      chan piece // room for the whole segment: its writer never waits
 	unread      int64      // of what it may hold up
-	err         error      // set before pieces is closed
+	r           *reader
+	err         error // set before pieces is closed
 	// behind is over when the segment is in front.
 	behind context.Context
 	lead   context.CancelFunc
@@ -175,6 +182,10 @@ func (f *fan) dispatch(offset int64) {
 		}
 		s := &segment{offset: offset, end: end, unread: end - offset, pieces: make(chan piece, (end-offset)/pieceSize+1)}
 		s.behind, s.lead = context.WithCancel(f.ctx)
+		s.r = newReader(f.ctx, func(ctx context.Context, at int64) (io.ReadCloser, int64, error) {
+			body, err := f.src.OpenRange(ctx, f.desc, at, s.end)
+			return body, at, err
+		}, f.desc, s.offset, s.end, f.o)
 		f.order <- s
 		f.wg.Go(func() {
 			defer s.lead()
@@ -212,13 +223,9 @@ func (f *fan) give(p piece) {
 // fill fetches one segment, through cuts of its connection.
 func (f *fan) fill(s *segment) {
 	defer close(s.pieces)
-	open := func(ctx context.Context, at int64) (io.ReadCloser, int64, error) {
-		body, err := f.src.OpenRange(ctx, f.desc, at, s.end)
-		return body, at, err
-	}
-	r := newReader(f.ctx, open, f.desc, s.offset, s.end, f.o)
-	defer r.Close()
-	in := &arriving{r, &f.received}
+	defer s.r.Close()
+	in := &arriving{s.r, &f.received}
+	var took time.Duration
 	for left := s.end - s.offset; left > 0; {
 		spare, err := f.reserve(s)
 		if err != nil {
@@ -226,7 +233,9 @@ func (f *fan) fill(s *segment) {
 			return
 		}
 		p := piece{f.pool.piece(), nil, spare}
+		began := f.o.Now()
 		n, err := io.ReadFull(in, (*p.buffer)[:min(left, pieceSize)])
+		took += f.o.Now().Sub(began)
 		if p.bytes = (*p.buffer)[:n]; n > 0 {
 			s.pieces <- p
 			left -= int64(n)
@@ -241,7 +250,44 @@ func (f *fan) fill(s *segment) {
 			return
 		}
 	}
+	f.was(s.end-s.offset, took)
 }
+
+// was takes note of how long n bytes took a connection.
+func (f *fan) was(n int64, took time.Duration) {
+	rate := int64(float64(n) / max(took, time.Millisecond).Seconds())
+	if before := f.each.Load(); before > 0 {
+		rate = (3*before + rate) / 4
+	}
+	f.each.Store(rate)
+}
+
+// hurry gives the connection in front up when it takes far longer than others do: everybody
+// waits for it, and what others have fetched ahead fills the memory. One member of a trunk
+// that loses packets is enough. It returns how long to wait until it is asked again.
+func (f *fan) hurry() time.Duration {
+	each := f.each.Load()
+	if each == 0 {
+		return leastPatience // nothing is known of others
+	}
+	allowed := max(leastPatience, time.Duration(patience*float64(f.wanted)/float64(each)*float64(time.Second)))
+	if f.waited < allowed {
+		return allowed - f.waited
+	}
+	f.front.r.drop(allowed)
+	f.awaits()
+	return leastPatience
+}
+
+// awaits begins to wait for what is left of the segment in front.
+func (f *fan) awaits() { f.waited, f.wanted = 0, f.front.unread }
+
+const (
+	// patience is how many times as long as others a connection may take for what is to be
+	// read next, and leastPatience how long at least.
+	patience      = 8
+	leastPatience = 2 * time.Second
+)
 
 // arriving counts what is read at once: on a slow connection a piece takes longer than
 // a rate is measured.
@@ -272,6 +318,7 @@ func (f *fan) read(p []byte) (int, error) {
 			}
 			s.lead()
 			f.front = s
+			f.awaits()
 		}
 		n, err := f.readFront(p)
 		if n > 0 || err != nil || len(p) == 0 {
@@ -307,15 +354,24 @@ func (f *fan) readFront(p []byte) (n int, err error) {
 // one (yet).
 func (f *fan) nextPiece(wait bool) bool {
 	var ok bool
-	if wait {
-		f.rest, ok = <-f.front.pieces
-		return ok
-	}
 	select {
 	case f.rest, ok = <-f.front.pieces:
 		return ok
 	default:
+	}
+	if !wait {
 		return false
+	}
+	for {
+		began, t := f.o.Now(), time.NewTimer(f.hurry())
+		select {
+		case f.rest, ok = <-f.front.pieces:
+			t.Stop()
+			f.waited += f.o.Now().Sub(began)
+			return ok
+		case <-t.C:
+			f.waited += f.o.Now().Sub(began)
+		}
 	}
 }
 

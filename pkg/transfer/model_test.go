@@ -31,9 +31,17 @@ type line struct {
 	total  int64
 	until  time.Time
 	opened atomic.Int64
+	// bad makes the connection with this number give next to nothing.
+	bad int
 
-	mu   sync.Mutex
-	idle []time.Time // when each of them began
+	mu    sync.Mutex
+	conns int
+	idle  []conn
+}
+
+type conn struct {
+	began time.Time
+	rate  int64
 }
 
 func (l *line) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, int64, error) {
@@ -41,44 +49,49 @@ func (l *line) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int
 	return body, offset, err
 }
 
-func (l *line) OpenRange(_ context.Context, _ ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
+func (l *line) OpenRange(ctx context.Context, _ ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
 	l.opened.Add(1)
 	l.mu.Lock()
-	last := len(l.idle) - 1
-	var began time.Time
-	if last >= 0 {
-		began, l.idle = l.idle[last], l.idle[:last]
+	c := conn{rate: l.rate}
+	if last := len(l.idle) - 1; last >= 0 {
+		c, l.idle = l.idle[last], l.idle[:last]
+	} else if l.conns++; l.conns == l.bad {
+		c.rate = l.rate / 200
 	}
 	l.mu.Unlock()
-	if time.Sleep(l.rtt); began.IsZero() {
+	if time.Sleep(l.rtt); c.began.IsZero() {
 		time.Sleep(3 * l.rtt)
-		began = time.Now()
+		c.began = time.Now()
 	}
-	return &lineBody{l, began, end - offset}, nil
+	return &lineBody{ctx, l, c, end - offset}, nil
 }
 
 type lineBody struct {
+	ctx context.Context
 	*line
-	began time.Time
-	left  int64
+	conn
+	left int64
 }
 
 func (b *lineBody) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.left == 0 {
-		b.idle = append(b.idle, b.began)
+		b.idle = append(b.idle, b.conn)
 		b.left = -1
 	}
 	return nil
 }
 
 func (b *lineBody) Read(p []byte) (int, error) {
+	if b.ctx.Err() != nil {
+		return 0, context.Cause(b.ctx)
+	}
 	if b.left <= 0 {
 		return 0, io.EOF
 	}
 	rate := float64(14<<10) / b.rtt.Seconds() * math.Pow(2, min(30, time.Since(b.began).Seconds()/b.rtt.Seconds()))
-	rate = min(rate, float64(b.rate))
+	rate = min(rate, float64(b.conn.rate))
 	n := min(b.left, int64(len(p)), max(4<<10, int64(rate/50))) // as it comes
 	b.left -= n
 	took := time.Duration(float64(n) / rate * float64(time.Second))
@@ -159,6 +172,22 @@ func TestAModelOverSlowConnections(t *testing.T) {
 	}
 }
 
+// One connection that gives next to nothing, as a trunk's member that loses packets, holds
+// nobody up for long: what it was to bring comes by another one.
+func TestOneBadConnectionIsGivenUp(t *testing.T) {
+	t.Parallel()
+	const rate, size = 20 << 20, 512 << 20
+	for _, bad := range []int{3, 9} {
+		synctest.Test(t, func(t *testing.T) {
+			good := pullAll(t, &line{rate: rate, rtt: time.Millisecond}, size)
+			took := pullAll(t, &line{rate: rate, rtt: time.Millisecond, bad: bad}, size)
+			if took > good+2*leastPatience {
+				t.Errorf("with bad connection %d it takes %v, without %v", bad, took, good)
+			}
+		})
+	}
+}
+
 // Where a line is all there is, more connections are tried less and less often.
 func TestASharedLineIsNotTriedForever(t *testing.T) {
 	t.Parallel()
@@ -232,5 +261,31 @@ func TestAFanIsClosedOnce(t *testing.T) {
 			}
 		}
 		idle(t, pool)
+	})
+}
+
+// Who reads slowly waits for no connection, and gives none up.
+func TestASlowReaderGivesNoConnectionUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rate, size = 20 << 20, 256 << 20
+		pool, retries := NewPool(Limits{}), atomic.Int64{}
+		r := Open(t.Context(), pool, &line{rate: rate, rtt: time.Millisecond}, ocispec.Descriptor{Size: size}, 0,
+			Options{OnRetry: func(error) { retries.Add(1) }})
+		defer r.Close()
+		spread := false
+		for buffer, left := make([]byte, 64<<10), size; left > 0; {
+			n, err := io.ReadFull(r, buffer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			left -= n
+			if spread = spread || pool.Spread(); spread {
+				time.Sleep(time.Second / 64) // 4 MiB/s: a segment lasts longer than any patience
+			}
+		}
+		if n := retries.Load(); !spread || n > 0 {
+			t.Errorf("spread: %v, %d connections were given up", spread, n)
+		}
 	})
 }

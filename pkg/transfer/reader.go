@@ -17,6 +17,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -165,6 +166,7 @@ type reader struct {
 	err error      // final
 
 	conn *connection
+	live atomic.Pointer[connection] // the last one, for who does not hold mu
 	// spent is the time without a new byte, tries the tries in it, and inVain what was
 	// discarded at this offset. slow is the time in which the bytes of arrived came,
 	// which are fewer than Least.
@@ -299,6 +301,7 @@ func (r *reader) connect() error {
 	timer := time.AfterFunc(time.Hour, func() { cancel(&StalledError{r.o.Stall}) })
 	timer.Stop()
 	r.conn = &connection{body: body, ctx: ctx, cancel: cancel, timer: timer, skip: r.offset - at}
+	r.live.Store(r.conn)
 	return nil
 }
 
@@ -331,6 +334,14 @@ func (r *reader) again(err error) error {
 		r.o.OnRetry(err)
 	}
 	return r.o.Sleep(r.ctx, wait)
+}
+
+// drop gives the connection up as one that stalled: another one goes on where it is. It may
+// be called while a Read waits.
+func (r *reader) drop(after time.Duration) {
+	if c := r.live.Load(); c != nil {
+		c.cancel(&StalledError{after})
+	}
 }
 
 // body is what is read now, nil between two connections.
