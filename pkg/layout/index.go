@@ -104,13 +104,17 @@ func isSHA256(d digest.Digest) bool { return d.Validate() == nil && d.Algorithm(
 // tagged returns the entry of a tag. Two entries of one tag mean two things to two
 // readers.
 func (x *index) tagged(op, about, tag string) (ocispec.Descriptor, bool, error) {
+	return x.only(op, about, "the tag "+tag, func(e *entry) bool { return e.tag() == tag })
+}
+
+func (x *index) only(op, about, what string, is func(*entry) bool) (ocispec.Descriptor, bool, error) {
 	var found ocispec.Descriptor
 	for _, e := range x.entries {
-		if e.tag() != tag || !usable(e.desc) {
+		if !is(&e) || !usable(e.desc) {
 			continue
 		}
 		if found.Digest != "" && found.Digest != e.desc.Digest {
-			return found, false, newError(op, about, Malformed, "the tag %s stands for two manifests", tag)
+			return found, false, newError(op, about, Malformed, "%s stands for two manifests", what)
 		}
 		found = e.desc
 	}

@@ -177,7 +177,7 @@ func (l *Layout) fallback(ctx context.Context, x *index, s signature.Subject) (l
 	return list, nil
 }
 
-// Classic returns the manifest under cosign's classic tag of s, and false where
+// Classic returns the manifest of cosign's classic signatures of s, and false where
 // there is none.
 func (l *Layout) Classic(_ context.Context, s signature.Subject) (ocispec.Descriptor, bool, error) {
 	if s.IsZero() {
@@ -187,8 +187,33 @@ func (l *Layout) Classic(_ context.Context, s signature.Subject) (ocispec.Descri
 	if err != nil {
 		return ocispec.Descriptor{}, false, err
 	}
-	desc, found, err := x.tagged(opReferrers, l.path, referrer.ClassicTag(s.Digest()))
-	if err != nil || !found || desc.Digest == s.Digest() || desc.MediaType != ocispec.MediaTypeImageManifest {
+	return x.classic(opReferrers, l.path, s.Digest())
+}
+
+// cosign save gives no tags, but says what each entry is.
+const (
+	cosignKind  = "kind"
+	cosignImage = "dev.cosignproject.cosign/image"
+	cosignIndex = "dev.cosignproject.cosign/imageIndex"
+	cosignSigs  = "dev.cosignproject.cosign/sigs"
+)
+
+func (e *entry) isSaved(d digest.Digest) bool {
+	kind := e.desc.Annotations[cosignKind]
+	return e.desc.Digest == d && (kind == cosignImage || kind == cosignIndex)
+}
+
+func (e *entry) isSavedSigs() bool {
+	return e.tag() == "" && e.desc.Annotations[cosignKind] == cosignSigs
+}
+
+// classic looks for the classic tag, and then for what cosign has saved beside d.
+func (x *index) classic(op, about string, d digest.Digest) (ocispec.Descriptor, bool, error) {
+	desc, found, err := x.tagged(op, about, referrer.ClassicTag(d))
+	if err == nil && !found && slices.ContainsFunc(x.entries, func(e entry) bool { return e.isSaved(d) }) {
+		desc, found, err = x.only(op, about, cosignSigs, (*entry).isSavedSigs)
+	}
+	if err != nil || !found || desc.Digest == d || desc.MediaType != ocispec.MediaTypeImageManifest {
 		return ocispec.Descriptor{}, false, err
 	}
 	return ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}, true, nil
@@ -256,7 +281,7 @@ func (l *Layout) AppendClassic(ctx context.Context, s signature.Subject, layers 
 		made = desc.Digest
 		changed := false
 		err = l.store.update(ctx, func(x *index) error {
-			now, _, err := x.tagged("attach", l.path, tag)
+			now, _, err := x.classic("attach", l.path, s.Digest())
 			if err != nil {
 				return err
 			}

@@ -175,3 +175,61 @@ func TestReferrersEndWithTheirContext(t *testing.T) {
 	}
 	t.Error("it never ends")
 }
+
+// TestClassicSignaturesThatCosignSaved have no tag: for what was saved with them, and for
+// nothing else. One that is added then goes under the tag, with those.
+func TestClassicSignaturesThatCosignSaved(t *testing.T) {
+	t.Parallel()
+	l, other := layoutIn(t, t.TempDir())
+	sig := []byte("signature")
+	if _, err := l.PushBlob(t.Context(), descOf(sig), opener(sig)); err != nil {
+		t.Fatal(err)
+	}
+	saved, raw := manifest("application/vnd.saved")
+	model, err := l.PushManifest(t.Context(), saved.MediaType, raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere, _ := layoutIn(t, t.TempDir())
+	listed, err := elsewhere.AppendClassic(t.Context(), model.Subject(), descOf(sig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := filepath.Join(elsewhere.Name(), "blobs/sha256", listed.Encoded())
+	raw, err = os.ReadFile(was)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.PushManifest(t.Context(), ocispec.MediaTypeImageManifest, raw); err != nil {
+		t.Fatal(err)
+	}
+	index := filepath.Join(l.Name(), "index.json")
+	content, err := os.ReadFile(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for d, kind := range map[digest.Digest]string{saved.Digest: "image", listed: "sigs"} {
+		entry := fmt.Sprintf(`"digest":%q`, d)
+		content = []byte(strings.Replace(string(content), entry, entry+fmt.Sprintf(`,"annotations":{"kind":"dev.cosignproject.cosign/%s"}`, kind), 1))
+	}
+	if err := os.WriteFile(index, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if desc, found, err := l.Classic(t.Context(), model.Subject()); err != nil || !found || desc.Digest != listed {
+		t.Errorf("%+v %v %v", desc, found, err)
+	}
+	if desc, found, err := l.Classic(t.Context(), other); err != nil || found {
+		t.Errorf("they are not of this one: %+v %v", desc, err)
+	}
+	added, err := l.AppendClassic(t.Context(), model.Subject(), descOf([]byte("another")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	desc, _, err := l.Classic(t.Context(), model.Subject())
+	if err != nil || desc.Digest != added {
+		t.Fatalf("%+v %v", desc, err)
+	}
+	if raw, err = l.FetchManifest(t.Context(), desc); err != nil || !strings.Contains(string(raw), descOf(sig).Digest.String()) {
+		t.Errorf("what cosign saved is lost: %s %v", raw, err)
+	}
+}
