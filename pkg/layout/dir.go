@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -26,13 +25,9 @@ const (
 	// lockName is a file of ours in the layout's root, where the image-spec allows
 	// further ones.
 	lockName = ".aegis.lock"
-	// ingestName begins the names of files that are not whole yet.
-	ingestName = ".aegis-ingest-"
-	lockPoll   = 20 * time.Millisecond
-	// staleAfter is how old a file is whose writer is gone.
-	staleAfter = 24 * time.Hour
-	blobsDir   = "blobs/sha256"
-	opIndex    = "write index"
+	lockPoll = 20 * time.Millisecond
+	blobsDir = "blobs/sha256"
+	opIndex  = "write index"
 )
 
 // dirStore is a layout in a directory. Every path goes through an os.Root, and no
@@ -99,6 +94,7 @@ func (d *dirStore) make() (*os.Root, error) {
 	if d.made {
 		return root, nil
 	}
+	sweep(root) // before the first write: what it removes may have filled the disk
 	if _, err := root.Lstat(ocispec.ImageLayoutFile); errors.Is(err, fs.ErrNotExist) {
 		err = replace(root, ocispec.ImageLayoutFile, func(w io.Writer) error {
 			_, err := w.Write([]byte(versionFile))
@@ -111,52 +107,11 @@ func (d *dirStore) make() (*os.Root, error) {
 	if err := root.MkdirAll(blobsDir, 0o755); err != nil {
 		return nil, err
 	}
-	sweep(root)
 	d.made = true
 	return root, nil
 }
 
 const versionFile = `{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`
-
-// sweep removes files that a killed run has left, which may be as large as a model. One
-// that is being written is younger.
-func sweep(root *os.Root) {
-	entries, err := fs.ReadDir(root.FS(), ".")
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ingestName) || !e.Type().IsRegular() {
-			continue
-		}
-		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > staleAfter {
-			_ = root.Remove(e.Name()) // if it cannot be, it stays
-		}
-	}
-}
-
-// replace writes a file beside its place and renames it there when it is whole.
-func replace(root *os.Root, name string, fill func(io.Writer) error) error {
-	temporary := ingestName + rand.Text()
-	f, err := root.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	err = fill(f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = root.Rename(temporary, name)
-	}
-	if err != nil {
-		_ = root.Remove(temporary)
-	}
-	return err
-}
 
 func (d *dirStore) put(desc ocispec.Descriptor, fill func(io.Writer) error) error {
 	root, err := d.make()

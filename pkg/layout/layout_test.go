@@ -12,11 +12,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -413,7 +415,8 @@ func TestTwoTarsThatEndTogether(t *testing.T) {
 	}
 }
 
-// TestWhatAKilledCopyLeftIsRemoved a day later, and what another one writes now is not.
+// TestWhatAKilledCopyLeftIsRemoved by the next one, or a day later where locks do not
+// tell, and what another one writes now is not.
 func TestWhatAKilledCopyLeftIsRemoved(t *testing.T) {
 	t.Parallel()
 	for _, tar := range []bool{false, true} {
@@ -423,7 +426,8 @@ func TestWhatAKilledCopyLeftIsRemoved(t *testing.T) {
 			at = filepath.Join(dir, "m.tar")
 		}
 		old, young, other := filepath.Join(dir, ".aegis-ingest-old"), filepath.Join(dir, ".aegis-ingest-young"), filepath.Join(dir, "mine")
-		for _, name := range []string{old, young, other} {
+		held := filepath.Join(dir, ".aegis-ingest-held")
+		for _, name := range []string{old, young, held, other} {
 			if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -433,6 +437,11 @@ func TestWhatAKilledCopyLeftIsRemoved(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		writer := flock.New(held)
+		if err := writer.Lock(); err != nil {
+			t.Fatal(err)
+		}
+		defer writer.Close()
 		if !tar {
 			if err := os.Remove(other); err != nil { // a layout is made in no directory that holds others' files
 				t.Fatal(err)
@@ -449,10 +458,40 @@ func TestWhatAKilledCopyLeftIsRemoved(t *testing.T) {
 		if err := errors.Join(l.Commit(), l.Close()); err != nil {
 			t.Fatal(err)
 		}
-		for name, want := range map[string]bool{old: false, young: true, other: tar} {
+		for name, want := range map[string]bool{old: false, young: runtime.GOOS == "windows", held: true, other: tar} {
 			if _, err := os.Lstat(name); (err == nil) != want {
 				t.Errorf("tar %v: %s: %v", tar, filepath.Base(name), err)
 			}
+		}
+	}
+}
+
+// TestABlobThatIsBeingWrittenIsLeftAlone by another copy that begins meanwhile.
+func TestABlobThatIsBeingWrittenIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, at := range []string{filepath.Join(dir, "layout"), filepath.Join(dir, "first.tar")} {
+		l, err := layout.Create(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		first, second := []byte("first"), []byte("second")
+		_, err = l.PushBlob(t.Context(), descOf(first), func() (io.ReadCloser, error) {
+			other, err := layout.Create(strings.Replace(at, "first", "second", 1))
+			if err != nil {
+				return nil, err
+			}
+			if _, err := other.PushBlob(t.Context(), descOf(second), opener(second)); err != nil {
+				return nil, err
+			}
+			return io.NopCloser(bytes.NewReader(first)), errors.Join(other.Commit(), other.Close())
+		})
+		if err := errors.Join(err, l.Commit()); err != nil {
+			t.Fatal(err)
+		}
+		if there, err := l.BlobExists(t.Context(), descOf(first)); err != nil || !there {
+			t.Errorf("%s: %v", at, err)
 		}
 	}
 }

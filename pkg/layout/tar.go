@@ -6,7 +6,6 @@ package layout
 import (
 	"archive/tar"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -137,7 +136,7 @@ type tarWriter struct {
 	path string
 
 	mu      sync.Mutex
-	file    *os.File
+	file    *ingest
 	end     int64
 	members map[string]member
 	index   index
@@ -166,16 +165,8 @@ func (t *tarWriter) put(desc ocispec.Descriptor, fill func(io.Writer) error) err
 // day: the same content makes the same tar.
 func (t *tarWriter) append(name string, size int64, fill func(io.Writer) error) error {
 	if t.file == nil {
-		// As open(2) makes it: the umask and the directory's ACL say who may read it.
-		name := filepath.Join(filepath.Dir(t.path), ingestName+rand.Text())
-		f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
-		if err != nil {
+		if err := t.begin(); err != nil {
 			return err
-		}
-		t.file = f
-		if root, err := os.OpenRoot(filepath.Dir(t.path)); err == nil {
-			sweep(root)
-			root.Close()
 		}
 	}
 	if _, err := t.file.Seek(t.end, io.SeekStart); err != nil {
@@ -198,6 +189,19 @@ func (t *tarWriter) append(name string, size int64, fill func(io.Writer) error) 
 	}
 	t.members[name] = member{at, size}
 	t.end, err = t.file.Seek(0, io.SeekCurrent)
+	return err
+}
+
+// begin makes the file beside its place.
+func (t *tarWriter) begin() error {
+	root, err := os.OpenRoot(filepath.Dir(t.path))
+	if err != nil {
+		return err
+	}
+	sweep(root)
+	if t.file, err = newIngest(root); err != nil {
+		root.Close()
+	}
 	return err
 }
 
@@ -244,12 +248,7 @@ func (t *tarWriter) commit() error {
 	if err := t.publish(); err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(filepath.Dir(t.path))
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	return rootfile.SyncDir(root, ".")
+	return rootfile.SyncDir(t.file.root, ".")
 }
 
 // publish gives the file its name. A rename would replace what somebody else has
@@ -275,9 +274,10 @@ func (t *tarWriter) close() error {
 		return nil
 	}
 	err := t.file.Close()
-	if !t.done {
-		err = errors.Join(err, os.Remove(t.file.Name()))
+	if removeErr := t.file.discard(); !t.done {
+		err = errors.Join(err, removeErr)
 	}
+	t.file.root.Close()
 	t.file = nil
 	return err
 }
