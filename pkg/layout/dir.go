@@ -82,7 +82,7 @@ func (d *dirStore) open(name string) (io.ReadSeekCloser, int64, error) {
 
 // make creates what a layout consists of before its first blob.
 func (d *dirStore) make() (*os.Root, error) {
-	if err := os.MkdirAll(d.path, 0o755); err != nil {
+	if err := os.MkdirAll(d.path, 0o777); err != nil {
 		return nil, err
 	}
 	root, err := d.opened()
@@ -104,7 +104,7 @@ func (d *dirStore) make() (*os.Root, error) {
 			return nil, err
 		}
 	}
-	if err := root.MkdirAll(blobsDir, 0o755); err != nil {
+	if err := root.MkdirAll(blobsDir, 0o777); err != nil {
 		return nil, err
 	}
 	d.made = true
@@ -147,8 +147,17 @@ func (d *dirStore) lock(ctx context.Context, root *os.Root) (*flock.Flock, error
 	if info, err := root.Lstat(lockName); err == nil && !info.Mode().IsRegular() {
 		return nil, newError(opIndex, d.path, Malformed, "%s is no regular file", lockName)
 	}
-	lock := flock.New(filepath.Join(d.path, lockName), flock.SetFlag(os.O_CREATE|os.O_RDWR|oSafe), flock.SetPermissions(0o644))
-	if ok, err := lock.TryLockContext(ctx, lockPoll); err != nil || !ok {
+	var lock *flock.Flock
+	var err error
+	// Another user's file need not be writable, and is refused with O_CREATE in a sticky
+	// directory (fs.protected_regular).
+	for _, flag := range []int{os.O_CREATE | os.O_RDWR, os.O_RDWR, os.O_RDONLY} {
+		lock = flock.New(filepath.Join(d.path, lockName), flock.SetFlag(flag|oSafe), flock.SetPermissions(0o666))
+		if _, err = lock.TryLockContext(ctx, lockPoll); !errors.Is(err, fs.ErrPermission) {
+			break
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", d.path, err)
 	}
 	return lock, nil

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 const (
@@ -35,7 +36,7 @@ func newIngest(root *os.Root) (*ingest, error) {
 	for {
 		name := ingestName + rand.Text()
 		// As open(2) makes it: the umask and the directory's ACL say who may read it.
-		f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
+		f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o666)
 		if err != nil {
 			return nil, err
 		}
@@ -101,6 +102,16 @@ func sweep(root *os.Root) {
 	}
 }
 
+// sharedAs gives the file the group and the mode of the one whose place it takes: whoever
+// shared that goes on to. A file system without them is let be.
+func (i *ingest) sharedAs(before fs.FileInfo) {
+	mode := before.Mode().Perm()
+	if now, err := i.Stat(); err == nil && groupOf(now) != groupOf(before) && i.Chown(-1, groupOf(before)) != nil {
+		mode = mode&^0o070 | mode&0o007<<3 // for its group we were others
+	}
+	_ = i.Chmod(mode)
+}
+
 // replace writes a file beside its place and renames it there when it is whole.
 func replace(root *os.Root, name string, fill func(io.Writer) error) error {
 	f, err := newIngest(root)
@@ -108,6 +119,9 @@ func replace(root *os.Root, name string, fill func(io.Writer) error) error {
 		return err
 	}
 	err = fill(f)
+	if before, there := root.Lstat(name); name == ocispec.ImageIndexFile && there == nil && before.Mode().IsRegular() {
+		f.sharedAs(before)
+	}
 	if err == nil {
 		err = f.Sync()
 	}

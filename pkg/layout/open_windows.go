@@ -3,8 +3,13 @@
 
 package layout
 
+import "io/fs"
+
 // oSafe keeps an open from following a link and from waiting for a pipe's writer.
 const oSafe = 0
 
 // locksIngest: a lock would keep the writer, who has another handle, from writing.
 const locksIngest = false
+
+// groupOf knows of none.
+func groupOf(fs.FileInfo) int { return -1 }
