@@ -99,6 +99,10 @@ func Create(path string) (*Layout, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
+	if link, err := os.Lstat(path); !there && err == nil && link.Mode()&fs.ModeSymlink != 0 {
+		// A tar could not take its name when all of it is written.
+		return nil, &ReferenceError{Input: path, Reason: "it is a link that leads to nothing"}
+	}
 	l := &Layout{path: path, writing: map[digest.Digest]*writing{}}
 	switch {
 	case there && !info.IsDir():

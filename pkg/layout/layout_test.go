@@ -198,6 +198,22 @@ func TestATarAppearsWholeOrNotAtAll(t *testing.T) {
 	wantKind(t, err, layout.ReadOnly)
 }
 
+// TestCreateRefusesALinkThatLeadsToNothing before anything is written.
+func TestCreateRefusesALinkThatLeadsToNothing(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"m.tar", "dir"} {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.Symlink(filepath.Join(t.TempDir(), "nothing"), path); err != nil {
+			t.Fatal(err)
+		}
+		l, err := layout.Create(path)
+		var bad *layout.ReferenceError
+		if !errors.As(err, &bad) {
+			t.Errorf("%s: %+v %v", name, l, err)
+		}
+	}
+}
+
 func TestOpenRefusesWhatIsNoLayout(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
