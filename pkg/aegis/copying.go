@@ -602,6 +602,9 @@ func (cp *copying) referrer(ctx context.Context, to attachee, desc ocispec.Descr
 		return cp.leaveOut(s, desc, tooDeep())
 	}
 	raw, err := cp.src.FetchManifest(ctx, desc)
+	if from, ok := cp.src.(layoutRepository); ok && err != nil && ctx.Err() == nil && from.Suspected(desc) {
+		err = unusableManifest(err.Error())
+	}
 	if err != nil {
 		return cp.leaveOut(s, desc, &sourceError{err})
 	}

@@ -122,6 +122,14 @@ func (l *Layout) surveyed(ctx context.Context, x *index) (*survey, error) {
 	return s, nil
 }
 
+// Suspected reports that Referrers lists an entry only because it cannot be read: it may
+// as well belong to something else in the layout.
+func (l *Layout) Suspected(desc ocispec.Descriptor) bool {
+	l.surveying.Lock()
+	defer l.surveying.Unlock()
+	return l.survey != nil && slices.ContainsFunc(l.survey.unread, func(i int) bool { return listedAs(l.survey.of.entries[i].desc) == listedAs(desc) })
+}
+
 // referrer reads a manifest. One that is none refers to nothing.
 func (l *Layout) referrer(ctx context.Context, desc ocispec.Descriptor) (m ocispec.Manifest, err error) {
 	raw, err := l.FetchManifest(ctx, desc)
