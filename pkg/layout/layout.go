@@ -283,7 +283,7 @@ func (p Pinned) Tag() string { return p.tag }
 // Resolve reads the manifest that ref names and hashes it. The index is not asked
 // again after it. Bytes that are not those of the digest are Kind Corrupt, bytes
 // that are no usable manifest Malformed, wrapping a *signature.ManifestError.
-func (l *Layout) Resolve(_ context.Context, ref Reference) (Pinned, error) {
+func (l *Layout) Resolve(ctx context.Context, ref Reference) (Pinned, error) {
 	const op = "resolve"
 	about := ref.String()
 	if ref.Tag == "" && ref.Digest == "" {
@@ -317,7 +317,11 @@ func (l *Layout) Resolve(_ context.Context, ref Reference) (Pinned, error) {
 	if actual := digest.FromBytes(manifest); actual != desc.Digest {
 		return Pinned{}, newError(op, about, Corrupt, "the bytes are %s and must be %s", actual, desc.Digest)
 	}
-	subject, err := signature.SubjectOf(typeOf(desc, manifest), manifest)
+	mediaType := typeOf(desc, manifest)
+	if mediaType == "" {
+		mediaType = l.typeInIndexes(ctx, x, desc.Digest)
+	}
+	subject, err := signature.SubjectOf(mediaType, manifest)
 	if err != nil {
 		return Pinned{}, &Error{Op: op, Reference: about, Kind: Malformed, Err: err}
 	}
@@ -335,4 +339,34 @@ func typeOf(desc ocispec.Descriptor, manifest []byte) string {
 	}
 	_ = json.Unmarshal(manifest, &own)
 	return own.MediaType
+}
+
+// typeInIndexes is what an index of the layout calls a manifest that it lists.
+func (l *Layout) typeInIndexes(ctx context.Context, x *index, d digest.Digest) string {
+	var queue []ocispec.Descriptor
+	queued := map[digest.Digest]bool{}
+	enqueue := func(desc ocispec.Descriptor) {
+		// Whoever made the layout can have indexes list one another.
+		if desc.MediaType == ocispec.MediaTypeImageIndex && !queued[desc.Digest] && len(queued) < maxEntries {
+			queued[desc.Digest] = true
+			queue = append(queue, desc)
+		}
+	}
+	for _, e := range x.entries {
+		enqueue(e.desc)
+	}
+	for ; len(queue) > 0; queue = queue[1:] {
+		raw, err := l.FetchManifest(ctx, queue[0])
+		var has ocispec.Index
+		if err != nil || json.Unmarshal(raw, &has) != nil {
+			continue
+		}
+		for _, child := range has.Manifests {
+			if child.Digest == d && child.MediaType != "" {
+				return child.MediaType
+			}
+			enqueue(child)
+		}
+	}
+	return ""
 }

@@ -294,6 +294,36 @@ func TestResolveRefuses(t *testing.T) {
 	}
 }
 
+// TestAChildIsWhatItsIndexCallsIt, where it does not say so itself: it can be named by its
+// digest as it can in a registry.
+func TestAChildIsWhatItsIndexCallsIt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	child := []byte(`{"schemaVersion":2,"config":{},"layers":[]}`)
+	d, alone := digest.FromBytes(child), []byte(`{"schemaVersion":2,"config":{},"layers":[{}]}`)
+	files := map[string]string{"oci-layout": version, "blobs/sha256/" + d.Encoded(): string(child), "blobs/sha256/" + digest.FromBytes(alone).Encoded(): string(alone)}
+	indexOf := func(mediaType string, d digest.Digest, size int) (string, digest.Digest) {
+		raw := fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, mediaType, d, size)
+		files["blobs/sha256/"+digest.FromString(raw).Encoded()] = raw
+		return raw, digest.FromString(raw)
+	}
+	inner, of := indexOf(ocispec.MediaTypeImageManifest, d, len(child))
+	outer, of := indexOf(ocispec.MediaTypeImageIndex, of, len(inner))
+	files["index.json"], _ = indexOf(ocispec.MediaTypeImageIndex, of, len(outer))
+	write(t, dir, files)
+	l, err := layout.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	p, err := l.Resolve(t.Context(), layout.Reference{Path: dir, Digest: d})
+	if err != nil || p.Subject().MediaType() != ocispec.MediaTypeImageManifest {
+		t.Errorf("%q %v", p.Subject().MediaType(), err)
+	}
+	_, err = l.Resolve(t.Context(), layout.Reference{Path: dir, Digest: digest.FromBytes(alone)})
+	wantKind(t, err, layout.Malformed)
+}
+
 // TestWritersShareAnIndex: each through a Layout of its own, as processes would.
 func TestWritersShareAnIndex(t *testing.T) {
 	t.Parallel()
