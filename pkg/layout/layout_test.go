@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -111,6 +112,32 @@ func TestParseReference(t *testing.T) {
 		var bad *layout.ReferenceError
 		if _, err := layout.ParseReference(in); !errors.As(err, &bad) {
 			t.Errorf("%q: %v", in, err)
+		}
+	}
+}
+
+func TestParseReferences(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string][]string{
+		"dir:v1":         {"dir:v1"},
+		"dir:v1,v2,v1":   {"dir:v1", "dir:v2"},
+		"a,b/m.tar:1,2":  {"a,b/m.tar:1", "a,b/m.tar:2"},
+		"a,b":            {"a,b"},
+		"job:1,2/layout": {"job:1,2/layout"},
+	} {
+		refs, err := layout.ParseReferences(in)
+		var got []string
+		for _, ref := range refs {
+			got = append(got, ref.String())
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q is %v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"dir:v1,", "dir:,v1", "dir:v1,-x", "dir:v1,v2@" + digest.FromString("x").String(), "dir@" + digest.FromString("x").String() + ",v1"} {
+		var bad *layout.ReferenceError
+		if refs, err := layout.ParseReferences(in); !errors.As(err, &bad) {
+			t.Errorf("%q: %v %v", in, refs, err)
 		}
 	}
 }

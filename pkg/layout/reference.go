@@ -6,6 +6,7 @@ package layout
 import (
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -48,6 +49,33 @@ func ParseReference(s string) (Reference, error) {
 		return Reference{}, &ReferenceError{Input: s, Reason: "it must be PATH[:TAG][@DIGEST]"}
 	}
 	return ref, nil
+}
+
+// ParseReferences reads PATH[:TAG[,TAG...]]: several tags in one layout, each as a
+// Reference of its own, in order and without repeats.
+func ParseReferences(s string) ([]Reference, error) {
+	first, more := s, []string(nil)
+	// A comma elsewhere is the path's.
+	at := max(strings.LastIndex(s, ":"), len(filepath.VolumeName(s)))
+	if at < len(s) && s[at] == ':' && !hasSeparator(s[at+1:]) {
+		tags := strings.Split(s[at:], ",")
+		first, more = s[:at]+tags[0], tags[1:]
+	}
+	ref, err := ParseReference(first)
+	if err != nil {
+		return nil, err
+	}
+	refs := []Reference{ref}
+	for _, tag := range more {
+		if !tagPattern.MatchString(tag) || ref.Tag == "" || ref.Digest != "" {
+			return nil, &ReferenceError{Input: s, Reason: "more tags can only follow a tag"}
+		}
+		next := ref
+		if next.Tag = tag; !slices.Contains(refs, next) {
+			refs = append(refs, next)
+		}
+	}
+	return refs, nil
 }
 
 func hasSeparator(s string) bool { return strings.ContainsAny(s, "/"+string(filepath.Separator)) }

@@ -53,7 +53,7 @@ Example - into the registry of that site:
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.fromLayout.ociLayout, "from-oci-layout", false, "SRC is PATH[:TAG][@DIGEST] in an OCI image layout, a directory or a tar file")
-	f.BoolVar(&o.toLayout, "to-oci-layout", false, "DST is PATH[:TAG] in an OCI image layout; a PATH that ends in .tar becomes a tar file")
+	f.BoolVar(&o.toLayout, "to-oci-layout", false, "DST is PATH[:TAG[,TAG...]] in an OCI image layout; a PATH that ends in .tar becomes a tar file")
 	f.BoolVar(&o.noReferrers, "no-referrers", false, "leave signatures and whatever else is attached")
 	f.StringVar(&o.ref, "ref", "", "with --from-oci-layout: the repository by which a policy's scope is chosen")
 	f.StringVar(&o.digestFile, "digest-file", "", "write the manifest's digest to this file")
@@ -141,11 +141,14 @@ func (o *copyOptions) options(args []string) (aegis.CopyOptions, error) {
 	}
 	c := aegis.CopyOptions{From: from, NoReferrers: o.noReferrers}
 	if o.toLayout {
-		to, err := layout.ParseReference(args[1])
+		refs, err := layout.ParseReferences(args[1])
 		if err != nil {
 			return aegis.CopyOptions{}, err
 		}
-		c.To = to
+		c.To = refs[0]
+		for _, r := range refs[1:] {
+			c.Tags = append(c.Tags, r.Tag)
+		}
 		return c, nil
 	}
 	refs, err := registry.ParseReferences(args[1])
