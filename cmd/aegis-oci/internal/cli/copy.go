@@ -78,7 +78,7 @@ func (a *app) runCopy(cmd *cobra.Command, o *copyOptions, args []string) error {
 	if (o.from.passStdin || o.from.tokenStdin) && (o.to.passStdin || o.to.tokenStdin) {
 		return usagef("standard input holds one secret: give the other by --from-registry-config or --to-registry-config")
 	}
-	scope, err := o.fromLayout.scope(c.From, o.ref, &o.trustFlags)
+	scope, err := o.fromLayout.scope(cmd, c.From, o.ref, &o.trustFlags)
 	if err != nil {
 		return err
 	}

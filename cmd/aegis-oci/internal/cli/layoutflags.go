@@ -45,10 +45,11 @@ func (l *layoutFlags) parseOne(cmd *cobra.Command, r *registryFlags, s string) (
 
 // scope is the repository that a policy is matched with. A layout's own word about
 // where it comes from is not taken.
-func (l *layoutFlags) scope(ref aegis.Reference, named string, trust *trustFlags) (string, error) {
+func (l *layoutFlags) scope(cmd *cobra.Command, ref aegis.Reference, named string, trust *trustFlags) (string, error) {
 	if !l.ociLayout {
-		if named != "" {
-			return "", usagef("--ref goes with --dir or --oci-layout")
+		// A variable may be there for other commands.
+		if onCommandLine(cmd.Flags().Lookup("ref")) {
+			return "", usagef("--ref goes with %s", layoutFlag(cmd))
 		}
 		return ref.Name(), nil
 	}
@@ -63,6 +64,17 @@ func (l *layoutFlags) scope(ref aegis.Reference, named string, trust *trustFlags
 		return "", err
 	}
 	return repo.Name(), nil
+}
+
+// layoutFlag names the flags that say that there is no registry to name the repository.
+func layoutFlag(cmd *cobra.Command) string {
+	switch {
+	case cmd.Flags().Lookup("from-oci-layout") != nil:
+		return "--from-oci-layout"
+	case cmd.Flags().Lookup("dir") != nil:
+		return "--dir or --oci-layout"
+	}
+	return "--oci-layout"
 }
 
 // withDigest makes want the digest that ref names.

@@ -178,7 +178,7 @@ func (a *app) runPull(cmd *cobra.Command, o *pullOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	scope, err := o.layoutFlags.scope(ref, o.ref, &o.trustFlags)
+	scope, err := o.layoutFlags.scope(cmd, ref, o.ref, &o.trustFlags)
 	if err != nil {
 		return err
 	}

@@ -120,7 +120,7 @@ func (a *app) verifyRef(cmd *cobra.Command, o *verifyOptions, args []string, wan
 	if ref, err = withDigest(ref, want); err != nil {
 		return aegis.VerifyResult{}, err
 	}
-	scope, err := o.layoutFlags.scope(ref, o.ref, &o.trustFlags)
+	scope, err := o.layoutFlags.scope(cmd, ref, o.ref, &o.trustFlags)
 	if err != nil {
 		return aegis.VerifyResult{}, err
 	}
