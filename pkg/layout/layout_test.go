@@ -6,6 +6,7 @@ package layout_test
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,6 +67,9 @@ func tarOf(t *testing.T, members ...string) string {
 	w := tar.NewWriter(&b)
 	for i := 0; i < len(members); i += 2 {
 		h := &tar.Header{Typeflag: tar.TypeReg, Name: members[i], Mode: 0o644, Size: int64(len(members[i+1]))}
+		if strings.HasSuffix(members[i], "/") {
+			h.Typeflag = tar.TypeDir
+		}
 		if target, link := strings.CutPrefix(members[i+1], "-> "); link {
 			h = &tar.Header{Typeflag: tar.TypeSymlink, Name: members[i], Linkname: target}
 			members[i+1] = ""
@@ -98,6 +102,8 @@ func TestParseReference(t *testing.T) {
 		"job@2/vad.tar:v1":        {Path: "job@2/vad.tar", Tag: "v1"},
 		"/ws/job@2/vad":           {Path: "/ws/job@2/vad"},
 		"job@2/m@" + d.String():   {Path: "job@2/m", Digest: d},
+		"a@b.tar@" + d.String():   {Path: "a@b.tar", Digest: d},
+		"a@b/:v1":                 {Path: "a@b/", Tag: "v1"},
 		"/abs/with space/dir:1.0": {Path: "/abs/with space/dir", Tag: "1.0"},
 	} {
 		got, err := layout.ParseReference(in)
@@ -108,7 +114,7 @@ func TestParseReference(t *testing.T) {
 			t.Errorf("%q does not come back: %+v %v", in, back, err)
 		}
 	}
-	for _, in := range []string{"", ":v1", "dir:", "dir:-x", "dir@sha256:0", "job@2/vad@2", "dir@sha512:" + strings.Repeat("0", 128), "@" + d.String()} {
+	for _, in := range []string{"", ":v1", "a@b.tar:v1", "dir:", "dir:-x", "dir@sha256:0", "job@2/vad@2", "dir@sha512:" + strings.Repeat("0", 128), "@" + d.String()} {
 		var bad *layout.ReferenceError
 		if _, err := layout.ParseReference(in); !errors.As(err, &bad) {
 			t.Errorf("%q: %v", in, err)
@@ -270,6 +276,52 @@ func tarFile(t *testing.T, content string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestATarMayHaveDirectories: other programs leave some beside the blobs.
+func TestATarMayHaveDirectories(t *testing.T) {
+	t.Parallel()
+	l, err := layout.Open(tarOf(t, "./", "", "./oci-layout", version, "./index.json", "{}", "./blobs/sha256/", "", "./blobs/sha256/@eaDir/", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+}
+
+func TestACompressedTarIsSaidToBeOne(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write([]byte(strings.Repeat("x", 600))); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := layout.Open(tarFile(t, b.String()))
+	if wantKind(t, err, layout.Malformed); !strings.Contains(err.Error(), "it is compressed") {
+		t.Error(err)
+	}
+}
+
+// TestATarIsWrittenBelowNewDirectories, as a directory is.
+func TestATarIsWrittenBelowNewDirectories(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "new", "er", "m.tar")
+	l, err := layout.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob := []byte("blob")
+	if _, err := l.PushBlob(t.Context(), descOf(blob), opener(blob)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.Commit(), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestResolveRefuses(t *testing.T) {

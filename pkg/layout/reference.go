@@ -26,9 +26,9 @@ type Reference struct {
 var tagPattern = regexp.MustCompile("^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$")
 
 // ParseReference reads PATH[:TAG][@DIGEST], as oras does. What follows the last
-// colon is a tag when it could be one, and what follows the last @ a digest when no
-// separator is in it; a path with such an end needs a tag or a slash behind it. Errors
-// are *ReferenceError.
+// colon is a tag, and what follows the last @ a digest, when no separator is in it. A
+// path that ends in such a way needs a slash behind it, or for a colon a tag and for an @
+// a digest. Errors are *ReferenceError.
 func ParseReference(s string) (Reference, error) {
 	ref := Reference{Path: s}
 	if path, dgst, found := cutLast(s, "@"); found && !hasSeparator(dgst) {

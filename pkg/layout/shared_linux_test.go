@@ -75,6 +75,21 @@ func TestAnIndexOfAGroupThatIsNotOurs(t *testing.T) {
 	}
 }
 
+// TestATarThatMayNotBeWritten is named as it was given.
+func TestATarThatMayNotBeWritten(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be two users")
+	}
+	dir := t.TempDir()
+	letIn(t, dir)
+	path := filepath.Join(dir, "m.tar")
+	err := as(10001, 10001, func() error { return addModel(t, path, "application/vnd.model") })
+	var at *fs.PathError
+	if !errors.As(err, &at) || at.Path != path || !errors.Is(err, fs.ErrPermission) {
+		t.Error(err)
+	}
+}
+
 // letIn opens the test's own directories to all users.
 func letIn(t *testing.T, dir string) {
 	for ; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {

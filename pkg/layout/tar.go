@@ -68,13 +68,13 @@ func (t *tarStore) scan(op string) error {
 			return nil
 		}
 		if err != nil {
-			return newError(op, t.path, Malformed, "it is no tar file: %s", printable(err.Error()))
+			return newError(op, t.path, Malformed, "%s", t.noTar(err))
 		}
 		if n == maxMembers {
 			return newError(op, t.path, TooLarge, "it has more than %d members", maxMembers)
 		}
 		name := strings.TrimPrefix(h.Name, "./")
-		if !ours(name) {
+		if !ours(name) || h.Typeflag == tar.TypeDir { // a NAS leaves its own beside the blobs
 			continue
 		}
 		if h.Typeflag != tar.TypeReg || path.Clean(name) != name {
@@ -93,6 +93,18 @@ func (t *tarStore) scan(op string) error {
 		}
 		t.members[name] = member{at, h.Size}
 	}
+}
+
+// noTar says why a file is none.
+func (t *tarStore) noTar(err error) string {
+	magic := make([]byte, 4)
+	n, _ := t.file.ReadAt(magic, 0)
+	for _, compressed := range []string{"\x1f\x8b", "\x28\xb5\x2f\xfd", "BZh", "\xfd7zX"} {
+		if strings.HasPrefix(string(magic[:n]), compressed) {
+			return "it is compressed, and a tar is read where it lies: decompress it first"
+		}
+	}
+	return "it is no tar file: " + printable(err.Error())
 }
 
 // ours reports whether a name is that of a layout's file.
@@ -194,13 +206,23 @@ func (t *tarWriter) append(name string, size int64, fill func(io.Writer) error) 
 
 // begin makes the file beside its place.
 func (t *tarWriter) begin() error {
-	root, err := os.OpenRoot(filepath.Dir(t.path))
+	dir := filepath.Dir(t.path)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
 	sweep(root)
-	if t.file, err = newIngest(root); err != nil {
-		root.Close()
+	t.file, err = newIngest(root)
+	if err == nil {
+		return nil
+	}
+	root.Close()
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		err = &fs.PathError{Op: "write", Path: t.path, Err: at.Err} // nobody gave the other name
 	}
 	return err
 }
