@@ -5,6 +5,7 @@ package layout
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -119,6 +120,36 @@ func (x *index) only(op, about, what string, is func(*entry) bool) (ocispec.Desc
 		found = e.desc
 	}
 	return found, found.Digest != "", nil
+}
+
+// maxNames bounds how many of another's names an error repeats.
+const maxNames = 10
+
+// names says by what a manifest could have been named. Some programs write a whole
+// reference, which no tag can be.
+func (x *index) names() string {
+	var names []string
+	for _, e := range x.entries {
+		name := e.tag()
+		if base, _, _ := strings.Cut(name, "."); name == "" || !usable(e.desc) || referrersTag.MatchString(base) {
+			continue
+		}
+		if !tagPattern.MatchString(name) {
+			name = fmt.Sprintf("@%s (%s)", e.desc.Digest, printable(name))
+		}
+		if slices.Contains(names, name) {
+			continue
+		}
+		if len(names) == maxNames {
+			names = append(names, "...")
+			break
+		}
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		return "it has no tags: name a digest"
+	}
+	return "it has " + strings.Join(names, ", ")
 }
 
 func (x *index) byDigest(d digest.Digest) (ocispec.Descriptor, bool) {

@@ -102,3 +102,34 @@ func sameEntries(t *testing.T, dir string, want []string) {
 		t.Errorf("the index is %s, want %s", raw, want)
 	}
 }
+
+// TestAnErrorNamesWhatTheLayoutHas: some of it, and nothing that moves a cursor or that
+// nobody would name.
+func TestAnErrorNamesWhatTheLayoutHas(t *testing.T) {
+	t.Parallel()
+	d := digest.FromString("x")
+	many := strings.Split("a b c d e f g h i j k", " ")
+	for want, names := range map[string][]string{
+		"; it has v1, v2": {"v1", "v2", "v1", "sha256-" + d.Encoded(), "sha256-" + d.Encoded() + ".sig", ""},
+		"; it has a, b, c, d, e, f, g, h, i, j, ...":                     many,
+		"; it has @" + d.String() + " (registry.example.com/[31mvad:v1)": {"registry.example.com/\u001b[31mvad:v1"},
+		"; it has no tags: name a digest":                                {""},
+	} {
+		var entries []string
+		for _, name := range names {
+			entries = append(entries, fmt.Sprintf(`{"digest":%q,"size":1,"annotations":{"org.opencontainers.image.ref.name":"%s"}}`, d, strings.ReplaceAll(name, "\u001b", `\u001b`)))
+		}
+		dir := t.TempDir()
+		write(t, dir, map[string]string{"oci-layout": version, "index.json": `{"manifests":[` + strings.Join(entries, ",") + `]}`})
+		l, err := layout.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		for _, ref := range []layout.Reference{{Path: dir}, {Path: dir, Tag: "nothing"}} {
+			if _, err := l.Resolve(t.Context(), ref); err == nil || !strings.HasSuffix(err.Error(), want) {
+				t.Errorf("%v, want %q", err, want)
+			}
+		}
+	}
+}

@@ -286,12 +286,12 @@ func (p Pinned) Tag() string { return p.tag }
 func (l *Layout) Resolve(ctx context.Context, ref Reference) (Pinned, error) {
 	const op = "resolve"
 	about := ref.String()
-	if ref.Tag == "" && ref.Digest == "" {
-		return Pinned{}, &ReferenceError{Input: about, Reason: "it names neither a tag nor a digest"}
-	}
 	x, err := l.index(op, about)
 	if err != nil {
 		return Pinned{}, err
+	}
+	if ref.Tag == "" && ref.Digest == "" {
+		return Pinned{}, &ReferenceError{Input: about, Reason: "it names neither a tag nor a digest; " + x.names()}
 	}
 	var desc ocispec.Descriptor
 	tag := ""
@@ -306,7 +306,7 @@ func (l *Layout) Resolve(ctx context.Context, ref Reference) (Pinned, error) {
 			return Pinned{}, err
 		}
 		if !found {
-			return Pinned{}, newError(op, about, NotFound, "the layout has no such tag")
+			return Pinned{}, newError(op, about, NotFound, "the layout has no such tag; %s", x.names())
 		}
 		tag = ref.Tag
 	}
