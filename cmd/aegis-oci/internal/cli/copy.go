@@ -68,6 +68,9 @@ Example - into the registry of that site:
 }
 
 func (a *app) runCopy(cmd *cobra.Command, o *copyOptions, args []string) error {
+	if truthy(a.env[requireVerify]) && !o.trustFlags.given() {
+		return &usageError{msg: requireVerify + " forbids a copy that is not verified", hint: "give --key KEY or --policy FILE"}
+	}
 	c, err := o.options(args)
 	if err != nil {
 		return err
