@@ -44,6 +44,9 @@ type Signing struct {
 	Certificates []*x509.Certificate
 	// Timestamper stamps the signatures of formats that can carry a timestamp.
 	Timestamper signature.Timestamper
+	// Repository is the signed claim where the manifest is in a layout, which has no name
+	// that says anything elsewhere. A registry's is that of the reference.
+	Repository string
 	// Agent names the program that signs.
 	Agent string
 }
@@ -159,9 +162,9 @@ func (c *Client) signAndAttach(ctx context.Context, repo Repository, pinned Pinn
 
 func (c *Client) claims(pinned Pinned, tag string, s Signing) signature.Claims {
 	claims := c.signedClaims(s)
-	claims.Tag = tag
+	// Not a layout's path: that says much about this machine.
+	claims.Tag, claims.Repository = tag, s.Repository
 	if _, ok := pinned.(registry.Pinned); ok {
-		// The path of a layout says nothing elsewhere, and much about this machine.
 		claims.Repository = pinned.Name()
 	}
 	return claims

@@ -43,20 +43,16 @@ func (l *layoutFlags) parseOne(cmd *cobra.Command, r *registryFlags, s string) (
 	return ref, err
 }
 
-// scope is the repository that a policy is matched with. A layout's own word about
-// where it comes from is not taken.
-func (l *layoutFlags) scope(cmd *cobra.Command, ref aegis.Reference, named string, trust *trustFlags) (string, error) {
+// repository is what --ref names for what is in a layout, "" where it does not.
+func (l *layoutFlags) repository(cmd *cobra.Command, named string) (string, error) {
 	if !l.ociLayout {
 		// A variable may be there for other commands.
 		if onCommandLine(cmd.Flags().Lookup("ref")) {
 			return "", usagef("--ref goes with %s", layoutFlag(cmd))
 		}
-		return ref.Name(), nil
+		return "", nil
 	}
 	if named == "" {
-		if trust.policyFlags.given() {
-			return "", &usageError{msg: "a policy for a layout needs --ref", hint: "--ref registry.example.com/models/vad: the layout's own word is not trusted"}
-		}
 		return "", nil
 	}
 	repo, err := parseRef(named)
@@ -66,12 +62,27 @@ func (l *layoutFlags) scope(cmd *cobra.Command, ref aegis.Reference, named strin
 	return repo.Name(), nil
 }
 
-// layoutFlag names the flags that say that there is no registry to name the repository.
-func layoutFlag(cmd *cobra.Command) string {
+// scope is the repository that a policy is matched with. A layout's own word about
+// where it comes from is not taken.
+func (l *layoutFlags) scope(cmd *cobra.Command, ref aegis.Reference, named string, trust *trustFlags) (string, error) {
+	repo, err := l.repository(cmd, named)
 	switch {
-	case cmd.Flags().Lookup("from-oci-layout") != nil:
+	case err != nil:
+		return "", err
+	case !l.ociLayout:
+		return ref.Name(), nil
+	case repo == "" && trust.policyFlags.given():
+		return "", &usageError{msg: "a policy for a layout needs --ref", hint: "--ref registry.example.com/models/vad: the layout's own word is not trusted"}
+	}
+	return repo, nil
+}
+
+// layoutFlag names the flags by which --ref means something.
+func layoutFlag(cmd *cobra.Command) string {
+	switch cmd.Name() {
+	case "copy":
 		return "--from-oci-layout"
-	case cmd.Flags().Lookup("dir") != nil:
+	case "verify":
 		return "--dir or --oci-layout"
 	}
 	return "--oci-layout"

@@ -18,6 +18,7 @@ type signOptions struct {
 	annotationFlag
 	localFlags
 	layoutFlags
+	ref        string
 	digestFile string
 }
 
@@ -46,6 +47,7 @@ Example - a directory, as an OpenSSF Model Signing bundle:
 	f.StringVar(&o.digestFile, "digest-file", "", "write the manifest's digest to this file")
 	o.localFlags.register(f, "sign")
 	o.layoutFlags.register(f)
+	f.StringVar(&o.ref, "ref", "", "with --oci-layout: the repository that is signed as a claim")
 	o.annotationFlag.register(f, "signed claim, key=value (repeatable)")
 	o.signFlags.register(f)
 	o.registryFlags.register(f)
@@ -55,6 +57,10 @@ Example - a directory, as an OpenSSF Model Signing bundle:
 
 func (a *app) runSign(cmd *cobra.Command, o *signOptions, args []string) error {
 	ctx := cmd.Context()
+	repository, err := o.layoutFlags.repository(cmd, o.ref)
+	if err != nil {
+		return err
+	}
 	if o.localFlags.given() {
 		return a.runSignLocal(cmd, o, args)
 	}
@@ -80,6 +86,7 @@ func (a *app) runSign(cmd *cobra.Command, o *signOptions, args []string) error {
 	if err != nil {
 		return err
 	}
+	signing.Repository = repository
 	r, err := client.Sign(ctx, ref, *signing)
 	if err != nil {
 		return err
