@@ -436,6 +436,12 @@ func (u *unpacking) checkSpace(s *site, blobs []blob, old map[digest.Digest]stri
 	if need > free {
 		need -= u.shared(s, blobs, old)
 	}
+	if need > free && u.o.Cache != nil && sameVolume(u.o.Cache.Dir(), s.stagingPath()) {
+		u.evict(blobs, need-free)
+		if free, err = freeSpace(s.stagingPath()); err != nil {
+			return fmt.Errorf("ask for the free space of %s: %w", s.dst, err)
+		}
+	}
 	if need > free {
 		return &SpaceError{Dir: s.dst, Need: need, Free: free}
 	}

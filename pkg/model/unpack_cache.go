@@ -37,10 +37,7 @@ func (u *unpacking) checkCache(s *site, blobs []blob, need int64) {
 	}
 	free, err := freeSpace(u.o.Cache.Dir())
 	if err == nil && missing > free {
-		wanted := func(d digest.Digest) bool {
-			return slices.ContainsFunc(blobs, func(b blob) bool { return b.desc.Digest == d })
-		}
-		u.o.Cache.Evict(missing-free, wanted)
+		u.evict(blobs, missing-free)
 		free, err = freeSpace(u.o.Cache.Dir())
 	}
 	if err != nil {
@@ -51,6 +48,14 @@ func (u *unpacking) checkCache(s *site, blobs []blob, need int64) {
 	if u.fullCache = missing > free; u.fullCache {
 		u.o.Warn(fmt.Sprintf("fetching past the cache %s: its volume has no room, %d bytes are lacking", u.o.Cache.Dir(), missing-free))
 	}
+}
+
+// evict takes from the cache what this model has not, for the volume to have size bytes
+// more.
+func (u *unpacking) evict(blobs []blob, size int64) {
+	u.o.Cache.Evict(size, func(d digest.Digest) bool {
+		return slices.ContainsFunc(blobs, func(b blob) bool { return b.desc.Digest == d })
+	})
 }
 
 // sharesCached tries whether the destination can have the cache's file of a blob without

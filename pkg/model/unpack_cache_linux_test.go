@@ -64,6 +64,88 @@ func TestCacheLeavesRoomForTheModel(t *testing.T) {
 	}
 }
 
+// TestCacheMakesRoomOnAFullVolume: what is unused goes where the cache is pruned at all,
+// though it may hold more than its volume, and where that is enough.
+func TestCacheMakesRoomOnAFullVolume(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	// Two models have a blob in common.
+	common, first, second, small := random(100<<10), random(500<<10), random(600<<10), random(50<<10)
+	a, b := newArtifact().file("w", first).file("c", common).file("s", small), newArtifact().file("w", second).file("c", common)
+	av, am := a.decode(t)
+	bv, bm := b.decode(t)
+	for name, c := range map[string]struct {
+		maxSize      int64
+		beside, held bool // the model is on the cache's volume; its blob is being read
+		filler       int  // what the volume holds besides
+		evicted      bool
+	}{
+		"more than the volume":       {maxSize: 1 << 40, evicted: true},
+		"the model on the volume":    {maxSize: 1 << 40, beside: true, evicted: true},
+		"not pruned":                 {},
+		"not pruned, with the model": {beside: true},
+		"in use":                     {maxSize: 1 << 40, held: true},
+		"not enough":                 {maxSize: 1 << 40, filler: 340 << 10},
+	} {
+		size := "1m"
+		if c.beside {
+			size = "1500k"
+		}
+		volume, elsewhere := mountTmpfs(t, size), t.TempDir()
+		cache, err := nodecache.Open(filepath.Join(volume, "cache"), nodecache.Options{MaxSize: c.maxSize})
+		must(t, err)
+		_, err = Unpack(t.Context(), a.fetcher(), av, am, filepath.Join(elsewhere, "a"), UnpackOptions{Cache: cache})
+		must(t, err, os.WriteFile(filepath.Join(volume, "filler"), make([]byte, c.filler), 0o644))
+		if c.held {
+			e, err := cache.Blob(t.Context(), digest.FromBytes(first), int64(len(first)), nil)
+			must(t, err)
+			defer e.Close()
+		}
+		dst := filepath.Join(elsewhere, "b")
+		if c.beside {
+			dst = filepath.Join(volume, "b")
+		}
+		var warnings []string
+		f := b.fetcher()
+		res, err := Unpack(t.Context(), f, bv, bm, dst, UnpackOptions{Cache: cache, Warn: func(s string) { warnings = append(warnings, s) }})
+		must(t, err)
+		checkInstalled(t, dst, bv, 2)
+		if res.BytesReused != int64(len(common)) {
+			t.Errorf("%s: %d bytes were reused", name, res.BytesReused)
+		}
+		if cache.Has(digest.FromBytes(first), int64(len(first))) == c.evicted {
+			t.Errorf("%s: the blob that nobody wants is there: %v", name, !c.evicted)
+		}
+		if !c.evicted && !cache.Has(digest.FromBytes(small), int64(len(small))) {
+			t.Errorf("%s: a blob went for nothing", name)
+		}
+		if cache.Has(digest.FromBytes(second), int64(len(second))) != c.evicted || (len(warnings) == 0) != c.evicted {
+			t.Errorf("%s: warnings %q", name, warnings)
+		}
+		must(t, cache.Close())
+	}
+}
+
+// TestCacheMakesRoomForTheModel on the one volume that both are on.
+func TestCacheMakesRoomForTheModel(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	a, b := newArtifact().file("w", random(700<<10)), newArtifact().file("w", random(800<<10))
+	av, am := a.decode(t)
+	bv, bm := b.decode(t)
+	volume := mountTmpfs(t, "1m")
+	cache, err := nodecache.Open(filepath.Join(volume, "cache"), nodecache.Options{MaxSize: 1 << 40})
+	must(t, err)
+	defer cache.Close()
+	_, err = Unpack(t.Context(), a.fetcher(), av, am, filepath.Join(t.TempDir(), "a"), UnpackOptions{Cache: cache})
+	must(t, err)
+	_, err = Unpack(t.Context(), b.fetcher(), bv, bm, filepath.Join(volume, "b"), UnpackOptions{Cache: cache})
+	must(t, err)
+	checkInstalled(t, filepath.Join(volume, "b"), bv, 1)
+}
+
 // TestCacheLinksWhereACopyHasNoRoom: what is linked needs no space, and what cannot be
 // linked does.
 func TestCacheLinksWhereACopyHasNoRoom(t *testing.T) {

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 )
 
 // An old file that cannot be removed must not cost the model that is there.
@@ -131,6 +133,37 @@ func TestUnpackLooksAgainBeforeItRemovesTheOldModel(t *testing.T) {
 	s.leave(true)
 	if !maps.Equal(before, snapshot(t, dst)) {
 		t.Errorf("%q are there", keys(snapshot(t, dst)))
+	}
+}
+
+// A part of the cache that somebody else closed is gone past.
+func TestUnpackGoesPastACacheThatIsClosed(t *testing.T) {
+	if asUser(t) {
+		return
+	}
+	a := newArtifact().file("a", random(10))
+	v, m := a.decode(t)
+	for _, part := range []string{"blobs", "blobs/sha256", "partial", "locks"} {
+		dir := t.TempDir()
+		must(t, os.Chmod(dir, 0o777|fs.ModeSticky), openCache(t, dir).Close())
+		lock(t, filepath.Join(dir, part), 0)
+		cache, err := nodecache.Open(dir, nodecache.Options{})
+		var unusable *nodecache.UnusableError
+		if part == "blobs" {
+			if !errors.As(err, &unusable) {
+				t.Errorf("%s: error %v", part, err)
+			}
+			continue
+		}
+		must(t, err)
+		var warnings []string
+		dst := filepath.Join(t.TempDir(), "m")
+		_, err = Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{Cache: cache, Warn: func(s string) { warnings = append(warnings, s) }})
+		must(t, err, cache.Close())
+		checkInstalled(t, dst, v, 1)
+		if len(warnings) != 1 || !strings.Contains(warnings[0], "fetching a past the cache") {
+			t.Errorf("%s: warnings %q", part, warnings)
+		}
 	}
 }
 

@@ -280,26 +280,17 @@ func TestDirectoriesThatAreRefused(t *testing.T) {
 		}
 		return dir
 	}
-	linked := filepath.Join(t.TempDir(), "cache")
-	if err := os.MkdirAll(linked, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(t.TempDir(), filepath.Join(linked, "locks")); err != nil {
-		t.Fatal(err)
-	}
 	for name, c := range map[string]struct {
 		dir    string
 		reason string
 	}{
-		"our own":              {at(0o755, ""), ""},
-		"a group's":            {at(0o775|os.ModeSetgid, ""), ""},
-		"sticky for all":       {at(0o777|os.ModeSticky, ""), ""},
-		"for all":              {at(0o777, ""), "sticky"},
-		"for all, inside":      {at(0o777, "blobs/sha256"), "sticky"},
-		"a file":               {file, "not a directory"},
-		"a link, inside":       {linked, "no directory"},
-		"below a file":         {filepath.Join(file, "cache"), "not a directory"},
-		"a file as its inside": {func() string { d := at(0o755, ""); _ = os.WriteFile(filepath.Join(d, "partial"), nil, 0o600); return d }(), "no directory"},
+		"our own":               {at(0o755, ""), ""},
+		"a group's":             {at(0o775|os.ModeSetgid, ""), ""},
+		"sticky for all":        {at(0o777|os.ModeSticky, ""), ""},
+		"for all":               {at(0o777, ""), "sticky"},
+		"a file":                {file, "not a directory"},
+		"below a file":          {filepath.Join(file, "cache"), "not a directory"},
+		"killed when half made": {at(0o700, "blobs"), ""},
 	} {
 		o, err := nodecache.Open(c.dir, nodecache.Options{})
 		var refused *nodecache.DirError
@@ -318,6 +309,67 @@ func TestDirectoriesThatAreRefused(t *testing.T) {
 		} else if !errors.As(err, &refused) || !strings.Contains(err.Error(), c.reason) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestWhatIsSpoiltInsideIsGonePast: whoever may write to the cache was there first.
+func TestWhatIsSpoiltInsideIsGonePast(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		spoil  func(dir string) error
+		reason string
+	}{
+		"a file":         {func(dir string) error { return os.WriteFile(filepath.Join(dir, "locks"), nil, 0o644) }, "no directory"},
+		"a link":         {func(dir string) error { return os.Symlink(t.TempDir(), filepath.Join(dir, "blobs")) }, "no directory"},
+		"open to all":    {func(dir string) error { return openDir(filepath.Join(dir, "partial")) }, "sticky"},
+		"open to all, 2": {func(dir string) error { return openDir(filepath.Join(dir, "blobs", "sha256")) }, "sticky"},
+	} {
+		dir := t.TempDir()
+		if err := errors.Join(os.Chmod(dir, 0o777|os.ModeSticky), c.spoil(dir)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := nodecache.Open(dir, nodecache.Options{})
+		var unusable *nodecache.UnusableError
+		if !errors.As(err, &unusable) || !strings.Contains(err.Error(), c.reason) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func openDir(dir string) error {
+	return errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o777))
+}
+
+// TestACacheThatMovedIsNotTriedForEver: nothing that is locked below its name is what is in
+// the open directory. What is there already can be read.
+func TestACacheThatMovedIsNotTriedForEver(t *testing.T) {
+	t.Parallel()
+	for _, again := range []bool{false, true} {
+		dir := filepath.Join(t.TempDir(), "cache")
+		c := open(t, dir, nodecache.Options{})
+		var times atomic.Int64
+		_ = mustBlob(t, c, 1, &times).Close()
+		if err := os.Rename(dir, dir+".old"); err != nil {
+			t.Fatal(err)
+		}
+		if again {
+			open(t, dir, nodecache.Options{})
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := c.Blob(t.Context(), digestOf(2), 1000, filling(2, &times))
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			var unusable *nodecache.UnusableError
+			if !errors.As(err, &unusable) || times.Load() != 1 {
+				t.Errorf("%v, fetched %d times", err, times.Load())
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatal("it is still trying")
+		}
+		_ = mustBlob(t, c, 1, &times).Close()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -22,7 +23,9 @@ type stored struct {
 	digest digest.Digest
 	size   int64
 	used   time.Time
-	linked bool // it has another name, and its removal frees nothing
+	// stays says that its removal frees nothing, for it has another name, or is another
+	// user's to decide.
+	stays bool
 }
 
 // reserve makes room for a blob that is about to be fetched.
@@ -74,7 +77,7 @@ func (c *Cache) prune(keep digest.Digest, need int64) error {
 		}
 	}
 	if total > c.o.MaxSize && need > 0 {
-		return &UnusableError{Reason: fmt.Sprintf("it is full of blobs that are in use or cannot be removed: %d bytes, of which it may hold %d", total, c.o.MaxSize)}
+		return &UnusableError{Reason: fmt.Sprintf("it is full of blobs that are in use or another user's: %d bytes, of which it may hold %d", total, c.o.MaxSize)}
 	}
 	return nil
 }
@@ -86,21 +89,26 @@ func (c *Cache) Evict(need int64, keep func(digest.Digest) bool) {
 	if c.o.MaxSize <= 0 {
 		return
 	}
-	var there int64
-	all := slices.DeleteFunc(c.list(), func(s stored) bool { return s.linked || keep(s.digest) || c.isFilling(s.digest, "") })
-	for _, s := range all {
-		there += s.size
+	var going []stored
+	for _, s := range c.list() {
+		if need <= 0 {
+			break
+		}
+		if s.stays || keep(s.digest) || c.isFilling(s.digest, "") {
+			continue
+		}
+		l, got, err := c.lock(s.digest, true)
+		if err != nil || !got {
+			continue
+		}
+		defer l.release()
+		going, need = append(going, s), need-s.size
 	}
-	if there < need {
+	if need > 0 {
 		return
 	}
-	for _, s := range all {
-		if need <= 0 {
-			return
-		}
-		if c.remove(s) {
-			need -= s.size
-		}
+	for _, s := range going {
+		c.removeLocked(s)
 	}
 }
 
@@ -120,6 +128,7 @@ func (c *Cache) list() []stored {
 		if err != nil {
 			continue
 		}
+		ours := c.removesAll(dir)
 		for _, e := range entries {
 			encoded, _, _ := strings.Cut(e.Name(), ".")
 			d := digest.NewDigestFromEncoded(digest.SHA256, encoded)
@@ -131,11 +140,18 @@ func (c *Cache) list() []stored {
 			if l, err := c.root.Lstat(lockFile(d)); err == nil && l.ModTime().After(used) {
 				used = l.ModTime()
 			}
-			all = append(all, stored{name: dir + "/" + e.Name(), digest: d, size: rootfile.Allocated(info), used: used, linked: rootfile.LinkCount(info) > 1})
+			stays := rootfile.LinkCount(info) > 1 || !ours && !rootfile.OwnedByUs(info)
+			all = append(all, stored{name: dir + "/" + e.Name(), digest: d, size: rootfile.Allocated(info), used: used, stays: stays})
 		}
 	}
 	slices.SortFunc(all, func(a, b stored) int { return a.used.Compare(b.used) })
 	return all
+}
+
+// removesAll reports that we may remove what others put into a directory, as inode(7) has it.
+func (c *Cache) removesAll(dir string) bool {
+	info, err := c.root.Lstat(dir)
+	return err == nil && (info.Mode()&fs.ModeSticky == 0 || rootfile.OwnedByUs(info) || os.Geteuid() == 0)
 }
 
 // remove removes a file unless its blob is in use, and its lock with it.
@@ -145,6 +161,11 @@ func (c *Cache) remove(s stored) bool {
 		return false
 	}
 	defer l.release()
+	return c.removeLocked(s)
+}
+
+// removeLocked is remove for whoever has the lock.
+func (c *Cache) removeLocked(s stored) bool {
 	if err := c.root.Remove(s.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
