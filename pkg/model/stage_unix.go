@@ -7,6 +7,7 @@ package model
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"syscall"
 )
@@ -15,11 +16,12 @@ import (
 func sameVolume(a, b string) bool {
 	infoA, errA := os.Stat(a)
 	infoB, errB := os.Stat(b)
-	if errA != nil || errB != nil {
-		return false
-	}
-	stA, okA := infoA.Sys().(*syscall.Stat_t)
-	stB, okB := infoB.Sys().(*syscall.Stat_t)
+	return errA == nil && errB == nil && sameDevice(infoA, infoB)
+}
+
+func sameDevice(a, b fs.FileInfo) bool {
+	stA, okA := a.Sys().(*syscall.Stat_t)
+	stB, okB := b.Sys().(*syscall.Stat_t)
 	return okA && okB && stA.Dev == stB.Dev
 }
 

@@ -5,6 +5,7 @@ package model
 
 import (
 	"errors"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -16,6 +17,9 @@ import (
 func sameVolume(a, b string) bool {
 	return strings.EqualFold(filepath.VolumeName(a), filepath.VolumeName(b))
 }
+
+// sameDevice is not told: what is mounted below is judged as if it were not.
+func sameDevice(_, _ fs.FileInfo) bool { return true }
 
 func isDiskFull(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)

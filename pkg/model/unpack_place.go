@@ -299,6 +299,9 @@ func removeName(root *os.Root, name string) error {
 func (s *site) listTree() ([]string, error) {
 	var names []string
 	err := walkRoot(s.base, func(name string, d fs.DirEntry) error {
+		if top, _, _ := strings.Cut(name, "/"); isFurniture(top) {
+			return nil
+		}
 		if len(names) > maxListed {
 			return fmt.Errorf("%s holds more than %d files", s.dst, maxListed)
 		}
@@ -335,18 +338,15 @@ func (s *site) listRemovable() ([]string, error) {
 // maxListed bounds the names in a journal.
 const maxListed = 1_000_000
 
-// walkRoot calls fn for everything under root but the furniture of a volume,
-// parents first, following no link.
+// walkRoot calls fn for everything under root but the furniture of a volume, parents
+// first, following no link.
 func walkRoot(root *os.Root, fn func(name string, d fs.DirEntry) error) error {
 	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if name == "." {
 			return err
 		}
-		if !strings.Contains(name, "/") && isFurniture(name) {
-			if d != nil && d.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
+		if top, _, _ := strings.Cut(name, "/"); isFurniture(top) {
+			return furnished(root, name, d, err, fn)
 		}
 		if err != nil {
 			return err

@@ -95,11 +95,6 @@ func (s *site) contents() ([]string, error) {
 	return slices.DeleteFunc(names, isFurniture), nil
 }
 
-// isFurniture knows the top-level names that are no content of a destination.
-func isFurniture(name string) bool {
-	return name == stagingName || name == "lost+found" || name == ".snapshot"
-}
-
 // judge decides about a destination that holds something.
 func (u *unpacking) judge(ctx context.Context, s *site, names []string) (finding, error) {
 	there, err := readInstalled(s.base, s.dst)

@@ -1,0 +1,121 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	modelspec "github.com/modelpack/model-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+)
+
+// checked checks dst as verify --dir does.
+func checked(t *testing.T, a *artifact, dst string) error {
+	t.Helper()
+	v, _ := a.decode(t)
+	i, err := OpenInstalled(dst)
+	must(t, err)
+	_, err = i.Check(t.Context(), v, CheckOptions{})
+	return err
+}
+
+// A loader that looks for files finds those in what a volume brings along, too.
+func TestCheckFindsWhatIsPlantedInTheFurniture(t *testing.T) {
+	a, dst := sample(), filepath.Join(t.TempDir(), "m")
+	install(t, a, dst)
+	for _, name := range []string{
+		"lost+found", ".snapshot", ".aegis-staging",
+		"lost+found/evil.py", "lost+found/d/evil.py", ".snapshot/evil.py", ".snapshot/daily/evil.py",
+		".aegis-staging/evil.py", ".aegis-staging/tree/evil.py", ".aegis-staging/blobs/evil.py", ".aegis-staging/lock/evil.py",
+		".aegis-staging/blobs/" + strings.Repeat("a", 64) + "/evil.py", ".aegis-staging/blobs/" + strings.Repeat("a", 64) + ".pieces/evil.py",
+	} {
+		path := filepath.Join(dst, name)
+		mkdir(t, filepath.Dir(path))
+		writeFile(t, path, "evil")
+		var diff *DirError
+		found := func(planted string) bool { return planted == name || strings.HasPrefix(name, planted) }
+		if err := checked(t, a, dst); !errors.As(err, &diff) || !slices.ContainsFunc(diff.Extra, found) {
+			t.Errorf("%s: error %v", name, err)
+		}
+		tree, err := HashTree(t.Context(), dst, TreeOptions{})
+		must(t, err)
+		if !errors.As(tree.Differs(dst, nil), &diff) || !slices.ContainsFunc(diff.Extra, found) {
+			t.Errorf("%s is no file of the tree", name)
+		}
+		top, _, _ := strings.Cut(name, "/")
+		must(t, os.RemoveAll(filepath.Join(dst, top)))
+	}
+	for _, top := range []string{"lost+found", ".snapshot", ".aegis-staging"} {
+		must(t, os.Symlink(t.TempDir(), filepath.Join(dst, top)))
+		var diff *DirError
+		if err := checked(t, a, dst); !errors.As(err, &diff) || !slices.Contains(diff.Links, top) {
+			t.Errorf("%s: error %v", top, err)
+		}
+		must(t, os.Remove(filepath.Join(dst, top)))
+	}
+	must(t, checked(t, a, dst))
+}
+
+// What an interrupted pull left of another model is no file that somebody planted.
+func TestCheckBesideWhatAPullLeft(t *testing.T) {
+	a, dst := sample(), filepath.Join(t.TempDir(), "m")
+	install(t, a, dst)
+	next := newArtifact().file("next", random(100)).layer(modelspec.MediaTypeModelWeight, tarOf(t, tarFileOf("x", "1"), tarFileOf("y", string(random(200<<10)))), nil)
+	v, m := next.decodeSignedAt(t, testNow.Add(time.Minute))
+	f := next.fetcher()
+	f.serve = cutAfter(90)
+	if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{Replace: true}); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	must(t, checked(t, a, dst))
+
+	// One that runs has a tree as well.
+	s, err := openSite(t.Context(), dst, silent)
+	must(t, err)
+	mkdir(t, filepath.Join(dst, stagingName, treeDir))
+	writeFile(t, filepath.Join(dst, stagingName, treeDir, "next"), "1")
+	must(t, checked(t, a, dst))
+	s.leave(false)
+	var diff *DirError
+	if err := checked(t, a, dst); !errors.As(err, &diff) || !slices.Contains(diff.Extra, ".aegis-staging/tree/next") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A server's snapshots are mounted by nobody who can write here.
+func TestCheckPassesOverSnapshots(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	a, dst := sample(), filepath.Join(t.TempDir(), "m")
+	install(t, a, dst)
+	for _, at := range []string{".snapshot", ".snapshot/daily"} {
+		snapshots := filepath.Join(dst, at)
+		mkdir(t, snapshots)
+		must(t, unix.Mount("tmpfs", snapshots, "tmpfs", 0, "size=64k"))
+		writeFile(t, filepath.Join(snapshots, "old.bin"), "1")
+		err := checked(t, a, dst)
+		must(t, unix.Unmount(snapshots, 0), err)
+	}
+}
+
+// What may not be looked into cannot be loaded either.
+func TestCheckPassesOverWhatIsClosed(t *testing.T) {
+	if asUser(t) {
+		return
+	}
+	a, dst := sample(), filepath.Join(t.TempDir(), "m")
+	install(t, a, dst)
+	for _, top := range []string{"lost+found", ".snapshot", ".aegis-staging"} {
+		mkdir(t, filepath.Join(dst, top))
+		lock(t, filepath.Join(dst, top), 0)
+	}
+	must(t, checked(t, a, dst))
+}
