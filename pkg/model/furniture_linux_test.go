@@ -26,6 +26,18 @@ func checked(t *testing.T, a *artifact, dst string) error {
 	return err
 }
 
+// A replaced model's files must go, and those of its successor find their names free.
+func TestFurnitureIsNoPartOfAModel(t *testing.T) {
+	var pe *PathError
+	if err := newArtifact().file("w", random(10)).file(".snapshot/cfg", random(20)).decodeError(t); !errors.As(err, &pe) {
+		t.Errorf("error %v", err)
+	}
+	dir := packTree(t, map[string]string{"w": "1", "lost+found/x": "2", ".aegisignore": "!lost+found\n"})
+	if _, err := Pack(t.Context(), []string{dir}, PackOptions{}); !errors.As(err, &pe) || pe.Path != "lost+found/x" {
+		t.Errorf("error %v", err)
+	}
+}
+
 // A loader that looks for files finds those in what a volume brings along, too.
 func TestCheckFindsWhatIsPlantedInTheFurniture(t *testing.T) {
 	a, dst := sample(), filepath.Join(t.TempDir(), "m")

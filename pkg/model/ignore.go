@@ -35,7 +35,7 @@ func leftOut() []string {
 		"**/*~", "**/.*.sw?", "**/*.swp", "**/.#*", "**/#*#", "**/.idea", "**/.vscode",
 		"**/.DS_Store", "**/._*", "**/Thumbs.db", "**/desktop.ini",
 		// the root of a volume
-		"lost+found",
+		"lost+found", ".snapshot",
 	}
 }
 

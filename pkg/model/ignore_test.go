@@ -11,7 +11,7 @@ func TestPackLeavesOutWhatToolsLeaveBehind(t *testing.T) {
 		".git/HEAD": "x", "sub/.git": "gitdir: x", ".cache/huggingface/x": "x", "a/__pycache__/m.pyc": "x",
 		".ipynb_checkpoints/n.ipynb": "x", "node_modules/p/index.js": "x", ".venv/bin/python": "x",
 		"README.md~": "x", ".README.md.swp": "x", "sub/x.swp": "x", ".#lock": "x", "#save#": "x",
-		".DS_Store": "x", "sub/._model.bin": "x", "Thumbs.db": "x", ".vscode/s.json": "x", "lost+found/x": "x",
+		".DS_Store": "x", "sub/._model.bin": "x", "Thumbs.db": "x", ".vscode/s.json": "x", "lost+found/x": "x", ".snapshot/x": "x",
 	})
 	wantPaths(t, mustPack(t, PackOptions{}, dir), ".gitattributes", "model.bin", "sub/config.json")
 }

@@ -154,6 +154,11 @@ func (s *pathSet) addEntry(p string, file bool) error {
 	if err := checkPath(p); err != nil {
 		return err
 	}
+	// A pull leaves those alone, so they would outlast the model. Archives of a whole volume
+	// name the directory itself.
+	if top, _, below := strings.Cut(foldName(p), "/"); isVolumeName(top) && (below || file) {
+		return &PathError{Path: p, Reason: fmt.Sprintf("%s is a file system's own in the root of a volume", top)}
+	}
 	if s.seen == nil {
 		s.seen = make(map[string]pathEntry)
 	}

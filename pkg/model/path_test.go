@@ -81,6 +81,23 @@ func TestPathSetKeepsDirectoriesApartFromFiles(t *testing.T) {
 	}
 }
 
+// What a volume brings along is neither cleared nor judged as a model's file is.
+func TestPathSetRefusesTheNamesOfAVolume(t *testing.T) {
+	for _, p := range []string{"lost+found/x", "lost+found", ".snapshot/a/b", ".Snapshot/x"} {
+		var s pathSet
+		var pe *PathError
+		if err := s.addFile(p); !errors.As(err, &pe) || pe.Path != p {
+			t.Errorf("%q: %v, want a *PathError", p, err)
+		}
+	}
+	var s pathSet
+	for _, err := range []error{s.addDir("lost+found"), s.addFile("a/lost+found/x"), s.addFile("snapshot/x"), s.addFile("lost"), s.addFile("sub/.snapshot")} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func FuzzCheckPath(f *testing.F) {
 	for _, p := range []string{"a/b", "../a", "C:x", "nul", ".aegis", "a\xff"} {
 		f.Add(p)
