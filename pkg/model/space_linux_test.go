@@ -332,6 +332,81 @@ func TestUnpackFromAReadOnlyVolumeThatIsReady(t *testing.T) {
 	}
 }
 
+// What is there needs no room, wherever the room for staging ends.
+func TestUnpackFromAFullVolumeThatIsReady(t *testing.T) {
+	if ownNamespace(t) {
+		return
+	}
+	a, other := sample(), newArtifact().file("w", random(10))
+	volume := mountTmpfs(t, "16m,nr_inodes=100")
+	for _, dst := range []string{volume, filepath.Join(volume, "m")} {
+		install(t, a, dst)
+		v, m := a.decode(t)
+		ov, om := other.decode(t)
+		var filled []string
+		for {
+			f, err := os.CreateTemp(filepath.Join(dst, evidenceDir), "filler")
+			if err != nil {
+				break
+			}
+			must(t, f.Close())
+			filled = append(filled, f.Name())
+		}
+		for range 3 {
+			before := snapshot(t, dst)
+			f := a.fetcher()
+			res, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{})
+			if err != nil || !res.AlreadyThere || len(f.calls) != 0 {
+				t.Errorf("%+v, %v after %d fetches", res, err, len(f.calls))
+			}
+			_, err = Unpack(t.Context(), other.fetcher(), ov, om, dst, UnpackOptions{})
+			var space *SpaceError
+			var installed *InstalledError
+			if !errors.As(err, &space) && !errors.As(err, &installed) {
+				t.Errorf("error %v", err)
+			}
+			if after := snapshot(t, dst); !maps.Equal(before, after) {
+				t.Errorf("%q are there, were %q", keys(after), keys(before))
+			}
+			// One file more can be made.
+			must(t, os.Remove(filled[len(filled)-1]))
+			filled = filled[:len(filled)-1]
+		}
+		for _, name := range filled {
+			must(t, os.Remove(name))
+		}
+	}
+}
+
+// Who only has to check waits for nobody else's staging.
+func TestUnpackBesideAnotherUsersStaging(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // there is no second user
+	}
+	a, other, dst := sample(), newArtifact().file("w", random(10)), filepath.Join(t.TempDir(), "m")
+	install(t, a, dst)
+	staging := filepath.Join(dst, stagingName)
+	must(t, os.Mkdir(staging, 0o700), os.Chown(staging, 65534, 65534))
+	v, m := a.decode(t)
+	f := a.fetcher()
+	res, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{})
+	if err != nil || !res.AlreadyThere || len(f.calls) != 0 {
+		t.Errorf("%+v, %v after %d fetches", res, err, len(f.calls))
+	}
+	for _, o := range []UnpackOptions{{}, {Replace: true}} {
+		v, m := other.decode(t)
+		var locked *LockedError
+		if _, err := Unpack(t.Context(), other.fetcher(), v, m, dst, o); !errors.As(err, &locked) {
+			t.Errorf("error %v", err)
+		}
+	}
+	writeFile(t, filepath.Join(dst, "extra"), "1")
+	var locked *LockedError
+	if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{}); !errors.As(err, &locked) {
+		t.Errorf("error %v", err)
+	}
+}
+
 const killedDir = "AEGIS_TEST_KILLED_DIR"
 
 // TestMain runs this binary as the process that is killed.

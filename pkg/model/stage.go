@@ -61,6 +61,9 @@ func openSite(ctx context.Context, dst string, warn func(string)) (*site, error)
 		if err == nil {
 			return s, nil
 		}
+		if isDiskFull(err) {
+			s.base.Remove(s.staging) //nolint:errcheck // not empty, if it was there before
+		}
 		s.leave(false)
 		s.dropParents()
 		if !errors.Is(err, errMoved) {

@@ -182,10 +182,10 @@ func (u *unpacking) run(ctx context.Context) (UnpackResult, error) {
 	}
 	s, err := openSite(ctx, u.dst, u.o.Warn)
 	if err != nil {
-		if rootfile.IsReadOnly(err) && u.readyOnReadOnly(ctx) {
+		if lacksStaging(err) && u.readyWithoutStaging(ctx) {
 			return u.res, nil
 		}
-		return UnpackResult{}, err
+		return UnpackResult{}, asSpaceError(u.dst, err)
 	}
 	u.res.Path = s.dst
 	started, err := u.at(ctx, s)
@@ -193,11 +193,22 @@ func (u *unpacking) run(ctx context.Context) (UnpackResult, error) {
 		s.leave(true)
 		return u.res, nil
 	}
-	if isDiskFull(err) {
-		err = &SpaceError{Dir: s.dst, Err: err}
-	}
+	err = asSpaceError(s.dst, err)
 	u.abandon(s, started, err)
 	return UnpackResult{}, err
+}
+
+// lacksStaging reports that nothing can be staged, nor anything be locked.
+func lacksStaging(err error) bool {
+	var locked *LockedError
+	return rootfile.IsReadOnly(err) || isDiskFull(err) || errors.As(err, &locked)
+}
+
+func asSpaceError(dst string, err error) error {
+	if isDiskFull(err) {
+		return &SpaceError{Dir: dst, Err: err}
+	}
+	return err
 }
 
 // abandon leaves the site after an error: with everything fetched still staged

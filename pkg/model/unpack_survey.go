@@ -261,9 +261,10 @@ func (u *unpacking) moveBack(s *site, name string, l Layer) {
 	}
 }
 
-// readyOnReadOnly reports whether a destination that cannot be written holds the
-// wanted model already: a volume that another pod filled, mounted read-only.
-func (u *unpacking) readyOnReadOnly(ctx context.Context) bool {
+// readyWithoutStaging reports whether a destination where nothing can be staged holds the
+// wanted model already: a volume that another pod filled and that is mounted read-only, or
+// is full, or where another user's pull checks the same.
+func (u *unpacking) readyWithoutStaging(ctx context.Context) bool {
 	if u.verified.IsZero() {
 		return false
 	}
