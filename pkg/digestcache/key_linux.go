@@ -4,8 +4,11 @@
 package digestcache
 
 import (
+	"math"
 	"os"
+	"slices"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +38,7 @@ func leavesTraces(f *os.File) bool {
 	}
 	if kindOf(&st) == unix.OVERLAYFS_SUPER_MAGIC {
 		mounts, err := os.ReadFile("/proc/self/mountinfo")
-		return err == nil && overlaysFlush(string(mounts)) && unix.Fdatasync(int(f.Fd())) == nil
+		return err == nil && overlaysFlush(string(mounts)) && hasExtents(f) && unix.Fdatasync(int(f.Fd())) == nil
 	}
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
 		return false
@@ -45,22 +48,33 @@ func leavesTraces(f *os.File) bool {
 }
 
 // overlaysFlush reports that no overlay of these mounts (proc(5), mountinfo) is volatile,
-// which flushes nothing, and none has its upper layer in memory.
+// which flushes nothing.
 func overlaysFlush(mounts string) bool {
 	for line := range strings.Lines(mounts) {
 		_, about, ok := strings.Cut(line, " - overlay ")
 		if !ok {
 			continue
 		}
-		for option := range strings.FieldsFuncSeq(about, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
-			upper, isUpper := strings.CutPrefix(option, "upperdir=")
-			var st unix.Statfs_t
-			if option == "volatile" || isUpper && unix.Statfs(upper, &st) == nil && kindOf(&st) == unix.TMPFS_MAGIC {
-				return false
-			}
+		options := strings.FieldsFunc(about, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' })
+		if slices.Contains(options, "volatile") {
+			return false
 		}
 	}
 	return true
+}
+
+// hasExtents reports that f is on a file system that has places on a disk, which a tmpfs
+// has not. An overlay asks the one below, whose directory need not be seen from here: that of a
+// container is not.
+func hasExtents(f *os.File) bool {
+	// Documentation/filesystems/fiemap.rst. Without room for extents they are counted.
+	const fiemap = 0xc020660b
+	request := struct {
+		start, length                  uint64
+		flags, mapped, count, reserved uint32
+	}{length: math.MaxUint64}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fiemap, uintptr(unsafe.Pointer(&request)))
+	return errno == 0
 }
 
 func isLocal(name string) bool {

@@ -86,12 +86,45 @@ func TestOverlaysThatFlushNothingAreFound(t *testing.T) {
 		"":    true,
 		plain: true,
 		overlay("upperdir=" + t.TempDir() + ",workdir=/w"):          true,
-		overlay("upperdir=/nowhere/that/is,workdir=/w"):             true,
-		overlay("upperdir=" + tmpfs(t) + ",workdir=/w"):             false,
 		overlay("upperdir=" + t.TempDir() + ",workdir=/w,volatile"): false,
 	} {
 		if got := overlaysFlush(mounts); got != want {
 			t.Errorf("%v, want %v: %s", got, want, mounts)
+		}
+	}
+}
+
+// TestAnOverlayInMemoryIsFound though its upper directory is named where nothing is, as that
+// of a container.
+func TestAnOverlayInMemoryIsFound(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // mounts nothing
+	}
+	for _, memory := range []bool{false, true} {
+		below, merged := t.TempDir(), t.TempDir()
+		if memory {
+			below = tmpfs(t)
+		}
+		for _, dir := range []string{"low", "up", "work"} {
+			if err := os.Mkdir(filepath.Join(below, dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := unix.Mount("overlay", merged, "overlay", 0, "lowerdir="+below+"/low,upperdir="+below+"/up,workdir="+below+"/work"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Unmount(merged, 0) }) //nolint:errcheck // the directory's removal fails
+		if err := os.Rename(filepath.Join(below, "up"), filepath.Join(below, "elsewhere")); err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(merged, "model.bin")
+		if err := os.WriteFile(name, make([]byte, 1<<20), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c := open(t, filepath.Join(t.TempDir(), "c"))
+		c.now = later
+		if _, can := c.Begin(name, keyNow(t, name)); can == memory {
+			t.Errorf("in memory %v: it can be remembered: %v", memory, can)
 		}
 	}
 }
