@@ -261,7 +261,16 @@ func (c *Cache) find(d digest.Digest, size int64) (e *Entry, busy bool, err erro
 		return nil, false, nil
 	}
 	c.touch(d)
+	if l != nil {
+		c.dropPartial(d)
+	}
 	return &Entry{cache: c, digest: d, file: f, lock: l}, false, nil
+}
+
+// dropPartial removes what a killed process of our user has fetched of a blob that is whole by
+// now. Under any lock of the blob nobody writes to it.
+func (c *Cache) dropPartial(d digest.Digest) {
+	c.root.Remove(partialName(d)) //nolint:errcheck // there is none, as a rule
 }
 
 // fill fetches the blob under its exclusive lock l, which it gives up for a shared
@@ -271,6 +280,7 @@ func (c *Cache) fill(d digest.Digest, size int64, l *lock, fill Fill) (*Entry, e
 	// Somebody may have been faster, between the look and the lock.
 	f, info, err := rootfile.OpenPlain(c.root, blobName(d), os.O_RDONLY)
 	if err == nil && info.Size() == size {
+		c.dropPartial(d)
 		return c.share(&Entry{cache: c, digest: d, file: f}, l), nil
 	}
 	if err == nil {

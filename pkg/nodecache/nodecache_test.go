@@ -155,6 +155,26 @@ func TestBrokenOffFetchGoesOn(t *testing.T) {
 	}
 }
 
+// TestAPartOfAWholeBlobIsRemoved: another user has fetched the rest since we were killed.
+func TestAPartOfAWholeBlobIsRemoved(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var times atomic.Int64
+	c := open(t, dir, nodecache.Options{})
+	_ = mustBlob(t, c, 1, &times).Close()
+	for uid, left := range map[int]int{os.Geteuid(): 0, os.Geteuid() + 1: 1} {
+		part := filepath.Join(dir, "partial", digestOf(1).Encoded()+"."+strconv.Itoa(uid))
+		if err := os.WriteFile(part, content(1)[:400], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_ = mustBlob(t, c, 1, &times).Close()
+		if there := names(t, dir, "partial"); len(there) != left || times.Load() != 1 {
+			t.Errorf("left: %q, fetched %d times", there, times.Load())
+		}
+		_ = os.Remove(part)
+	}
+}
+
 // TestWrongBlobIsDropped, and a file of another size does not count at all.
 func TestWrongBlobIsDropped(t *testing.T) {
 	t.Parallel()
