@@ -59,6 +59,9 @@ func openSite(ctx context.Context, dst string, warn func(string)) (*site, error)
 		}
 		err = s.enter(ctx, warn)
 		if err == nil {
+			if s.inside {
+				s.adoptBeside(ctx)
+			}
 			return s, nil
 		}
 		if isDiskFull(err) {
@@ -221,6 +224,32 @@ func (s *site) openStaging() error {
 		return s.base.Chmod(s.staging, info.Mode()&fs.ModeSetgid|0o700)
 	}
 	return nil
+}
+
+// adoptBeside takes over what a killed run has staged beside a destination that was made
+// since: nobody would look for it again.
+func (s *site) adoptBeside(ctx context.Context) {
+	name := filepath.Base(s.dst)
+	base, err := os.OpenRoot(filepath.Dir(s.dst))
+	if err != nil {
+		return
+	}
+	b := &site{dst: s.dst, base: base, target: name, staging: stagingBeside(name)}
+	briefly, cancel := context.WithTimeout(ctx, lockNotice)
+	defer cancel()
+	if b.openStaging() != nil || b.takeLock(briefly, func(string) {}) != nil {
+		b.leave(false) // there is none, or it is another's
+		return
+	}
+	defer b.leave(true)
+	// Its state is none of this destination: what a journal says is in motion is cleared.
+	j := journal{Digest: b.readJournal().Digest, State: stateFetching}
+	if s.readJournal().Digest != "" || j.Digest == "" || s.writeJournal(j) != nil {
+		return
+	}
+	for _, dir := range []string{blobsDir, treeDir} {
+		base.Rename(b.staging+"/"+dir, name+"/"+s.staging+"/"+dir) //nolint:errcheck // on another volume it is fetched again
+	}
 }
 
 // leave lets go of the site. With discard the staging directory is removed.

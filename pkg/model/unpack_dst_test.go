@@ -666,6 +666,73 @@ func TestDirErrorIsBounded(t *testing.T) {
 }
 
 // silent is for what warns of nothing.
+// A destination that is made after a run was killed has its staging inside, and what was
+// beside it would stay for ever.
+func TestUnpackTakesOverWhatIsStagedBeside(t *testing.T) {
+	a := newArtifact().file("a", random(5000))
+	v, m := a.decode(t)
+	for name, c := range map[string]struct {
+		between func(dst string)
+		reused  int64
+		stays   bool
+	}{
+		"made": {func(string) {}, 1000, false},
+		"with other staging": {func(dst string) {
+			beside := filepath.Join(filepath.Dir(dst), stagingBeside("m"))
+			must(t, os.Rename(beside, beside+"x"))
+			halfFetched(t, a, dst, 10)
+			must(t, os.Rename(beside+"x", beside))
+		}, 10, false},
+		"in use": {func(dst string) {
+			s := &site{dst: dst, staging: stagingBeside("m")}
+			var err error
+			s.base, err = os.OpenRoot(filepath.Dir(dst))
+			must(t, err, s.openStaging(), s.takeLock(t.Context(), silent))
+			t.Cleanup(func() { s.leave(false) })
+		}, 0, true},
+	} {
+		parent := t.TempDir()
+		dst := filepath.Join(parent, "m")
+		halfFetched(t, a, dst, 1000)
+		wantOnly(t, parent, stagingBeside("m"))
+		mkdir(t, dst)
+		c.between(dst)
+		res, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{})
+		if err != nil || res.BytesReused != c.reused {
+			t.Errorf("%s: %+v, %v", name, res, err)
+		}
+		checkInstalled(t, dst, v, 1)
+		if exists(filepath.Join(parent, stagingBeside("m"))) != c.stays {
+			t.Errorf("%s: what was beside stays: %v", name, !c.stays)
+		}
+	}
+
+	// A journal that somebody planted there clears nothing.
+	parent := t.TempDir()
+	dst := filepath.Join(parent, "m")
+	halfFetched(t, a, dst, 1000)
+	mkdir(t, dst)
+	writeFile(t, filepath.Join(dst, "keep"), "1")
+	writeFile(t, filepath.Join(parent, stagingBeside("m"), journalName),
+		`{"version":1,"digest":"`+m.subject.Digest().String()+`","state":"placing","new":["keep"]}`)
+	var full *NotEmptyError
+	if _, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{}); !errors.As(err, &full) {
+		t.Errorf("error %v", err)
+	}
+	wantOnly(t, dst, "keep")
+}
+
+// halfFetched leaves n bytes of each blob staged.
+func halfFetched(t *testing.T, a *artifact, dst string, n int64) {
+	t.Helper()
+	v, m := a.decode(t)
+	f := a.fetcher()
+	f.serve = cutAfter(n)
+	if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{}); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+}
+
 func silent(string) {}
 
 // TestAPullSaysThatItWaits has a destination that somebody else is filling, without end.
