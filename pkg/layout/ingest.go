@@ -5,6 +5,7 @@ package layout
 
 import (
 	"crypto/rand"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -42,19 +43,13 @@ func newIngest(root *os.Root) (*ingest, error) {
 		}
 		lock, others := claim(root, name)
 		i := &ingest{f, root, name, lock}
-		if !others && i.hasName() {
+		if _, err := root.Lstat(name); !others && !errors.Is(err, fs.ErrNotExist) {
 			return i, nil
 		}
 		// A sweep came between the two.
 		i.Close()
 		_ = i.discard()
 	}
-}
-
-func (i *ingest) hasName() bool {
-	own, err := i.Stat()
-	named, namedErr := i.root.Lstat(i.name)
-	return err == nil && namedErr == nil && os.SameFile(own, named)
 }
 
 // discard removes what still has the temporary name, and lets go of the lock.
