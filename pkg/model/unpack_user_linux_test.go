@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
 	"github.com/aegis-oci/aegis-oci/pkg/nodecache"
 )
 
@@ -163,6 +166,42 @@ func TestUnpackGoesPastACacheThatIsClosed(t *testing.T) {
 		checkInstalled(t, dst, v, 1)
 		if len(warnings) != 1 || !strings.Contains(warnings[0], "fetching a past the cache") {
 			t.Errorf("%s: warnings %q", part, warnings)
+		}
+	}
+}
+
+// A named pipe that somebody swaps for a lock blocks nobody who may only read that.
+func TestAPipeInACachesLockBlocksNobody(t *testing.T) {
+	if asUser(t) {
+		return
+	}
+	content, dir := random(10), t.TempDir()
+	d := digest.FromBytes(content)
+	cache := openCache(t, dir)
+	e, err := cache.Blob(t.Context(), d, 10, func(f *os.File, _ int64, _ func()) error {
+		_, err := f.Write(content)
+		return err
+	})
+	must(t, err, e.Close())
+	name, pipe := filepath.Join(dir, "locks", d.Encoded()), filepath.Join(dir, "pipe")
+	must(t, os.Chmod(name, 0o444), syscall.Mkfifo(pipe, 0o600))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 20_000 {
+			if e, err := cache.Blob(t.Context(), d, 10, nil); err == nil {
+				_ = e.Close()
+			}
+		}
+	}()
+	for end := time.After(time.Minute); ; {
+		select {
+		case <-done:
+			return
+		case <-end:
+			t.Fatal("a lock waits for somebody to write to a pipe")
+		default:
+			must(t, unix.Renameat2(unix.AT_FDCWD, name, unix.AT_FDCWD, pipe, unix.RENAME_EXCHANGE))
 		}
 	}
 }
