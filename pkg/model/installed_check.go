@@ -261,8 +261,8 @@ func (c *checker) hash(ctx context.Context, name string, r io.Reader, sum hash.H
 // findExtra walks the directory for what nothing accounts for.
 func (c *checker) findExtra() error {
 	return walkRoot(c.root, func(name string, d fs.DirEntry) error {
-		if name == evidenceDir && d.IsDir() {
-			return fs.SkipDir
+		if evidenceNames().MatchString(name) && (d.IsDir() || d.Type().IsRegular()) {
+			return nil
 		}
 		kind := c.expected[name]
 		switch {

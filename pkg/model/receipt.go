@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/lazyregexp"
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 	"github.com/aegis-oci/aegis-oci/pkg/internal/strictjson"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
@@ -33,6 +34,9 @@ const (
 	receiptVersion  = 1
 	maxEvidenceSize = 4 << 20
 )
+
+// evidenceNames are those that a pull makes, also while it renews the signatures.
+var evidenceNames = lazyregexp.New(`^\.aegis(/(receipt\.json(\.new)?|(manifest|config)\.json|signatures(\.(new|old))?(/[0-9]+\.(manifest\.json|envelope))?|layers(/[0-9]+\.skeleton)?))?$`)
 
 // receipt is written last: a directory without one is not a complete model. It
 // is a note for the next run and for people. Nothing in it is trusted.

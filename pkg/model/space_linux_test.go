@@ -343,14 +343,14 @@ func TestUnpackFromAFullVolumeThatIsReady(t *testing.T) {
 		install(t, a, dst)
 		v, m := a.decode(t)
 		ov, om := other.decode(t)
-		var filled []string
+		var filled []*os.File // whose names are gone
 		for {
-			f, err := os.CreateTemp(filepath.Join(dst, evidenceDir), "filler")
+			f, err := os.CreateTemp(dst, "filler")
 			if err != nil {
 				break
 			}
-			must(t, f.Close())
-			filled = append(filled, f.Name())
+			must(t, os.Remove(f.Name()))
+			filled = append(filled, f)
 		}
 		for range 3 {
 			before := snapshot(t, dst)
@@ -369,11 +369,11 @@ func TestUnpackFromAFullVolumeThatIsReady(t *testing.T) {
 				t.Errorf("%q are there, were %q", keys(after), keys(before))
 			}
 			// One file more can be made.
-			must(t, os.Remove(filled[len(filled)-1]))
+			must(t, filled[len(filled)-1].Close())
 			filled = filled[:len(filled)-1]
 		}
-		for _, name := range filled {
-			must(t, os.Remove(name))
+		for _, f := range filled {
+			must(t, f.Close())
 		}
 	}
 }

@@ -64,6 +64,17 @@ func TestUnpackSaysWhatIsDamagedAndReplacesOnRequest(t *testing.T) {
 			func(t *testing.T, dst string) { writeFile(t, filepath.Join(dst, "sub dir/sitecustomize.py"), "x") },
 			func(e *DirError) []string { return e.Extra }, "sub dir/sitecustomize.py",
 		},
+		"extra in the evidence": {
+			func(t *testing.T, dst string) {
+				mkdir(t, filepath.Join(dst, ".aegis/layers"))
+				writeFile(t, filepath.Join(dst, ".aegis/layers/evil.py"), "x")
+			},
+			func(e *DirError) []string { return e.Extra }, ".aegis/layers/evil.py",
+		},
+		"extra directory in the evidence": {
+			func(t *testing.T, dst string) { mkdir(t, filepath.Join(dst, ".aegis/pkg")) },
+			func(e *DirError) []string { return e.Extra }, ".aegis/pkg/",
+		},
 		"extra directory": {
 			func(t *testing.T, dst string) { mkdir(t, filepath.Join(dst, "x/y")) },
 			func(e *DirError) []string { return e.Extra }, "x/",
