@@ -39,8 +39,9 @@ type call struct {
 	// body opens the content to send, of exactly size bytes.
 	body func() (io.ReadCloser, error)
 	size int64
-	// commits says that the registry moves a blob into its place before it answers.
-	commits bool
+	// blob says that it uploads a blob, or commits one: the registry may move it into its
+	// place before it answers.
+	blob bool
 }
 
 type answer struct {
@@ -223,8 +224,9 @@ const commitPatience = 10
 // middle needs, and that keeps the watchdog awake while it flows.
 func (r *Repository) setBody(req *http.Request, dog *watchdog, c call) error {
 	timeout := r.client.options.AnswerTimeout
-	if c.commits {
-		dog.allow(commitPatience * timeout)
+	last := timeout
+	if c.blob {
+		last *= commitPatience
 	}
 	if c.body == nil {
 		return nil
@@ -234,7 +236,7 @@ func (r *Repository) setBody(req *http.Request, dog *watchdog, c call) error {
 		if err != nil {
 			return nil, err
 		}
-		f := &flowing{ReadCloser: body, dog: dog, each: timeout, last: commitPatience * timeout, left: c.size}
+		f := &flowing{ReadCloser: body, dog: dog, each: timeout, last: last, left: c.size}
 		if b, ok := body.(piecer); ok {
 			return &flowingPieces{flowing: f, pieces: b}, nil
 		}
@@ -242,6 +244,7 @@ func (r *Repository) setBody(req *http.Request, dog *watchdog, c call) error {
 	}
 	req.ContentLength = c.size
 	if c.size == 0 {
+		dog.allow(last)
 		req.Body = http.NoBody
 		return nil
 	}

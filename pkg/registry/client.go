@@ -49,8 +49,8 @@ type Options struct {
 	Retry       RetryPolicy
 	// AnswerTimeout bounds the silence of a registry: the wait for the head of an
 	// answer, for the rest of a small one, and between two reads of an upload.
-	// Zero means one minute. After the last byte of an upload, while registries
-	// move the blob into place, ten times as much is allowed.
+	// Zero means one minute. After the last byte of a blob, while registries move it
+	// into place, ten times as much is allowed.
 	AnswerTimeout time.Duration
 	// Logger gets a line for each request and retry, at debug level. Nil discards.
 	Logger *slog.Logger

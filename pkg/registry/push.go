@@ -245,7 +245,7 @@ func (r *Repository) upload(ctx context.Context, op string, u *upload) error {
 		op: op, about: u.about, method: http.MethodPut, url: *target, push: true,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
 		accept: []int{http.StatusCreated, http.StatusOK, http.StatusNoContent},
-		size:   u.desc.Size, body: u.body,
+		size:   u.desc.Size, body: u.body, blob: true,
 	})
 	if own := u.failure(); own != nil {
 		// The transport's own error only says that the body could not be read.

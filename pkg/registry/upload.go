@@ -77,7 +77,7 @@ func (u *Upload) Send(ctx context.Context, offset, size int64, open func() (io.R
 		},
 		// Amazon ECR answers 201 to a chunk.
 		accept: []int{http.StatusAccepted, http.StatusCreated, http.StatusNoContent},
-		size:   size, body: open,
+		size:   size, body: open, blob: true,
 	})
 	if err != nil {
 		u.held.refused(err)
@@ -220,7 +220,7 @@ func (u *Upload) Commit(ctx context.Context, d digest.Digest) error {
 		op: opUpload, about: u.about, method: http.MethodPut, url: target, push: true,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
 		accept: []int{http.StatusCreated, http.StatusOK, http.StatusNoContent},
-		body:   func() (io.ReadCloser, error) { return http.NoBody, nil }, commits: true,
+		body:   func() (io.ReadCloser, error) { return http.NoBody, nil }, blob: true,
 	})
 	if err != nil {
 		return err

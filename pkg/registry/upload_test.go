@@ -244,6 +244,41 @@ func TestACommitMayTakeLongerThanOtherAnswers(t *testing.T) {
 	}
 }
 
+// A manifest is in no place that takes long: a connection that has gone silent is given up
+// and the manifest sent again.
+func TestAManifestIsNotAwaitedAsABlobIs(t *testing.T) {
+	t.Parallel()
+	const timeout = time.Second
+	r, proxy, _ := behind(t, registry.Options{AnswerTimeout: timeout})
+	p, err := r.Resolve(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty := []byte{}
+	for name, c := range map[string]struct {
+		push    func() error
+		retries int
+	}{
+		"manifest": {func() error {
+			_, err := r.PushManifest(t.Context(), p.Subject().MediaType(), p.Manifest())
+			return err
+		}, 1},
+		"tag": {func() error { return r.TagManifest(t.Context(), p, "v2") }, 1},
+		"blob": {func() error {
+			_, err := r.PushBlob(t.Context(), descOf([]byte("in one request")), opener([]byte("in one request")))
+			return err
+		}, 0},
+		"empty blob": {func() error { _, err := r.PushBlob(t.Context(), descOf(empty), opener(empty)); return err }, 0},
+	} {
+		before := r.Retries()
+		proxy.Reset()
+		proxy.Fail(servertest.Fault{Method: http.MethodPut, Delay: 3 * timeout, Times: 1})
+		if err := c.push(); err != nil || r.Retries()-before != c.retries {
+			t.Errorf("%s: %v after %d retries, want %d", name, err, r.Retries()-before, c.retries)
+		}
+	}
+}
+
 // showing is a body that shows its bytes, and counts those that were copied.
 type showing struct {
 	io.ReadCloser
