@@ -6,6 +6,7 @@ package registry
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -98,6 +99,9 @@ func (r *Repository) send(ctx context.Context, c call) (*answer, error) {
 	if err != nil {
 		err = classify(attempt, c.op, c.about, err)
 		dog.end()
+		if errors.Is(err, errStalled) {
+			r.DropIdle()
+		}
 		// One that is wrapped is another request's, such as of a body that is read from one.
 		if e, ok := err.(*Error); ok {
 			e.retryAfter = time.Duration(t.retryAfter.Load())

@@ -69,6 +69,7 @@ type Options struct {
 type Client struct {
 	options     Options
 	http        *http.Client
+	transport   *http.Transport // of http
 	tls         bool
 	cache       *tokenCache
 	credentials *credentialChain
@@ -116,6 +117,7 @@ func NewClient(o Options) (*Client, error) {
 	c := &Client{
 		options:     o,
 		http:        &http.Client{Transport: &meter{next: transport, log: o.Logger, now: o.Now}, CheckRedirect: checkRedirect},
+		transport:   transport,
 		tls:         o.CAFile != "" || o.CertFile != "" || o.InsecureSkipTLS,
 		cache:       newTokenCache(o.Now),
 		credentials: credentials,
@@ -222,3 +224,13 @@ func (r *Repository) Retries() int { return int(r.retries.Load()) }
 
 // CountRetry counts one more, of a caller that tries again itself.
 func (r *Repository) CountRetry() { r.retries.Add(1) }
+
+// DropIdle closes the connections that are kept for the next request. Where one of them
+// stalled, as after a change of the network, the others are dead too, and each would be
+// waited for.
+func (r *Repository) DropIdle() {
+	r.client.transport.CloseIdleConnections()
+	for _, other := range r.sources.all() {
+		other.client.transport.CloseIdleConnections()
+	}
+}

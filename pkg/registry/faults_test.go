@@ -9,9 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -193,6 +196,50 @@ func TestAStalledRegistryIsGivenUp(t *testing.T) {
 	}
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("took %s", took)
+	}
+}
+
+// freshKey says in a connection's context that it was opened when others had gone silent.
+type freshKey struct{}
+
+// What a firewall has forgotten is silent on each of its connections: after one that
+// stalled the next try opens another.
+func TestAfterAStallNoConnectionIsUsedAgain(t *testing.T) {
+	t.Parallel()
+	const kept = 3
+	content := []byte("on any connection")
+	var silent atomic.Bool
+	var meet, fetched sync.WaitGroup
+	meet.Add(kept)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch fresh, _ := req.Context().Value(freshKey{}).(bool); {
+		case !silent.Load():
+			meet.Done()
+			meet.Wait()
+		case !fresh:
+			<-req.Context().Done()
+			return
+		}
+		_, _ = w.Write(content)
+	}))
+	srv.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+		return context.WithValue(ctx, freshKey{}, silent.Load())
+	}
+	srv.Start()
+	t.Cleanup(srv.Close)
+	r := newRepo(t, strings.TrimPrefix(srv.URL, "http://")+"/m", registry.Options{AnswerTimeout: time.Second})
+	fetch := func() {
+		if _, err := r.FetchBlob(t.Context(), descOf(content), 100); err != nil {
+			t.Error(err)
+		}
+	}
+	for range kept {
+		fetched.Go(fetch)
+	}
+	fetched.Wait()
+	silent.Store(true)
+	if fetch(); r.Retries() != 1 {
+		t.Errorf("%d retries", r.Retries())
 	}
 }
 

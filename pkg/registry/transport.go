@@ -22,7 +22,7 @@ import (
 )
 
 // newTransport is the one transport of a Client.
-func newTransport(o Options) (http.RoundTripper, error) {
+func newTransport(o Options) (*http.Transport, error) {
 	config, err := tlsConfig(o)
 	if err != nil {
 		return nil, err
