@@ -89,7 +89,10 @@ type fetcher struct {
 }
 
 func (c *Client) fetcher(repo *registry.Repository) *fetcher {
-	o := transfer.Options{Budget: c.opts.RetryBudget, Retryable: registry.Retryable, Logger: c.opts.Logger}
+	o := transfer.Options{
+		Budget: c.opts.RetryBudget, Retryable: registry.Retryable, Logger: c.opts.Logger,
+		OnRetry: func(error) { repo.CountRetry() },
+	}
 	if c.opts.LimitRate > 0 && c.opts.LimitRate < slowLimit {
 		o.Least = -1
 	}

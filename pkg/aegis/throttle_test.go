@@ -68,6 +68,22 @@ func TestLimitRateBoundsACopy(t *testing.T) {
 	}
 }
 
+// A transfer that was cut and goes on is counted in a pull's result as in a push's.
+func TestPullCountsTransfersThatWereCut(t *testing.T) {
+	t.Parallel()
+	ref, dir := refTo(t, servertest.SharedStack(t).Registry, "v1"), modelDir(t, 65)
+	mustPush(t, newClient(t), ref, dir, nil)
+	proxy := servertest.FaultProxy(t, ref.Registry)
+	const cuts = 2
+	proxy.Fail(servertest.Fault{Method: http.MethodGet, Path: blobOf(t, dir, "weights/part-1.bin").String(), Cut: true, CutAfter: 1000, Times: cuts})
+	dst := filepath.Join(t.TempDir(), "m")
+	got, err := newClient(t).PullUnverified(t.Context(), aegis.PullOptions{Ref: via(proxy, ref), Dir: dst})
+	if err != nil || got.Retries != cuts {
+		t.Errorf("%d retries, %v", got.Retries, err)
+	}
+	sameModel(t, dir, dst)
+}
+
 // What an interrupted pull kept comes once more from a registry without ranges: it is
 // fetched, at the rate that is allowed, and said to be.
 func TestPullWithoutRangesCountsWhatItDiscards(t *testing.T) {
