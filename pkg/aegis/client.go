@@ -91,7 +91,13 @@ type fetcher struct {
 func (c *Client) fetcher(repo *registry.Repository) *fetcher {
 	o := transfer.Options{
 		Budget: c.opts.RetryBudget, Retryable: registry.Retryable, Logger: c.opts.Logger,
-		OnRetry: func(error) { repo.CountRetry() },
+		OnRetry: func(err error) {
+			repo.CountRetry()
+			var stalled *transfer.StalledError
+			if errors.As(err, &stalled) {
+				repo.DropIdle()
+			}
+		},
 	}
 	if c.opts.LimitRate > 0 && c.opts.LimitRate < slowLimit {
 		o.Least = -1
