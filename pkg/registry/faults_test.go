@@ -180,7 +180,7 @@ func TestRetryAfterIsHonouredWithinTheBudget(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || len(w.all) != 2 || w.all[0] < c.atWait || w.all[1] < c.atWait {
+			if err != nil || len(w.all) != 2 || w.all[0] < c.atWait || w.all[1] < c.atWait || w.all[0] == w.all[1] {
 				t.Errorf("%v after waits of %v", err, w.all)
 			}
 		})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/jitter"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
@@ -186,7 +187,7 @@ func (a *attachment) write(ctx context.Context, index snapshot, lost []json.RawM
 		return err
 	case e.Retryable():
 		a.repo.retries.Add(1)
-		return a.wait(ctx, max(e.retryAfter, backoff(0)))
+		return a.wait(ctx, max(jitter.After(e.retryAfter, a.budget-a.spent), backoff(0)))
 	case e.Status == http.StatusBadRequest || e.Status == http.StatusNotFound:
 		return fmt.Errorf("%w (%w)", err, errMissingContent)
 	}

@@ -633,9 +633,9 @@ func TestAMirrorsFailureThatPassesOutlivesTheRegistrysLastWord(t *testing.T) {
 		longest    time.Duration
 		ok         bool
 	}{
-		"no such host":    {"nowhere.invalid:5000", registry.Unreachable, 1, http.StatusServiceUnavailable, "1", 1, time.Second, true},
+		"no such host":    {"nowhere.invalid:5000", registry.Unreachable, 1, http.StatusServiceUnavailable, "1", 1, 2 * time.Second, true},
 		"401":             {serve(t, status(http.StatusUnauthorized)), registry.Unauthorized, 1, http.StatusServiceUnavailable, "", 1, time.Second, true},
-		"404":             {serve(t, status(http.StatusNotFound)), registry.NotFound, 2, http.StatusTooManyRequests, "1", 2, time.Second, true},
+		"404":             {serve(t, status(http.StatusNotFound)), registry.NotFound, 2, http.StatusTooManyRequests, "1", 2, 2 * time.Second, true},
 		"in vain":         {serve(t, status(http.StatusForbidden)), registry.Denied, 1 << 30, http.StatusBadGateway, "", -1, 16 * time.Second, false},
 		"too late":        {serve(t, status(http.StatusForbidden)), registry.Denied, 1, http.StatusServiceUnavailable, "3600", 0, 0, false},
 		"neither has it":  {serve(t, status(http.StatusNotFound)), registry.NotFound, 1, http.StatusNotFound, "1", 0, 0, false},

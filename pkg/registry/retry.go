@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/jitter"
 )
 
 const (
@@ -25,8 +27,8 @@ const (
 )
 
 // RetryPolicy says how long one operation may go on failing. Between two tries
-// there is a random wait of up to a doubling bound (full jitter), and at least
-// what a Retry-After asks for; a Retry-After that does not fit into the budget
+// there is a random wait of up to a doubling bound (full jitter), and a little more
+// than a Retry-After asks for; a Retry-After that does not fit into the budget
 // ends the operation at once.
 type RetryPolicy struct {
 	// Budget bounds the time an operation spends on failed tries and on waiting.
@@ -61,6 +63,7 @@ func (r *Repository) try(ctx context.Context, fn func(context.Context) (flowed b
 		if spent+wait > o.Retry.Budget {
 			return err
 		}
+		wait = max(wait, jitter.After(e.retryAfter, o.Retry.Budget-spent))
 		spent += wait
 		r.retries.Add(1)
 		o.Logger.LogAttrs(ctx, slog.LevelDebug, "registry retry",

@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/jitter"
 	"github.com/aegis-oci/aegis-oci/pkg/internal/pacing"
 )
 
@@ -447,6 +448,7 @@ func (p *push) wait(ctx context.Context, err error) error {
 	if p.o.Now().Sub(p.since)+wait > p.o.Budget {
 		return err
 	}
+	wait = max(wait, jitter.After(retryAfter(err), p.o.Budget-p.o.Now().Sub(p.since)))
 	p.tries++
 	p.o.Logger.LogAttrs(ctx, slog.LevelDebug, "upload retry",
 		slog.Int64("offset", p.front.at()), slog.String("reason", err.Error()), slog.Duration("wait", wait))

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/jitter"
 )
 
 // Source opens a blob at an offset. The bytes are unverified, and there may be
@@ -99,7 +101,7 @@ func isStalled(err error) bool {
 
 // NewReader reads desc from offset on and ends at desc.Size, whatever the source
 // sends. When a connection breaks or stalls it opens another one where it is,
-// after a random wait, and at least the one that the server asks for, until the
+// after a random wait, and a little more than the server asks for, until the
 // budget is spent; then the last error is returned. It opens the source at the
 // first Read. Read is for one goroutine at a time; Close may be called from
 // another, and ends a Read that waits.
@@ -325,6 +327,11 @@ func (r *reader) again(err error) error {
 		}
 		return err
 	}
+	room := r.o.Budget - r.spent
+	if r.o.Least > 0 {
+		room = min(room, r.o.slow-r.slow)
+	}
+	wait = max(wait, jitter.After(retryAfter(err), room))
 	r.tries++
 	r.failed(wait)
 	r.o.Logger.LogAttrs(r.ctx, slog.LevelDebug, "transfer retry",
@@ -391,12 +398,15 @@ func retryable(err error) bool {
 
 // retryWait is how long to wait after so many tries and an error, which may ask for more.
 func retryWait(tries int, err error) time.Duration {
-	wait := backoff(tries)
+	return max(backoff(tries), retryAfter(err))
+}
+
+func retryAfter(err error) time.Duration {
 	var asks interface{ RetryAfter() time.Duration }
 	if errors.As(err, &asks) {
-		wait = max(wait, asks.RetryAfter())
+		return asks.RetryAfter()
 	}
-	return wait
+	return 0
 }
 
 // backoff is full jitter under a doubling bound.

@@ -326,6 +326,8 @@ func TestReaderWaitsAsLongAsItIsAsked(t *testing.T) {
 		}
 		if took := clk.Now().Sub(began); took < time.Duration(opened-1)*c.after {
 			t.Errorf("%v: waited %v", c.after, took)
+		} else if !c.fails && took == time.Duration(opened-1)*c.after {
+			t.Errorf("%v: all clients would come back at once", c.after)
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"time"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/jitter"
 )
 
 const (
@@ -38,6 +40,7 @@ func (c *Client) do(ctx context.Context, cl call) (answer, error) {
 		if c.cfg.Now().Add(wait).After(end) {
 			return answer{}, c.exhausted(ctx, cl, e)
 		}
+		wait = max(wait, jitter.After(e.retryAfter, end.Sub(c.cfg.Now())))
 		c.cfg.Logger.Debug("vault request repeated", "path", cl.path, "after", wait, "reason", e.Error())
 		c.cfg.Sleep(wait, ctx.Done())
 	}
