@@ -5,6 +5,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"slices"
@@ -87,5 +88,26 @@ func sending(dial dialFunc) dialFunc {
 			return sender{tcp}, nil
 		}
 		return conn, err
+	}
+}
+
+// remembering has a name that cannot be found pass where it was found before: a service of
+// Kubernetes none of whose pods is ready has no address, and name servers have hiccups. One
+// that was never found is a typing error, and is not waited for.
+func remembering(dial dialFunc) dialFunc {
+	var found sync.Map
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err == nil {
+			found.Store(address, true)
+			return conn, nil
+		}
+		var dns *net.DNSError
+		if _, before := found.Load(address); before && errors.As(err, &dns) && dns.IsNotFound {
+			passes := *dns // it may be shared with other lookups
+			passes.IsNotFound, passes.IsTemporary = false, true
+			err = &net.OpError{Op: "dial", Net: network, Err: &passes}
+		}
+		return nil, err
 	}
 }

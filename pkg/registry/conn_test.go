@@ -5,12 +5,18 @@ package registry
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // shown is a body that shows its bytes, at most five at a time, and must not be copied.
@@ -156,5 +162,50 @@ func TestOtherBodiesAreCopied(t *testing.T) {
 	here.Close()
 	if got, err := io.ReadAll(there); err != nil || !bytes.Equal(got, []byte(text+text)) {
 		t.Errorf("%d bytes arrived, %v", len(got), err)
+	}
+}
+
+// A name that was found, and is not for a while, is asked for again. One that never was is
+// not waited for.
+func TestANameThatWasFoundMayBeFoundAgain(t *testing.T) {
+	t.Parallel()
+	content := []byte("content")
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(content) }))
+	t.Cleanup(srv.Close)
+	missing := 0 // lookups that fail
+	c, err := NewClient(Options{PlainHTTP: true, Sleep: func(context.Context, time.Duration) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.transport.DialContext = sending(remembering(func(ctx context.Context, network, address string) (net.Conn, error) {
+		if missing--; missing < 0 && address == "registry.example:80" {
+			return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
+		}
+		return nil, &net.OpError{Op: "dial", Net: network, Err: &net.DNSError{Err: "no such host", Name: address, IsNotFound: true}}
+	}))
+	for _, ask := range []struct {
+		host             string
+		missing, retries int
+		found            bool
+	}{
+		{"registry.example", 1, 0, false},
+		{"registry.example", 0, 0, true},
+		{"registry.example", 3, 3, true},
+		{"other.example", 0, 0, false},
+	} {
+		ref, err := ParseReference(ask.host + "/m")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.Repository(ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.transport.CloseIdleConnections()
+		missing = ask.missing
+		_, err = r.FetchBlob(t.Context(), ocispec.Descriptor{Digest: digest.FromBytes(content), Size: int64(len(content))}, 100)
+		if (err == nil) != ask.found || r.Retries() != ask.retries || err != nil && !strings.Contains(err.Error(), "no such host") {
+			t.Errorf("%+v: %v after %d retries", ask, err, r.Retries())
+		}
 	}
 }

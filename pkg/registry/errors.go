@@ -132,7 +132,7 @@ func (e *Error) reason() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // Retryable reports whether the same request may succeed later, at a mirror too. A host
-// name that does not exist is not worth waiting for.
+// name that was never found is not worth waiting for.
 func (e *Error) Retryable() bool {
 	if e.again {
 		return true

@@ -41,7 +41,7 @@ func newTransport(o Options) (*http.Transport, error) {
 	http1.SetHTTP1(true)
 	return &http.Transport{
 		Proxy:               o.Proxy,
-		DialContext:         sending(dial),
+		DialContext:         sending(remembering(dial)),
 		TLSClientConfig:     config,
 		TLSHandshakeTimeout: 15 * time.Second,
 		// HTTP/2 would put all parallel ranges on one TCP connection, which is what
