@@ -58,6 +58,8 @@ const (
 	NotListed
 	// Refused: any other 4xx; Code and Detail hold the registry's reason.
 	Refused
+	// ProxyRefused: a proxy on the way does not let us through (403 or 407 of its own).
+	ProxyRefused
 )
 
 var kindText = map[Kind]string{
@@ -74,6 +76,7 @@ var kindText = map[Kind]string{
 	TooLarge:     "too large",
 	NotListed:    "pushed, and the registry does not list it",
 	Refused:      "the registry refused the request",
+	ProxyRefused: "not let through",
 }
 
 func (k Kind) String() string { return kindText[k] }
@@ -185,6 +188,18 @@ type ChangedError struct{ Reference, Reason string }
 
 func (e *ChangedError) Error() string {
 	return fmt.Sprintf("push blob %s: the file changed while it was sent: %s", e.Reference, e.Reason)
+}
+
+// ProxyError means that a proxy did not connect us to a host, which need not be the
+// registry: it may have sent us there.
+type ProxyError struct {
+	Proxy  string // without a user
+	Host   string
+	Status int
+}
+
+func (e *ProxyError) Error() string {
+	return fmt.Sprintf("the proxy %s answered %d to CONNECT %s", e.Proxy, e.Status, e.Host)
 }
 
 // FallbackError means that the tag sha256-<hex>, which lists referrers on a
@@ -322,9 +337,14 @@ func kindOf(err error) (Kind, string) {
 		record   tls.RecordHeaderError
 		alert    tls.AlertError
 		u        *url.Error
+		proxy    *ProxyError
 	)
 	text := err.Error()
 	switch {
+	case errors.As(err, &proxy) && (proxy.Status == http.StatusForbidden || proxy.Status == http.StatusProxyAuthRequired):
+		return ProxyRefused, ""
+	case proxy != nil:
+		return Unreachable, ""
 	case errors.As(err, &redirect):
 		return Protocol, ""
 	case errors.Is(err, http.ErrSchemeMismatch):
@@ -360,6 +380,8 @@ func kindOfStatus(status int) Kind {
 		return Unauthorized
 	case status == http.StatusForbidden:
 		return Denied
+	case status == http.StatusProxyAuthRequired:
+		return ProxyRefused
 	case status == http.StatusTooManyRequests:
 		return RateLimited
 	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status >= 500:

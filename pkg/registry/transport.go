@@ -40,10 +40,11 @@ func newTransport(o Options) (*http.Transport, error) {
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:               o.Proxy,
-		DialContext:         sending(remembering(dial)),
-		TLSClientConfig:     config,
-		TLSHandshakeTimeout: 15 * time.Second,
+		Proxy:                  o.Proxy,
+		OnProxyConnectResponse: proxyAnswered,
+		DialContext:            sending(remembering(dial)),
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    15 * time.Second,
 		// HTTP/2 would put all parallel ranges on one TCP connection, which is what
 		// they are there to get around, under flow-control windows of its own.
 		Protocols:             http1,
@@ -57,6 +58,14 @@ func newTransport(o Options) (*http.Transport, error) {
 		// the transport chose.
 		DisableCompression: true,
 	}, nil
+}
+
+// proxyAnswered says who refused a CONNECT, where net/http has the text of the status only.
+func proxyAnswered(_ context.Context, proxy *url.URL, connect *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &ProxyError{Proxy: proxy.Host, Host: connect.Host, Status: resp.StatusCode}
 }
 
 func tlsConfig(o Options) (*tls.Config, error) {

@@ -165,6 +165,51 @@ func TestProxyIsUsedForTheRegistry(t *testing.T) {
 	}
 }
 
+// A proxy's refusal is no registry that is down, and names the host that was not to be
+// reached. Only the proxy's own trouble passes.
+func TestAProxyThatRefusesIsNamed(t *testing.T) {
+	t.Parallel()
+	cdn := func(w http.ResponseWriter, req *http.Request) {
+		http.Redirect(w, req, "https://cdn.invalid/blob?signature=s3cret", http.StatusTemporaryRedirect)
+	}
+	registryHost := serve(t, http.HandlerFunc(cdn))
+	for status, c := range map[int]struct {
+		kind  registry.Kind
+		waits bool
+	}{
+		http.StatusProxyAuthRequired:  {registry.ProxyRefused, false},
+		http.StatusForbidden:          {registry.ProxyRefused, false},
+		http.StatusBadGateway:         {registry.Unreachable, true},
+		http.StatusServiceUnavailable: {registry.Unreachable, true},
+	} {
+		proxyHost := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+		proxy := &url.URL{Scheme: "http", User: url.UserPassword("someone", "pa55word"), Host: proxyHost}
+		for ref, failed := range map[string]string{"registry.invalid/m": "registry.invalid:443", registryHost + "/m": "cdn.invalid:443"} {
+			w := new(waits)
+			r := newRepo(t, ref, registry.Options{Sleep: w.sleep, Proxy: func(req *http.Request) (*url.URL, error) {
+				if req.URL.Host == registryHost {
+					return nil, nil
+				}
+				return proxy, nil
+			}})
+			_, err := r.FetchBlob(t.Context(), descOf([]byte("x")), 10)
+			var refused *registry.ProxyError
+			e := wantKind(t, err, c.kind)
+			if !errors.As(err, &refused) || refused.Proxy != proxyHost || refused.Host != failed || refused.Status != status ||
+				e.Retryable() != c.waits || (len(w.all) > 0) != c.waits {
+				t.Errorf("%d: %v after %d waits", status, err, len(w.all))
+			}
+			if text := err.Error(); !strings.Contains(text, refused.Error()) || strings.Contains(text, "pa55word") || strings.Contains(text, "s3cret") {
+				t.Error(text)
+			}
+		}
+	}
+	// In plain HTTP it answers in the registry's place.
+	plain := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusProxyAuthRequired) }))
+	_, err := newRepo(t, plain+"/m:v1", registry.Options{}).Resolve(t.Context())
+	wantKind(t, err, registry.ProxyRefused)
+}
+
 func TestResolveOptionLeadsElsewhere(t *testing.T) {
 	s := servertest.Stack(t, "-tls", "-no-vault")
 	_, port, _ := strings.Cut(s.Registry, ":")

@@ -110,6 +110,7 @@ func registryCode(e *registry.Error) (code, hint string) {
 		// Harbor's, which counts signatures in cosign's classic form alone.
 		return "registry_policy", "where Harbor wants signatures by Cosign: push --sign --signature-format sigstore,cosign-tag"
 	}
+	const proxyHint = "HTTPS_PROXY names the proxy, with the user that it wants, and NO_PROXY the hosts that need none"
 	switch e.Kind {
 	case registry.NotFound:
 		return "registry_not_found", "check repository and tag; some registries answer so without credentials too"
@@ -122,7 +123,13 @@ func registryCode(e *registry.Error) (code, hint string) {
 		return "registry_rate_limited", "log in, or raise --retry-timeout"
 	case registry.Unavailable:
 		return "registry_unavailable", ""
+	case registry.ProxyRefused:
+		return "proxy_refused", proxyHint
 	case registry.Unreachable:
+		var proxy *registry.ProxyError
+		if errors.As(e, &proxy) {
+			return "registry_unreachable", proxyHint
+		}
 		return "registry_unreachable", "is the registry up, and its name right?"
 	case registry.TLS:
 		return "registry_tls", "--ca-file FILE with the registry's certificate authority"
