@@ -193,8 +193,12 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	for _, w := range a.env.unknownTwins(cmd.Root()) {
 		a.warn(w)
 	}
-	if a.timeout < 0 || a.retryTimeout < 0 {
-		return usagef("--timeout and --retry-timeout must not be negative")
+	if a.timeout < 0 {
+		return usagef("--timeout must not be negative")
+	}
+	if a.retryTimeout <= 0 {
+		// Who gives 0 means no second try, or no end, and got the default.
+		return &usageError{msg: "--retry-timeout must be more than 0", hint: "--retry-timeout 1s gives up soon, 24h late; without it, it is 2m"}
 	}
 	if a.timeout > 0 {
 		ctx, cancel := context.WithTimeoutCause(cmd.Context(), a.timeout, &timeoutError{a.timeout})
