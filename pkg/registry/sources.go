@@ -170,7 +170,7 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 			return err
 		}
 		said[p] = err
-		s.failed(p, d, err, past)
+		s.next(p, d, err, past)
 	}
 	err := s.lastWord(d)
 	if err == nil {
@@ -190,7 +190,7 @@ func (s *sources) ask(ctx context.Context, d digest.Digest, try func(*Repository
 			return err
 		}
 		said[p] = again
-		s.failed(p, d, again, past)
+		s.next(p, d, again, past)
 	}
 	return s.joint(d, err, said)
 }
@@ -348,6 +348,15 @@ func (s *sources) note(list map[digest.Digest][]*place, d digest.Digest, p *plac
 	}
 }
 
+// next is failed where another source is asked at once. A body that broke off is counted by
+// who goes on with it.
+func (s *sources) next(p *place, d digest.Digest, err error, past int) {
+	if !errors.Is(err, errWhole) {
+		s.repo.retries.Add(1)
+	}
+	s.failed(p, d, err, past)
+}
+
 // failed takes note of what a mirror did wrong, if it did; past is from before it was asked.
 func (s *sources) failed(p *place, d digest.Digest, err error, past int) {
 	if errors.Is(err, errWhole) {
@@ -357,7 +366,6 @@ func (s *sources) failed(p *place, d digest.Digest, err error, past int) {
 	if errors.As(err, &e) && e.Answered() {
 		p.answered()
 	}
-	s.repo.retries.Add(1)
 	s.mu.Lock()
 	if s.reasons[d] == nil {
 		s.reasons[d] = make(map[*place]string)
