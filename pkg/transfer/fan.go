@@ -40,10 +40,11 @@ type fan struct {
 	wg          sync.WaitGroup
 	front       *segment
 	rest        piece // of front
-	// waited is how long the connection of front was waited for, and wanted what it was to
-	// bring in that time.
+	// waited is how long the connection of front was waited for, wanted what it was to
+	// bring in that time, and drops how many of front were given up.
 	waited time.Duration
 	wanted int64
+	drops  int
 	// each is the rate that a connection had of late while it was read, in bytes a second.
 	each atomic.Int64
 
@@ -264,17 +265,22 @@ func (f *fan) was(n int64, took time.Duration) {
 
 // hurry gives the connection in front up when it takes far longer than others do: everybody
 // waits for it, and what others have fetched ahead fills the memory. One member of a trunk
-// that loses packets is enough. It returns how long to wait until it is asked again.
+// that loses packets is enough. The next one has twice the time: what takes long with all
+// of them, as a mirror that hangs at one place, is for those to judge who give up later. It
+// returns how long to wait until it is asked again.
 func (f *fan) hurry() time.Duration {
 	each := f.each.Load()
 	if each == 0 {
 		return leastPatience // nothing is known of others
 	}
 	allowed := max(leastPatience, time.Duration(patience*float64(f.wanted)/float64(each)*float64(time.Second)))
+	allowed = min(allowed, time.Hour) << min(f.drops, 10)
 	if f.waited < allowed {
 		return allowed - f.waited
 	}
-	f.front.r.drop(allowed)
+	if f.front.r.drop(allowed) {
+		f.drops++
+	}
 	f.awaits()
 	return leastPatience
 }
@@ -317,7 +323,7 @@ func (f *fan) read(p []byte) (int, error) {
 				return 0, errDrained
 			}
 			s.lead()
-			f.front = s
+			f.front, f.drops = s, 0
 			f.awaits()
 		}
 		n, err := f.readFront(p)

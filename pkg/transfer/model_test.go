@@ -33,6 +33,10 @@ type line struct {
 	opened atomic.Int64
 	// bad makes the connection with this number give next to nothing.
 	bad int
+	// late is how long each body lets its first byte be waited for.
+	late time.Duration
+	// asked counts requests for one byte.
+	asked atomic.Int64
 
 	mu    sync.Mutex
 	conns int
@@ -51,6 +55,9 @@ func (l *line) OpenBlob(ctx context.Context, desc ocispec.Descriptor, offset int
 
 func (l *line) OpenRange(ctx context.Context, _ ocispec.Descriptor, offset, end int64) (io.ReadCloser, error) {
 	l.opened.Add(1)
+	if end-offset == 1 {
+		l.asked.Add(1)
+	}
 	l.mu.Lock()
 	c := conn{rate: l.rate}
 	if last := len(l.idle) - 1; last >= 0 {
@@ -63,14 +70,15 @@ func (l *line) OpenRange(ctx context.Context, _ ocispec.Descriptor, offset, end 
 		time.Sleep(3 * l.rtt)
 		c.began = time.Now()
 	}
-	return &lineBody{ctx, l, c, end - offset}, nil
+	return &lineBody{ctx, l, c, end - offset, l.late}, nil
 }
 
 type lineBody struct {
 	ctx context.Context
 	*line
 	conn
-	left int64
+	left  int64
+	first time.Duration // until the next byte
 }
 
 func (b *lineBody) Close() error {
@@ -90,6 +98,10 @@ func (b *lineBody) Read(p []byte) (int, error) {
 	if b.left <= 0 {
 		return 0, io.EOF
 	}
+	if err := sleep(b.ctx, b.first); err != nil {
+		return 0, err
+	}
+	b.first = 0
 	rate := float64(14<<10) / b.rtt.Seconds() * math.Pow(2, min(30, time.Since(b.began).Seconds()/b.rtt.Seconds()))
 	rate = min(rate, float64(b.conn.rate))
 	n := min(b.left, int64(len(p)), max(4<<10, int64(rate/50))) // as it comes
@@ -260,6 +272,57 @@ func TestAFanIsClosedOnce(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		idle(t, pool)
+	})
+}
+
+// A server that takes longer for the first byte of any part than a bad connection is given,
+// as one that scans what it sends, is waited for.
+func TestALateServerIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const size = 100<<20 + 300_000 // the last segment is short
+		pool, l := NewPool(Limits{Connections: 3}), &line{rate: 4 << 20, rtt: time.Millisecond, late: 4 * time.Second}
+		r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: size}, 0, Options{})
+		if n, err := io.Copy(io.Discard, r); n != size || err != nil {
+			t.Errorf("%d of %d bytes: %v", n, size, err)
+		}
+		r.Close()
+		idle(t, pool)
+	})
+}
+
+// A blob for which there is no memory, since the reader of another one is slow, does not ask
+// for a part again and again.
+func TestABlobWithoutMemoryDoesNotAskForever(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pool, l := NewPool(Limits{}), &line{rate: 4 << 20, rtt: time.Millisecond}
+		slow := Open(t.Context(), pool, l, ocispec.Descriptor{Size: 1 << 40}, 0, Options{})
+		end := time.Now().Add(time.Minute)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for buffer := make([]byte, 256<<10); time.Now().Before(end); {
+				if _, err := slow.Read(buffer); err != nil {
+					t.Error(err)
+					return
+				}
+				if pool.Spread() {
+					time.Sleep(time.Second / 4)
+				}
+			}
+		})
+		time.Sleep(20 * time.Second)
+		r, before := Open(t.Context(), pool, l, ocispec.Descriptor{Size: 128 << 20}, 0, Options{}), l.asked.Load()
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Error(err)
+		}
+		if n := l.asked.Load() - before; n > 5 {
+			t.Errorf("%d bytes were asked for", n)
+		}
+		r.Close()
+		wg.Wait()
+		slow.Close()
 		idle(t, pool)
 	})
 }

@@ -191,6 +191,9 @@ func (s *stream) hear(now time.Time) {
 	case err == nil:
 		if s.desc.Size-s.offset >= worthwhile && now.UnixNano() > s.pool.quiet.Load() {
 			s.spread()
+			if s.fan == nil {
+				s.pause.begin(now) // there is no memory for it, or no connection
+			}
 		}
 	case errors.Is(err, ErrNoRanges):
 		s.alone = true

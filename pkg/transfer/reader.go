@@ -343,12 +343,15 @@ func (r *reader) again(err error) error {
 	return r.o.Sleep(r.ctx, wait)
 }
 
-// drop gives the connection up as one that stalled: another one goes on where it is. It may
-// be called while a Read waits.
-func (r *reader) drop(after time.Duration) {
-	if c := r.live.Load(); c != nil {
-		c.cancel(&StalledError{after})
+// drop gives the connection up as one that stalled: another one goes on where it is. It
+// reports whether there was one, and may be called while a Read waits.
+func (r *reader) drop(after time.Duration) bool {
+	c := r.live.Load()
+	if c == nil || c.ctx.Err() != nil {
+		return false
 	}
+	c.cancel(&StalledError{after})
+	return true
 }
 
 // body is what is read now, nil between two connections.
