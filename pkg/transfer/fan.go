@@ -71,7 +71,7 @@ type piece struct {
 }
 
 // newFan begins at offset. alone is the best rate that one stream had, in bytes a
-// second. It is nil when all connections of the pool are in use.
+// second. It is nil when all connections of the pool are in use, or all of its memory.
 func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descriptor, offset int64, alone float64, o Options) *fan {
 	ctx, cancel := context.WithCancelCause(ctx)
 	f := &fan{ctx: ctx, cancel: cancel, pool: pool, src: src, desc: desc, o: o,
