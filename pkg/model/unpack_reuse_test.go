@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
@@ -182,9 +183,9 @@ func TestAReplacementThatFailsLeavesTheOldModelWhole(t *testing.T) {
 func TestCloneOfAFileThatGrew(t *testing.T) {
 	real := tryClone
 	t.Cleanup(func() { tryClone = real })
-	cloned := 0
+	var cloned atomic.Int64
 	tryClone = func(dst, src *os.File) error {
-		cloned++
+		cloned.Add(1)
 		if _, err := io.Copy(dst, src); err != nil {
 			return err
 		}
@@ -194,7 +195,7 @@ func TestCloneOfAFileThatGrew(t *testing.T) {
 	before, after := oldAndNew()
 	dst := filepath.Join(t.TempDir(), "m")
 	install(t, before, dst)
-	if res, _ := replaced(t, after, dst, UnpackOptions{}); res.BytesReused != 3<<20+5+4 || cloned != 2 {
-		t.Errorf("%+v, %d clones", res, cloned)
+	if res, _ := replaced(t, after, dst, UnpackOptions{}); res.BytesReused != 3<<20+5+4 || cloned.Load() != 2 {
+		t.Errorf("%+v, %d clones", res, cloned.Load())
 	}
 }

@@ -93,6 +93,10 @@ func (c *tokenCache) replace(ctx context.Context, use *tokenUse) bool {
 	if sent == "" {
 		return false
 	}
+	// Both in one: else a token that comes in between has this one doubted once more, and
+	// restore takes the answer to the new one for an answer to none.
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	now, err := c.Cache.GetToken(ctx, k.registry, k.scheme, k.key)
 	if err == nil && now != sent {
 		return true
@@ -100,8 +104,6 @@ func (c *tokenCache) replace(ctx context.Context, use *tokenUse) bool {
 	if use.age < tokenLife {
 		return false
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.over[k] = sent
 	return true
 }
