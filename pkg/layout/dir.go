@@ -148,7 +148,7 @@ func (d *dirStore) lock(ctx context.Context, root *os.Root) (*flock.Flock, error
 		return nil, newError(opIndex, d.path, Malformed, "%s is no regular file", lockName)
 	}
 	var lock *flock.Flock
-	var err error
+	var err, first error
 	// Another user's file need not be writable, and is refused with O_CREATE in a sticky
 	// directory (fs.protected_regular).
 	for _, flag := range []int{os.O_CREATE | os.O_RDWR, os.O_RDWR, os.O_RDONLY} {
@@ -156,6 +156,10 @@ func (d *dirStore) lock(ctx context.Context, root *os.Root) (*flock.Flock, error
 		if _, err = lock.TryLockContext(ctx, lockPoll); !errors.Is(err, fs.ErrPermission) {
 			break
 		}
+		first = err
+	}
+	if first != nil && errors.Is(err, fs.ErrNotExist) {
+		err = first // it is not there, and may not be made
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", d.path, err)

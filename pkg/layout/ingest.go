@@ -22,6 +22,9 @@ const (
 	ingestName = ".aegis-ingest-"
 	// staleAfter is how old a file is whose writer is gone, where locks do not tell.
 	staleAfter = 24 * time.Hour
+	// idleAfter is the same where its lock can be had: that may be one of this machine
+	// only, and older programs took none. Who writes does so all the time.
+	idleAfter = 5 * time.Minute
 )
 
 // ingest is a file that is not whole yet. It is locked as long as its writer lives: by
@@ -30,7 +33,7 @@ type ingest struct {
 	*os.File
 	root *os.Root
 	name string
-	lock *flock.Flock // nil where there are no locks
+	lock io.Closer // nil where there are no locks
 }
 
 func newIngest(root *os.Root) (*ingest, error) {
@@ -41,7 +44,7 @@ func newIngest(root *os.Root) (*ingest, error) {
 		if err != nil {
 			return nil, err
 		}
-		lock, others := claim(root, name)
+		lock, others := lockOpen(f)
 		i := &ingest{f, root, name, lock}
 		if _, err := root.Lstat(name); !others && !errors.Is(err, fs.ErrNotExist) {
 			return i, nil
@@ -56,7 +59,7 @@ func newIngest(root *os.Root) (*ingest, error) {
 func (i *ingest) discard() error {
 	err := i.root.Remove(i.name)
 	if i.lock != nil {
-		i.lock.Unlock() //nolint:errcheck // closing the file lets go in any case
+		i.lock.Close() //nolint:errcheck // closing the file lets go in any case
 	}
 	return err
 }
@@ -91,8 +94,15 @@ func sweep(root *os.Root) {
 		if others {
 			continue
 		}
-		if info, err := e.Info(); lock != nil || err == nil && time.Since(info.ModTime()) > staleAfter {
-			_ = (&ingest{root: root, name: e.Name(), lock: lock}).discard() // if it cannot be, it stays
+		after := staleAfter
+		if lock != nil {
+			after = idleAfter
+		}
+		if info, err := root.Lstat(e.Name()); err == nil && time.Since(info.ModTime()) > after {
+			_ = root.Remove(e.Name()) // if it cannot be, it stays
+		}
+		if lock != nil {
+			lock.Close() //nolint:errcheck // closing the file lets go in any case
 		}
 	}
 }
@@ -100,8 +110,16 @@ func sweep(root *os.Root) {
 // sharedAs gives the file the group and the mode of the one whose place it takes: whoever
 // shared that goes on to. A file system without them is let be.
 func (i *ingest) sharedAs(before fs.FileInfo) {
+	now, err := i.Stat()
+	if err != nil {
+		return
+	}
 	mode := before.Mode().Perm()
-	if now, err := i.Stat(); err == nil && groupOf(now) != groupOf(before) && i.Chown(-1, groupOf(before)) != nil {
+	// Root gives it back to its owner, who alone may be able to read it.
+	if i.Chown(ownerOf(before), groupOf(before)) != nil && groupOf(now) != groupOf(before) && i.Chown(-1, groupOf(before)) != nil {
+		if hasACL(i.File) {
+			return // the group's bits are the mask of all whom it names
+		}
 		mode = mode&^0o070 | mode&0o007<<3 // for its group we were others
 	}
 	_ = i.Chmod(mode)

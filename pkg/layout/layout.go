@@ -319,7 +319,9 @@ func (l *Layout) Resolve(ctx context.Context, ref Reference) (Pinned, error) {
 	}
 	mediaType := typeOf(desc, manifest)
 	if mediaType == "" {
-		mediaType = l.typeInIndexes(ctx, x, desc.Digest)
+		if mediaType = l.typeInIndexes(ctx, x, desc.Digest); ctx.Err() != nil {
+			return Pinned{}, fmt.Errorf("%s %s: %w", op, about, context.Cause(ctx))
+		}
 	}
 	subject, err := signature.SubjectOf(mediaType, manifest)
 	if err != nil {

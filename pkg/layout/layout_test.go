@@ -7,6 +7,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -401,6 +402,11 @@ func TestAChildIsWhatItsIndexCallsIt(t *testing.T) {
 	}
 	_, err = l.Resolve(t.Context(), layout.Reference{Path: dir, Digest: digest.FromBytes(alone)})
 	wantKind(t, err, layout.Malformed)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err = l.Resolve(over, layout.Reference{Path: dir, Digest: d}); !errors.Is(err, context.Canceled) {
+		t.Errorf("who gives up looking has found out nothing: %v", err)
+	}
 }
 
 // TestWritersShareAnIndex: each through a Layout of its own, as processes would.
@@ -551,14 +557,14 @@ func TestWhatAKilledCopyLeftIsRemoved(t *testing.T) {
 			at = filepath.Join(dir, "m.tar")
 		}
 		old, young, other := filepath.Join(dir, ".aegis-ingest-old"), filepath.Join(dir, ".aegis-ingest-young"), filepath.Join(dir, "mine")
-		held := filepath.Join(dir, ".aegis-ingest-held")
-		for _, name := range []string{old, young, held, other} {
+		held, idle := filepath.Join(dir, ".aegis-ingest-held"), filepath.Join(dir, ".aegis-ingest-idle")
+		for _, name := range []string{old, young, held, idle, other} {
 			if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		for _, name := range []string{old, other} {
-			if err := os.Chtimes(name, time.Time{}, time.Now().Add(-25*time.Hour)); err != nil {
+		for name, age := range map[string]time.Duration{old: 25 * time.Hour, other: 25 * time.Hour, held: time.Hour, idle: 6 * time.Minute} {
+			if err := os.Chtimes(name, time.Time{}, time.Now().Add(-age)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -583,7 +589,7 @@ func TestWhatAKilledCopyLeftIsRemoved(t *testing.T) {
 		if err := errors.Join(l.Commit(), l.Close()); err != nil {
 			t.Fatal(err)
 		}
-		for name, want := range map[string]bool{old: false, young: runtime.GOOS == "windows", held: true, other: tar} {
+		for name, want := range map[string]bool{old: false, young: true, held: true, idle: runtime.GOOS == "windows", other: tar} {
 			if _, err := os.Lstat(name); (err == nil) != want {
 				t.Errorf("tar %v: %s: %v", tar, filepath.Base(name), err)
 			}

@@ -3,7 +3,11 @@
 
 package layout
 
-import "io/fs"
+import (
+	"io"
+	"io/fs"
+	"os"
+)
 
 // oSafe keeps an open from following a link and from waiting for a pipe's writer.
 const oSafe = 0
@@ -13,3 +17,7 @@ const locksIngest = false
 
 // groupOf knows of none.
 func groupOf(fs.FileInfo) int { return -1 }
+
+func ownerOf(fs.FileInfo) int { return -1 }
+
+func lockOpen(*os.File) (io.Closer, bool) { return nil, false }

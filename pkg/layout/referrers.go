@@ -206,9 +206,22 @@ const (
 	cosignSigs  = "dev.cosignproject.cosign/sigs"
 )
 
-func (e *entry) isSaved(d digest.Digest) bool {
+func (e *entry) isSaved() bool {
 	kind := e.desc.Annotations[cosignKind]
-	return e.desc.Digest == d && (kind == cosignImage || kind == cosignIndex)
+	return kind == cosignImage || kind == cosignIndex
+}
+
+// saved reports that d, and nothing else, was saved here: the signatures say not of what
+// they are.
+func (x *index) saved(d digest.Digest) bool {
+	there := false
+	for _, e := range x.entries {
+		if e.isSaved() && e.desc.Digest != d {
+			return false
+		}
+		there = there || e.isSaved()
+	}
+	return there
 }
 
 func (e *entry) isSavedSigs() bool {
@@ -218,7 +231,7 @@ func (e *entry) isSavedSigs() bool {
 // classic looks for the classic tag, and then for what cosign has saved beside d.
 func (x *index) classic(op, about string, d digest.Digest) (ocispec.Descriptor, bool, error) {
 	desc, found, err := x.tagged(op, about, referrer.ClassicTag(d))
-	if err == nil && !found && slices.ContainsFunc(x.entries, func(e entry) bool { return e.isSaved(d) }) {
+	if err == nil && !found && x.saved(d) {
 		desc, found, err = x.only(op, about, cosignSigs, (*entry).isSavedSigs)
 	}
 	if err != nil || !found || desc.Digest == d || desc.MediaType != ocispec.MediaTypeImageManifest {

@@ -208,18 +208,31 @@ func TestClassicSignaturesThatCosignSaved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for d, kind := range map[digest.Digest]string{saved.Digest: "image", listed: "sigs"} {
+	mark := func(d digest.Digest, kind string) {
+		t.Helper()
 		entry := fmt.Sprintf(`"digest":%q`, d)
 		content = []byte(strings.Replace(string(content), entry, entry+fmt.Sprintf(`,"annotations":{"kind":"dev.cosignproject.cosign/%s"}`, kind), 1))
+		if err := os.WriteFile(index, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.WriteFile(index, content, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mark(saved.Digest, "image")
+	mark(listed, "sigs")
 	if desc, found, err := l.Classic(t.Context(), model.Subject()); err != nil || !found || desc.Digest != listed {
 		t.Errorf("%+v %v %v", desc, found, err)
 	}
 	if desc, found, err := l.Classic(t.Context(), other); err != nil || found {
 		t.Errorf("they are not of this one: %+v %v", desc, err)
+	}
+	of := content
+	mark(other.Digest(), "image") // in a merged index nothing says of which they are
+	for _, s := range []signature.Subject{model.Subject(), other} {
+		if desc, found, err := l.Classic(t.Context(), s); err != nil || found {
+			t.Errorf("they are anybody's: %+v %v", desc, err)
+		}
+	}
+	if err := os.WriteFile(index, of, 0o644); err != nil {
+		t.Fatal(err)
 	}
 	added, err := l.AppendClassic(t.Context(), model.Subject(), descOf([]byte("another")))
 	if err != nil {

