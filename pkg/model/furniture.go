@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 
 	"github.com/gofrs/flock"
 
@@ -36,17 +38,20 @@ func furnished(root *os.Root, name string, d fs.DirEntry, err error, fn func(str
 	case err != nil:
 		return err
 	case name == stagingName && d.IsDir():
-		if isStaging(root) {
+		// Anybody can hold a lock. Into one that is a pull's nobody else can look.
+		if info, err := d.Info(); err == nil && isPrivate(info) && isStaging(root) {
 			return fs.SkipDir
 		}
 		return nil
+	case d.IsDir() && strings.HasPrefix(name, stagingName+"/"+treeDir+"/"):
+		return nil // of a pull that was killed when its files had their places
 	case stagedNames().MatchString(name) && (d.IsDir() || d.Type().IsRegular()):
 		return nil
 	case !d.IsDir():
 		return fn(name, d)
 	}
 	// Snapshots are file systems of their own, which whoever can write here cannot mount.
-	other, err := isOtherVolume(root, name)
+	other, err := isMount(root, name)
 	switch {
 	case err != nil:
 		return err
@@ -58,19 +63,14 @@ func furnished(root *os.Root, name string, d fs.DirEntry, err error, fn func(str
 	return fn(name, d)
 }
 
+func isPrivate(info fs.FileInfo) bool {
+	return runtime.GOOS == "windows" || info.Mode().Perm() == 0o700
+}
+
 // isStaging reports that a pull holds the lock of the staging directory inside root.
 func isStaging(root *os.Root) bool {
 	l := flock.New(filepath.Join(root.Name(), stagingName, lockName), flock.SetFlag(os.O_RDONLY|rootfile.NoFollow|rootfile.NoWait))
 	defer l.Close()
 	got, err := l.TryRLock()
 	return err == nil && !got
-}
-
-func isOtherVolume(root *os.Root, name string) (bool, error) {
-	base, err := root.Lstat(".")
-	if err != nil {
-		return false, err
-	}
-	info, err := root.Lstat(name)
-	return err == nil && !sameDevice(base, info), err
 }

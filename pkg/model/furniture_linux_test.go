@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
 	modelspec "github.com/modelpack/model-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 )
@@ -130,4 +131,75 @@ func TestCheckPassesOverWhatIsClosed(t *testing.T) {
 		lock(t, filepath.Join(dst, top), 0)
 	}
 	must(t, checked(t, a, dst))
+}
+
+// Who can write to a model's directory can make a staging directory there and lock it.
+func TestCheckFindsWhatAHeldLockHides(t *testing.T) {
+	a, dst := sample(), filepath.Join(t.TempDir(), "m")
+	install(t, a, dst)
+	staging := filepath.Join(dst, stagingName)
+	mkdir(t, staging)
+	must(t, os.Chmod(staging, 0o755))
+	writeFile(t, filepath.Join(staging, "evil.py"), "evil")
+	writeFile(t, filepath.Join(staging, lockName), "")
+	l := flock.New(filepath.Join(staging, lockName))
+	defer l.Close()
+	if got, err := l.TryLock(); err != nil || !got {
+		t.Fatal(got, err)
+	}
+	var diff *DirError
+	if err := checked(t, a, dst); !errors.As(err, &diff) || !slices.Equal(diff.Extra, []string{stagingName + "/evil.py"}) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// What replacing a model leaves is no reason to fetch it again each time.
+func TestReplaceSaysWhatItDoesNotRemove(t *testing.T) {
+	a, dst := sample(), filepath.Join(t.TempDir(), "m")
+	install(t, a, dst)
+	mkdir(t, filepath.Join(dst, "lost+found"))
+	writeFile(t, filepath.Join(dst, "lost+found", "#123"), "x")
+	v, m := a.decode(t)
+	for _, replace := range []bool{false, true} {
+		f := a.fetcher()
+		var diff *DirError
+		if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{Replace: replace}); !errors.As(err, &diff) || len(f.calls) > 0 {
+			t.Errorf("replace %v: %v after %d fetches", replace, err, len(f.calls))
+		}
+	}
+}
+
+// A pull that is killed at any moment leaves nothing by which a whole model would be refused.
+func TestCheckPassesWhatKilledPullsLeave(t *testing.T) {
+	a, dst := sample(), filepath.Join(t.TempDir(), "m")
+	install(t, a, dst)
+	for _, name := range []string{".aegis/receipt.json.tmp", ".aegis/config.json.tmp", ".aegis/receipt.json.new", stagingName + "/lock"} {
+		mkdir(t, filepath.Dir(filepath.Join(dst, name)))
+		writeFile(t, filepath.Join(dst, name), "{}")
+	}
+	mkdir(t, filepath.Join(dst, stagingName, treeDir, ".aegis/signatures"))
+	if err := checked(t, a, dst); err != nil {
+		t.Error(err)
+	}
+}
+
+// What is staged beside stays there while the destination has to be refused.
+func TestARefusedDestinationKeepsWhatIsStagedBeside(t *testing.T) {
+	a, dst := newArtifact().file("w", random(1<<20)).file("x", random(1<<20)), filepath.Join(t.TempDir(), "m")
+	v, m := a.decode(t)
+	f := a.fetcher()
+	f.serve = cutAfter(900 << 10)
+	if _, err := Unpack(t.Context(), f, v, m, dst, UnpackOptions{}); err == nil {
+		t.Fatal("it was cut")
+	}
+	mkdir(t, dst)
+	writeFile(t, filepath.Join(dst, "notes"), "")
+	var full *NotEmptyError
+	if _, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{}); !errors.As(err, &full) {
+		t.Fatalf("error %v", err)
+	}
+	must(t, os.Remove(filepath.Join(dst, "notes")))
+	if res, err := Unpack(t.Context(), a.fetcher(), v, m, dst, UnpackOptions{}); err != nil || res.BytesReused < 800<<10 {
+		t.Errorf("%+v, %v", res, err)
+	}
 }

@@ -36,7 +36,7 @@ const (
 )
 
 // evidenceNames are those that a pull makes, also while it renews the signatures.
-var evidenceNames = lazyregexp.New(`^\.aegis(/(receipt\.json(\.new)?|(manifest|config)\.json|signatures(\.(new|old))?(/[0-9]+\.(manifest\.json|envelope))?|layers(/[0-9]+\.skeleton)?))?$`)
+var evidenceNames = lazyregexp.New(`^\.aegis(/(receipt\.json(\.(new|tmp))?|manifest\.json|config\.json(\.tmp)?|signatures(\.(new|old))?(/[0-9]+\.(manifest\.json|envelope))?|layers(/[0-9]+\.skeleton)?))?$`)
 
 // receipt is written last: a directory without one is not a complete model. It
 // is a note for the next run and for people. Nothing in it is trusted.

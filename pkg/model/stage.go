@@ -229,6 +229,9 @@ func (s *site) openStaging() error {
 // adoptBeside takes over what a killed run has staged beside a destination that was made
 // since: nobody would look for it again.
 func (s *site) adoptBeside(ctx context.Context) {
+	if names, err := s.contents(); err != nil || len(names) > 0 {
+		return // it may have to be refused, and what is beside it is wanted then
+	}
 	name := filepath.Base(s.dst)
 	base, err := os.OpenRoot(filepath.Dir(s.dst))
 	if err != nil {

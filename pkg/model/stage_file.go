@@ -62,10 +62,12 @@ func replaceFile(root *os.Root, name string, data []byte) error {
 	if err := root.RemoveAll(tmp); err != nil {
 		return err
 	}
-	if err := writeNew(root, tmp, data); err != nil {
-		return err
+	err := writeNew(root, tmp, data)
+	if err == nil {
+		err = root.Rename(tmp, name)
 	}
-	if err := root.Rename(tmp, name); err != nil {
+	if err != nil {
+		root.Remove(tmp) //nolint:errcheck // the next one does
 		return err
 	}
 	return rootfile.SyncDir(root, path.Dir(name))

@@ -348,6 +348,9 @@ func walkRoot(root *os.Root, fn func(name string, d fs.DirEntry) error) error {
 		if top, _, _ := strings.Cut(name, "/"); isFurniture(top) {
 			return furnished(root, name, d, err, fn)
 		}
+		if errors.Is(err, fs.ErrNotExist) && evidenceNames().MatchString(name) {
+			return fs.SkipDir // a pull renews the signatures
+		}
 		if err != nil {
 			return err
 		}

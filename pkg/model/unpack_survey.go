@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -114,6 +115,8 @@ func (u *unpacking) judge(ctx context.Context, s *site, names []string) (finding
 		uncheckable *UncheckableError
 	)
 	switch {
+	case errors.As(err, &damaged) && damaged.inFurniture():
+		// It would outlast the model that is fetched again.
 	case errors.As(err, &uncheckable):
 		u.o.Warn(err.Error() + "; fetching it again")
 		u.old = there
@@ -280,4 +283,12 @@ func (u *unpacking) readyWithoutStaging(ctx context.Context) bool {
 	u.res = UnpackResult{Path: there.dir, Files: checked.Files, Size: checked.Size, BytesReused: checked.Size,
 		Partial: checked.Partial, AlreadyThere: true}
 	return true
+}
+
+// inFurniture reports a difference that replacing the model leaves.
+func (e *DirError) inFurniture() bool {
+	return slices.ContainsFunc(slices.Concat(e.Extra, e.Links), func(name string) bool {
+		top, _, _ := strings.Cut(name, "/")
+		return isVolumeName(top)
+	})
 }
