@@ -98,12 +98,12 @@ func remembering(dial dialFunc) dialFunc {
 	var found sync.Map
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
-		if err == nil {
-			found.Store(address, true)
-			return conn, nil
-		}
 		var dns *net.DNSError
-		if _, before := found.Load(address); before && errors.As(err, &dns) && dns.IsNotFound {
+		if !errors.As(err, &dns) {
+			found.Store(address, true)
+			return conn, err
+		}
+		if _, before := found.Load(address); before && dns.IsNotFound {
 			passes := *dns // it may be shared with other lookups
 			passes.IsNotFound, passes.IsTemporary = false, true
 			err = &net.OpError{Op: "dial", Net: network, Err: &passes}
