@@ -38,13 +38,13 @@ func furnished(root *os.Root, name string, d fs.DirEntry, err error, fn func(str
 	case err != nil:
 		return err
 	case name == stagingName && d.IsDir():
-		// Anybody can hold a lock. Into one that is a pull's nobody else can look.
-		if info, err := d.Info(); err == nil && isPrivate(info) && isStaging(root) {
+		// Anybody can hold a lock.
+		if isPrivate(root) && isStaging(root) {
 			return fs.SkipDir
 		}
 		return nil
-	case d.IsDir() && strings.HasPrefix(name, stagingName+"/"+treeDir+"/"):
-		return nil // of a pull that was killed when its files had their places
+	case strings.HasPrefix(name, stagingName+"/"+treeDir+"/") && (d.IsDir() || isPrivate(root)):
+		return nil // of a pull that was killed, or lost its power, beside a whole model
 	case stagedNames().MatchString(name) && (d.IsDir() || d.Type().IsRegular()):
 		return nil
 	case !d.IsDir():
@@ -63,8 +63,11 @@ func furnished(root *os.Root, name string, d fs.DirEntry, err error, fn func(str
 	return fn(name, d)
 }
 
-func isPrivate(info fs.FileInfo) bool {
-	return runtime.GOOS == "windows" || info.Mode().Perm() == 0o700
+// isPrivate reports that the staging directory inside root is as a pull makes it: nobody
+// else can put anything there, or load it.
+func isPrivate(root *os.Root) bool {
+	info, err := root.Lstat(stagingName)
+	return err == nil && (runtime.GOOS == "windows" || info.Mode().Perm() == 0o700)
 }
 
 // isStaging reports that a pull holds the lock of the staging directory inside root.

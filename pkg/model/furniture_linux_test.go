@@ -89,13 +89,14 @@ func TestCheckBesideWhatAPullLeft(t *testing.T) {
 	}
 	must(t, checked(t, a, dst))
 
-	// One that runs has a tree as well.
+	// One that runs has a tree as well, and one that was killed leaves it to its owner.
 	s, err := openSite(t.Context(), dst, silent)
 	must(t, err)
 	mkdir(t, filepath.Join(dst, stagingName, treeDir))
 	writeFile(t, filepath.Join(dst, stagingName, treeDir, "next"), "1")
 	must(t, checked(t, a, dst))
 	s.leave(false)
+	must(t, checked(t, a, dst), os.Chmod(filepath.Join(dst, stagingName), 0o755))
 	var diff *DirError
 	if err := checked(t, a, dst); !errors.As(err, &diff) || !slices.Contains(diff.Extra, ".aegis-staging/tree/next") {
 		t.Errorf("error %v", err)
