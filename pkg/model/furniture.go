@@ -7,14 +7,10 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 
-	"github.com/gofrs/flock"
-
 	"github.com/aegis-oci/aegis-oci/pkg/internal/lazyregexp"
-	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
 )
 
 // isFurniture knows the top-level names that are no content of a destination.
@@ -25,7 +21,7 @@ func isFurniture(name string) bool { return name == stagingName || isVolumeName(
 func isVolumeName(name string) bool { return name == "lost+found" || name == ".snapshot" }
 
 // stagedNames are those that a pull makes in the staging directory. The model's own are
-// in its tree, and there while its lock is held.
+// in its tree.
 var stagedNames = lazyregexp.New(`^\.aegis-staging/(lock|journal\.json(\.tmp)?|link|cached|clone|tree|blobs(/(link|[0-9a-f]{64}(\.link|\.pieces(/[0-9]+)?)?))?)$`)
 
 // furnished is what walkRoot does about furniture and what is in it. Where nobody finds
@@ -38,13 +34,9 @@ func furnished(root *os.Root, name string, d fs.DirEntry, err error, fn func(str
 	case err != nil:
 		return err
 	case name == stagingName && d.IsDir():
-		// Anybody can hold a lock.
-		if isPrivate(root) && isStaging(root) {
-			return fs.SkipDir
-		}
 		return nil
 	case strings.HasPrefix(name, stagingName+"/"+treeDir+"/") && (d.IsDir() || isPrivate(root)):
-		return nil // of a pull that was killed, or lost its power, beside a whole model
+		return nil // of a pull that runs, was killed, or lost its power, beside a whole model
 	case stagedNames().MatchString(name) && (d.IsDir() || d.Type().IsRegular()):
 		return nil
 	case !d.IsDir():
@@ -68,12 +60,4 @@ func furnished(root *os.Root, name string, d fs.DirEntry, err error, fn func(str
 func isPrivate(root *os.Root) bool {
 	info, err := root.Lstat(stagingName)
 	return err == nil && (runtime.GOOS == "windows" || info.Mode().Perm() == 0o700)
-}
-
-// isStaging reports that a pull holds the lock of the staging directory inside root.
-func isStaging(root *os.Root) bool {
-	l := flock.New(filepath.Join(root.Name(), stagingName, lockName), flock.SetFlag(os.O_RDONLY|rootfile.NoFollow|rootfile.NoWait))
-	defer l.Close()
-	got, err := l.TryRLock()
-	return err == nil && !got
 }
