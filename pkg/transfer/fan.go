@@ -40,10 +40,10 @@ type fan struct {
 	wg          sync.WaitGroup
 	front       *segment
 	rest        piece // of front
-	// waited is how long the connection of front was waited for, wanted what it was to
-	// bring in that time, and drops how many of front were given up.
+	// waited is how long the connection of front was waited for, came what it brought in
+	// that time, and drops how many of front were given up.
 	waited time.Duration
-	wanted int64
+	came   int64
 	drops  int
 	// each is the rate that a connection had of late while it was read, in bytes a second.
 	each atomic.Int64
@@ -75,8 +75,9 @@ type piece struct {
 func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descriptor, offset int64, alone float64, o Options) *fan {
 	ctx, cancel := context.WithCancelCause(ctx)
 	f := &fan{ctx: ctx, cancel: cancel, pool: pool, src: src, desc: desc, o: o,
-		// The memory bounds how many segments wait to be read; the channel never blocks.
-		order:  make(chan *segment, pool.total/lastSegment+int64(pool.max)+1),
+		// What may run ahead bounds how many segments wait to be read; the channel never
+		// blocks.
+		order:  make(chan *segment, pool.mayRun/lastSegment+int64(pool.max)+1),
 		slots:  make(chan struct{}, pool.max+1),
 		spare:  make(chan struct{}, sparePieces),
 		enough: make(chan struct{}),
@@ -137,26 +138,6 @@ func (f *fan) done() {
 	}
 	f.slots <- struct{}{}
 }
-
-// adapt chooses how much a connection fetches at a time: what takes it a while at its
-// rate, in bytes a second, and is long against the set-up of a request, as far as there
-// is memory for all that work: of each, more or less than half has come and is not read.
-func (f *fan) adapt(rate float64) {
-	least := max(segmentTime, setUps*f.tuning.setUp)
-	works := f.pool.working.Load()
-	if !f.tuning.settled {
-		works = int64(f.pool.max) + 1 // they may become
-	}
-	room := f.pool.mayRun / works / pieceSize * pieceSize
-	f.size.Store(max(smallSegment, min(room, int64(rate*least.Seconds())/pieceSize*pieceSize)))
-}
-
-const (
-	// segmentTime is how long a segment takes, setUps how many times as long as the
-	// first bytes, at least.
-	segmentTime = time.Second
-	setUps      = 8
-)
 
 // next is the size of the next segment, of what is left. The last ones are smaller, for
 // all connections to end together.
@@ -273,7 +254,7 @@ func (f *fan) hurry() time.Duration {
 	if each == 0 {
 		return leastPatience // nothing is known of others
 	}
-	allowed := max(leastPatience, time.Duration(patience*float64(f.wanted)/float64(each)*float64(time.Second)))
+	allowed := max(leastPatience, time.Duration(patience*float64(f.came+pieceSize)/float64(each)*float64(time.Second)))
 	allowed = min(allowed, time.Hour) << min(f.drops, 10)
 	if f.waited < allowed {
 		return allowed - f.waited
@@ -285,12 +266,12 @@ func (f *fan) hurry() time.Duration {
 	return leastPatience
 }
 
-// awaits begins to wait for what is left of the segment in front.
-func (f *fan) awaits() { f.waited, f.wanted = 0, f.front.unread }
+// awaits begins to wait for the segment in front, or another connection of it.
+func (f *fan) awaits() { f.waited, f.came = 0, 0 }
 
 const (
-	// patience is how many times as long as others a connection may take for what is to be
-	// read next, and leastPatience how long at least.
+	// patience is how many times as long as others a connection may take for what it
+	// brings while it is waited for, and leastPatience how long at least.
 	patience      = 8
 	leastPatience = 2 * time.Second
 )
@@ -374,6 +355,7 @@ func (f *fan) nextPiece(wait bool) bool {
 		case f.rest, ok = <-f.front.pieces:
 			t.Stop()
 			f.waited += f.o.Now().Sub(began)
+			f.came += int64(len(f.rest.bytes))
 			return ok
 		case <-t.C:
 			f.waited += f.o.Now().Sub(began)
@@ -412,113 +394,5 @@ func (f *fan) drop(s *segment) {
 	f.pool.ahead.Release(s.unread)
 	for p := range s.pieces {
 		f.give(p)
-	}
-}
-
-// tuning decides how many connections there are: as many as still make it faster.
-type tuning struct {
-	since   time.Time
-	counted int64
-	// alone is the rate of a single stream, in bytes a second, and want the one that the
-	// connections which came last have to bring it to, 0 when none came.
-	alone, want float64
-	before      int // connections without those that came last
-	setUp       time.Duration
-	periods     int
-	misses      int // measurements below want
-	// helped means that several connections were found to help, gaveUp that they do not,
-	// and settled that more do not, until the pause is over or others than freed have
-	// given theirs back.
-	helped, gaveUp, settled bool
-	pause                   pause
-	freed                   int64
-}
-
-const (
-	// worthSpreading is how much faster several connections have to be than one.
-	// On a busy processor one stream is slow too, and more of them make it slower.
-	worthSpreading = 1.3
-	// worthGrowing is how much of the connections that came must show in the rate.
-	worthGrowing = 0.15
-	// inFull is how much of a single stream's rate each of them brings where nothing but
-	// the connections is the limit. Then there are three times as many next, not twice.
-	inFull = 0.7
-	// settlesIn is how long new connections have at least until a rate is measured, and
-	// growFor for how long it is at least. Where the first bytes take long, the first
-	// connections get twice that time, for the rate of a connection grows by round
-	// trips, and as long again for each measurement. What takes longer than slowest is
-	// no set-up.
-	settlesIn = 150 * time.Millisecond
-	growFor   = 200 * time.Millisecond
-	slowest   = time.Second
-	// givesUpAfter is how many measurements find that they do not help, settlesAfter how
-	// many in a row that more do not. On a processor that is busy with the set-up of all
-	// of them the first are too low.
-	givesUpAfter = 5
-	settlesAfter = 2
-)
-
-// tune looks at the rate from time to time; its first call comes with the first bytes.
-// The first period holds the set-up of the connections and is not judged. When they
-// did not help, no further segments are begun, so that the stream goes on alone after
-// those under way. When only more do not help, those that another blob gives back are
-// tried too, and all of them less and less often: one measurement can be wrong.
-func (f *fan) tune() {
-	now, p := f.o.Now(), &f.tuning
-	if p.gaveUp || p.settled && p.freed == f.pool.freed.Load() && !p.pause.over(now) {
-		return
-	}
-	elapsed := now.Sub(p.since)
-	if p.setUp == 0 {
-		p.setUp = min(elapsed, slowest)
-	}
-	period := max(growFor, p.setUp)
-	if p.periods == 0 {
-		period = max(settlesIn, 2*p.setUp)
-	}
-	if elapsed < period {
-		return
-	}
-	received := f.received.Load()
-	rate := float64(received-p.counted) / elapsed.Seconds()
-	p.since, p.counted = now, received
-	if p.settled {
-		// How fast it was meanwhile is not known.
-		p.settled, p.want, p.misses = false, 0, 0
-		return
-	}
-	p.periods++
-	f.adapt(rate / float64(f.took+1))
-	switch {
-	case p.periods == 1:
-		return
-	case !p.helped && rate < worthSpreading*p.alone:
-		if p.periods <= givesUpAfter {
-			return
-		}
-		p.gaveUp = true
-		f.pool.fans.Add(-1)
-		f.pool.quiet.Store(now.Add(quietFor).UnixNano())
-		close(f.enough)
-	case rate < p.want && p.misses < settlesAfter-1:
-		p.misses++
-	case rate < p.want:
-		// Where a processor is the limit, or the line, each one more costs its requests.
-		f.shrink(max(p.before, int(rate/p.alone)+2))
-		p.settled, p.freed = true, f.pool.freed.Load()
-		p.pause.begin(now)
-	default:
-		if p.want > 0 {
-			p.pause = pause{} // the last ones were worth it
-		}
-		p.helped, p.want, p.misses = true, 0, 0
-		p.before = f.took + 1
-		more := p.before
-		if rate >= inFull*float64(p.before)*p.alone {
-			more = 2 * p.before
-		}
-		if got := f.grow(more); got > 0 {
-			p.want = (1 + worthGrowing*float64(got)/float64(p.before)) * rate
-		}
 	}
 }

@@ -31,6 +31,11 @@ type line struct {
 	total  int64
 	until  time.Time
 	opened atomic.Int64
+	// work is how long a request keeps the processor of all of them busy, which is shared.
+	work time.Duration
+	// burst is until when a connection has rate, of which it has a third after that. Zero
+	// is for good.
+	burst time.Time
 	// bad makes the connection with this number give next to nothing.
 	bad int
 	// late is how long each body lets its first byte be waited for.
@@ -66,6 +71,11 @@ func (l *line) OpenRange(ctx context.Context, _ ocispec.Descriptor, offset, end 
 		c.rate = l.rate / 200
 	}
 	l.mu.Unlock()
+	if l.work > 0 {
+		l.shared <- struct{}{}
+		time.Sleep(l.work)
+		<-l.shared
+	}
 	if time.Sleep(l.rtt); c.began.IsZero() {
 		time.Sleep(3 * l.rtt)
 		c.began = time.Now()
@@ -104,6 +114,9 @@ func (b *lineBody) Read(p []byte) (int, error) {
 	b.first = 0
 	rate := float64(14<<10) / b.rtt.Seconds() * math.Pow(2, min(30, time.Since(b.began).Seconds()/b.rtt.Seconds()))
 	rate = min(rate, float64(b.conn.rate))
+	if !b.burst.IsZero() && time.Now().After(b.burst) {
+		rate = min(rate, float64(b.conn.rate)/3)
+	}
 	n := min(b.left, int64(len(p)), max(4<<10, int64(rate/50))) // as it comes
 	b.left -= n
 	took := time.Duration(float64(n) / rate * float64(time.Second))
@@ -213,6 +226,51 @@ func TestASharedLineIsNotTriedForever(t *testing.T) {
 		// Four tries in 128 s, of four segments or five and a stream after that.
 		if n := l.opened.Load(); n < 10 || n > 30 {
 			t.Errorf("%d requests", n)
+		}
+	})
+}
+
+// Where each request keeps a processor busy, as many connections as could be get no more
+// than fewer do, and each of those asks for more at a time.
+func TestABusyProcessorGetsFewRequests(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		sizes []int64
+		each  int64   // bytes of a request on average, at least
+		part  float64 // of what there is, at least
+	}{
+		{[]int64{2 << 30}, 9 << 20, 0.68},
+		{[]int64{1 << 30, 256 << 20, 256 << 20}, 6 << 20, 0.63},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			const rate, all = 32 << 20, 256 << 20
+			l := &line{rate: rate, rtt: time.Millisecond, shared: make(chan struct{}, 1), total: all, work: 10 * time.Millisecond}
+			var total int64
+			for _, n := range c.sizes {
+				total += n
+			}
+			took := pullAll(t, l, c.sizes...)
+			t.Logf("files of %d bytes: %v, %d requests", c.sizes, took, l.opened.Load())
+			if n := total / l.opened.Load(); n < c.each {
+				t.Errorf("%d requests, for %d bytes each on average, want %d", l.opened.Load(), n, c.each)
+			}
+			if got := float64(total) / took.Seconds() / all; got < c.part {
+				t.Errorf("%v, which is %.2f of what there is, want %.2f", took, got, c.part)
+			}
+		})
+	}
+}
+
+// What a first connection does before the line is shared by many, or has spent its burst,
+// does not say for good how many are enough.
+func TestABurstIsNotBelievedForever(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rate, size = 64 << 20, 8 << 30
+		l := &line{rate: rate, rtt: time.Millisecond, burst: time.Now().Add(500 * time.Millisecond)}
+		took := pullAll(t, l, size)
+		if most := 45 * time.Second; took > most {
+			t.Errorf("%v, want %v at most: of thirteen connections it would take %v", took, most, time.Duration(size/(13*rate/3))*time.Second)
 		}
 	})
 }

@@ -35,8 +35,11 @@ type Ranging interface {
 var ErrNoRanges = errors.New("the server does not send ranges")
 
 const (
-	// watchFor is how long a stream is measured before it is judged.
-	watchFor = 300 * time.Millisecond
+	// watchFor is how long a stream is measured before it is judged, and watchLess where
+	// all are farSlower times slower than what is enough: no hiccup looks like that.
+	watchFor  = 300 * time.Millisecond
+	watchLess = 150 * time.Millisecond
+	farSlower = 3
 	// quietFor is how long nobody tries more connections after they did not help; a
 	// pause begins with as much.
 	quietFor = 10 * time.Second
@@ -253,11 +256,12 @@ func (g *gauge) slow(n, all int64, enough float64, before, after time.Time) (end
 	g.bytes += n
 	g.waiting += after.Sub(before)
 	elapsed := after.Sub(g.start)
-	if elapsed < watchFor {
+	together := float64(all-g.others) / elapsed.Seconds()
+	if elapsed < watchLess || elapsed < watchFor && together >= enough/farSlower {
 		return false, false
 	}
 	rate := float64(g.bytes) / elapsed.Seconds()
-	slow = float64(all-g.others) < enough*elapsed.Seconds() && g.waiting > elapsed/2
+	slow = together < enough && g.waiting > elapsed/2
 	*g = gauge{start: after, others: all, rate: rate}
 	return true, slow
 }

@@ -115,7 +115,7 @@ func NewPool(l Limits) *Pool {
 	}
 }
 
-func runAhead(memory int64) int64 { return memory * 3 / 2 }
+func runAhead(memory int64) int64 { return 2 * memory }
 
 // Spread reports whether connections are what limits the speed, and a blob of the pool
 // has several for that reason.
