@@ -15,7 +15,8 @@ type tuning struct {
 	// alone is the rate of a single stream, in bytes a second, and want the one that the
 	// connections which came last have to bring it to, 0 when none came.
 	alone, want float64
-	before      int // connections without those that came last
+	each        float64 // rate of a connection when it was measured last
+	before      int     // connections without those that came last
 	setUp       time.Duration
 	periods     int
 	misses      int // measurements below want
@@ -83,12 +84,13 @@ func (f *fan) tune() {
 	if p.settled {
 		// How fast it was meanwhile is not known.
 		p.settled, p.want, p.misses, p.paused = false, 0, 0, p.pause.over(now)
+		f.adapt()
 		return
 	}
 	p.periods++
-	each := rate / float64(f.took+1)
+	p.each = rate / float64(f.took+1)
 	f.judge(rate, now)
-	f.adapt(each)
+	f.adapt()
 }
 
 // period is how long a rate is measured.
@@ -173,18 +175,23 @@ func (f *fan) lacking() int {
 const plenty = 2
 
 // adapt chooses how much a connection fetches at a time: what takes it a while at its
-// rate, in bytes a second, and is long against the set-up of a request, as far as there
-// is memory for all that work: of each, more or less than half has come and is not read.
-func (f *fan) adapt(rate float64) {
-	least := max(segmentTime, setUps*f.tuning.setUp)
+// rate, and is long against the set-up of a request, as far as there is memory for all
+// that work: of each, more or less than half has come and is not read.
+func (f *fan) adapt() {
+	p := &f.tuning
+	least := max(segmentTime, setUps*p.setUp)
 	works := f.pool.working.Load()
-	if !f.tuning.settled {
-		// They may become.
-		works = min(works+int64(f.lacking()), int64(f.pool.max)+1)
+	if !p.settled {
+		more := int64(f.lacking())
+		if p.paused {
+			more = max(more, works)
+		}
+		// They may come, and have to find room.
+		works = min(works+more, int64(f.pool.max)+1)
 	}
 	room := f.pool.mayRun / works / pieceSize * pieceSize
-	if !f.tuning.helped {
+	if !p.helped {
 		room = min(room, segmentSize) // what is under way is not given up
 	}
-	f.size.Store(max(smallSegment, min(room, int64(rate*least.Seconds())/pieceSize*pieceSize)))
+	f.size.Store(max(smallSegment, min(room, int64(p.each*least.Seconds())/pieceSize*pieceSize)))
 }
