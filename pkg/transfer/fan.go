@@ -387,6 +387,9 @@ func (f *fan) close() {
 	if !f.tuning.gaveUp {
 		f.pool.fans.Add(-1)
 	}
+	if f.tuning.proved {
+		f.pool.helped.Add(-1)
+	}
 	f.pool.freed.Add(1)
 }
 

@@ -300,6 +300,31 @@ func TestOpenGoesBackToOneStreamThatWasFasterBefore(t *testing.T) {
 	})
 }
 
+// Of several files one can get too little of a processor for its connections to show. It
+// keeps them while they help another, and who has none is not told to try none.
+func TestConnectionsAreKeptThatHelpAnotherBlob(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rate, size = 16 << 20, 256 << 20
+		pool, l := NewPool(Limits{}), &line{rate: rate, rtt: time.Millisecond}
+		pool.helped.Add(1)
+		pool.bestAlone(200<<20, time.Now().Add(time.Hour))
+		began := time.Now()
+		r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: size}, 0, Options{})
+		defer r.Close()
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 6*time.Second || pool.quiet.Load() != 0 {
+			t.Errorf("%v, quiet until %d: it did not keep four connections", took, pool.quiet.Load())
+		}
+		idle(t, pool)
+		if n := pool.helped.Load(); n != 1 {
+			t.Errorf("%d blobs are helped, want the other one", n)
+		}
+	})
+}
+
 // What was enough for a while need not be enough later.
 func TestMoreConnectionsAreTriedAgain(t *testing.T) {
 	t.Parallel()

@@ -65,9 +65,9 @@ type Pool struct {
 	// moved counts the bytes of all streams. quiet is until when, in Unix
 	// nanoseconds, no blob tries further connections: they did not help another.
 	moved, quiet atomic.Int64
-	// fans counts the blobs that several connections are good for, freed those that
-	// gave theirs back.
-	fans, freed atomic.Int64
+	// fans counts the blobs that several connections are good for, helped those of which
+	// it was measured, freed those that gave theirs back.
+	fans, helped, freed atomic.Int64
 	// working counts the connections of fans.
 	working atomic.Int64
 	// swift is the best rate that one stream alone had, in bytes a second, and until

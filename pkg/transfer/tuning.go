@@ -20,12 +20,12 @@ type tuning struct {
 	setUp       time.Duration
 	periods     int
 	misses      int // measurements below want
-	// helped means that several connections were found to help, gaveUp that they do not,
-	// and settled that more do not, until the pause is over or others than freed have
-	// given theirs back. paused means that a pause was over.
-	helped, gaveUp, settled, paused bool
-	pause                           pause
-	freed                           int64
+	// helped means that several connections were found to help, by this blob if it is
+	// proved, gaveUp that they do not, and settled that more do not, until the pause is
+	// over or others than freed have given theirs back. paused means that a pause was over.
+	helped, proved, gaveUp, settled, paused bool
+	pause                                   pause
+	freed                                   int64
 }
 
 const (
@@ -119,6 +119,12 @@ func (f *fan) judge(rate float64, now time.Time) {
 		if p.periods <= givesUpAfter {
 			return
 		}
+		if f.pool.helped.Load() > 0 {
+			// They help another blob, which has got more of the processor meanwhile.
+			p.helped = true
+			f.settle(now)
+			return
+		}
 		p.gaveUp = true
 		f.pool.fans.Add(-1)
 		f.pool.quiet.Store(now.Add(quietFor).UnixNano())
@@ -133,7 +139,11 @@ func (f *fan) judge(rate float64, now time.Time) {
 		if p.want > 0 {
 			p.pause = pause{} // the last ones were worth it
 		}
-		p.helped, p.want, p.misses = true, 0, 0
+		if !p.helped {
+			p.helped, p.proved = true, true
+			f.pool.helped.Add(1)
+		}
+		p.want, p.misses = 0, 0
 		p.before = f.took + 1
 		f.growFrom(rate, now)
 	}
