@@ -114,7 +114,8 @@ func (f *fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int
 	l := &layer{desc: desc}
 	o := f.opts
 	o.OnDiscard = func(n int64) { l.discarded.Add(n) }
-	l.ReadCloser = transfer.Open(ctx, f.pool, f.src, desc, offset, o)
+	r := transfer.Open(ctx, f.pool, f.src, desc, offset, o)
+	l.ReadCloser, l.Exchanger = r, r
 	return l, nil
 }
 
@@ -123,6 +124,7 @@ func (f *fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int
 // and a rejected model leaves nothing staged.
 type layer struct {
 	io.ReadCloser
+	transfer.Exchanger
 	desc      ocispec.Descriptor
 	discarded atomic.Int64
 }
@@ -132,6 +134,16 @@ func (l *layer) Discarded() int64 { return l.discarded.Load() }
 
 func (l *layer) Read(p []byte) (int, error) {
 	n, err := l.ReadCloser.Read(p)
+	return n, l.judged(err)
+}
+
+// Exchange saves the copy of what came over several connections.
+func (l *layer) Exchange(b *[]byte) (int, error) {
+	n, err := l.Exchanger.Exchange(b)
+	return n, l.judged(err)
+}
+
+func (l *layer) judged(err error) error {
 	var short *transfer.ShortError
 	var e *registry.Error
 	switch {
@@ -140,7 +152,7 @@ func (l *layer) Read(p []byte) (int, error) {
 	case errors.As(err, &e) && e.Kind == registry.Corrupt:
 		err = &model.ContentError{Path: "the layer", Want: l.desc.Digest, Reason: e.Detail}
 	}
-	return n, err
+	return err
 }
 
 // ranges is a repository as package transfer wants it.

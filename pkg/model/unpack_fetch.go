@@ -313,7 +313,7 @@ func (t *transfer) download(ctx context.Context, f staged, offset int64, sum has
 	defer stop()
 	rest := t.desc.Size - offset
 	t.pace.Left(rest)
-	n, err := t.pump(reading, io.LimitReader(rc, rest), newBehind(w, cancel, t.pace), sum)
+	n, err := t.pump(reading, &limited{rc, rest}, newBehind(w, cancel, t.pace), sum)
 	t.fetched += n
 	if again, ok := rc.(interface{ Discarded() int64 }); ok {
 		t.fetched += again.Discarded()
@@ -349,7 +349,7 @@ func (t *transfer) pass(ctx context.Context, r io.Reader, w *behind, stream *has
 			return total, context.Cause(ctx)
 		}
 		buffer := stream.Buffer()
-		n, err := fillBuffer(r, *buffer)
+		n, err := fillOrExchange(r, buffer)
 		if n > 0 && w != nil {
 			w.write((*buffer)[:n], stream.Share(buffer, n, nil))
 		} else {
@@ -434,6 +434,42 @@ func fillBuffer(r io.Reader, b []byte) (n int, err error) {
 		k, err = r.Read(b[n:])
 		n += k
 	}
+	return n, err
+}
+
+// limited is io.LimitedReader for fillOrExchange.
+type limited struct {
+	r io.Reader
+	n int64 // bytes that it may still read
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	if l.n <= 0 {
+		return 0, io.EOF
+	}
+	n, err := l.r.Read(p[:min(int64(len(p)), l.n)])
+	l.n -= int64(n)
+	return n, err
+}
+
+// exchanger is a reader that may put a full buffer of the same length in the place of *b
+// instead of filling it. Fewer bytes are no end.
+type exchanger interface {
+	Exchange(b *[]byte) (n int, err error)
+}
+
+// fillOrExchange is fillBuffer, of an exchanger without a copy where that can be.
+func fillOrExchange(r io.Reader, b *[]byte) (int, error) {
+	l, ok := r.(*limited)
+	if !ok || l.n < int64(len(*b)) {
+		return fillBuffer(r, *b)
+	}
+	from, ok := l.r.(exchanger)
+	if !ok {
+		return fillBuffer(r, *b)
+	}
+	n, err := from.Exchange(b)
+	l.n -= int64(n)
 	return n, err
 }
 

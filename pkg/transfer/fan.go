@@ -45,8 +45,9 @@ type fan struct {
 	waited time.Duration
 	came   int64
 	drops  int
-	// each is the rate that a connection had of late while it was read, in bytes a second.
-	each atomic.Int64
+	// each is the rate that a connection had of late while it was read, in bytes a second,
+	// and first how long it took for the first piece, in nanoseconds.
+	each, first atomic.Int64
 
 	received atomic.Int64
 	tuning   tuning
@@ -207,7 +208,7 @@ func (f *fan) fill(s *segment) {
 	defer close(s.pieces)
 	defer s.r.Close()
 	in := &arriving{s.r, &f.received}
-	var took time.Duration
+	var took, first time.Duration
 	for left := s.end - s.offset; left > 0; {
 		spare, err := f.reserve(s)
 		if err != nil {
@@ -218,6 +219,9 @@ func (f *fan) fill(s *segment) {
 		began := f.o.Now()
 		n, err := io.ReadFull(in, (*p.buffer)[:min(left, pieceSize)])
 		took += f.o.Now().Sub(began)
+		if left == s.end-s.offset {
+			first = took
+		}
 		if p.bytes = (*p.buffer)[:n]; n > 0 {
 			s.pieces <- p
 			left -= int64(n)
@@ -232,16 +236,16 @@ func (f *fan) fill(s *segment) {
 			return
 		}
 	}
-	f.was(s.end-s.offset, took)
+	lately(&f.first, int64(first))
+	lately(&f.each, int64(float64(s.end-s.offset)/max(took, time.Millisecond).Seconds()))
 }
 
-// was takes note of how long n bytes took a connection.
-func (f *fan) was(n int64, took time.Duration) {
-	rate := int64(float64(n) / max(took, time.Millisecond).Seconds())
-	if before := f.each.Load(); before > 0 {
-		rate = (3*before + rate) / 4
+// lately has a mean of late take one more value in.
+func lately(mean *atomic.Int64, value int64) {
+	if before := mean.Load(); before > 0 {
+		value = (3*before + value) / 4
 	}
-	f.each.Store(rate)
+	mean.Store(value)
 }
 
 // hurry gives the connection in front up when it takes far longer than others do: everybody
@@ -254,8 +258,8 @@ func (f *fan) hurry() time.Duration {
 	if each == 0 {
 		return leastPatience // nothing is known of others
 	}
-	allowed := max(leastPatience, time.Duration(patience*float64(f.came+pieceSize)/float64(each)*float64(time.Second)))
-	allowed = min(allowed, time.Hour) << min(f.drops, 10)
+	others := float64(f.first.Load()) + float64(f.came)/float64(each)*float64(time.Second)
+	allowed := max(leastPatience, time.Duration(min(patience*others, float64(time.Hour)))) << min(f.drops, 10)
 	if f.waited < allowed {
 		return allowed - f.waited
 	}
@@ -292,8 +296,9 @@ func (c *arriving) Read(p []byte) (int, error) {
 // errDrained means that every segment was read.
 var errDrained = errors.New("no segment is left")
 
-// read hands out the bytes of the segment in front.
-func (f *fan) read(p []byte) (int, error) {
+// read hands out the bytes of the segment in front, in *b or, when it may be exchanged, in
+// another buffer of that length.
+func (f *fan) read(b *[]byte, exchange bool) (int, error) {
 	for {
 		if f.front == nil {
 			s, ok := <-f.order
@@ -307,8 +312,8 @@ func (f *fan) read(p []byte) (int, error) {
 			f.front, f.drops = s, 0
 			f.awaits()
 		}
-		n, err := f.readFront(p)
-		if n > 0 || err != nil || len(p) == 0 {
+		n, err := f.readFront(b, exchange)
+		if n > 0 || err != nil || len(*b) == 0 {
 			f.tune()
 			return n, err
 		}
@@ -316,20 +321,30 @@ func (f *fan) read(p []byte) (int, error) {
 	}
 }
 
-// readFront fills p with what there is of the segment in front; it waits for the
-// first bytes only. It returns nothing and no error at the segment's end.
-func (f *fan) readFront(p []byte) (n int, err error) {
-	for n < len(p) {
+// readFront fills *b with what there is of the segment in front, or exchanges it for the
+// next piece; it waits for the first bytes only. It returns nothing and no error at the
+// segment's end.
+func (f *fan) readFront(b *[]byte, exchange bool) (n int, err error) {
+	for n < len(*b) {
 		if len(f.rest.bytes) == 0 && !f.nextPiece(n == 0) {
 			break
 		}
-		k := copy(p[n:], f.rest.bytes)
+		whole := exchange && n == 0 && len(f.rest.bytes) == len(*b) && len(*f.rest.buffer) == len(*b)
+		k := len(*b)
+		if whole {
+			*b, *f.rest.buffer = *f.rest.buffer, *b
+		} else {
+			k = copy((*b)[n:], f.rest.bytes)
+		}
 		n += k
 		if f.rest.bytes = f.rest.bytes[k:]; len(f.rest.bytes) == 0 {
 			f.give(f.rest)
 		}
 		f.front.unread -= int64(k)
 		f.pool.ahead.Release(int64(k))
+		if exchange && len(f.rest.bytes) == 0 {
+			break // the next one is whole again
+		}
 	}
 	if n == 0 {
 		err = f.front.err

@@ -366,9 +366,14 @@ func TestALateServerIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 100<<20 + 300_000 // the last segment is short
 		pool, l := NewPool(Limits{Connections: 3}), &line{rate: 4 << 20, rtt: time.Millisecond, late: 4 * time.Second}
-		r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: size}, 0, Options{})
+		var retries atomic.Int64
+		r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: size}, 0, Options{OnRetry: func(error) { retries.Add(1) }})
 		if n, err := io.Copy(io.Discard, r); n != size || err != nil {
 			t.Errorf("%d of %d bytes: %v", n, size, err)
+		}
+		// Before anything is known of others.
+		if n := retries.Load(); n > 2 {
+			t.Errorf("%d connections were given up", n)
 		}
 		r.Close()
 		idle(t, pool)

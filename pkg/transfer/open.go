@@ -55,7 +55,7 @@ const (
 // in order and what was handed out has no holes. The one stream is not given up before
 // a part was sent: a cache may be storing what it sends, and has no parts until it has
 // the whole. Read is for one goroutine at a time; Close may be called from another.
-func Open(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descriptor, offset int64, o Options) io.ReadCloser {
+func Open(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descriptor, offset int64, o Options) Reader {
 	o = o.withDefaults()
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &stream{ctx: ctx, cancel: cancel, pool: pool, src: src, desc: desc, o: o, offset: offset, alone: pool == nil || pool.max == 0}
@@ -100,8 +100,45 @@ func (p *pause) over(now time.Time) bool { return !now.Before(p.end) }
 func (s *stream) Read(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.read(&p, false)
+}
+
+// Reader is what Open returns.
+type Reader interface {
+	io.ReadCloser
+	Exchanger
+}
+
+// Exchanger may be a reader whose bytes lie in buffers that it can spare.
+type Exchanger interface {
+	// Exchange fills *b, as io.ReadFull does but for the errors, which are those of Read,
+	// or puts in its place a full buffer of the same length, which saves a copy. It may
+	// fill less of it where the next bytes are in another buffer.
+	Exchange(b *[]byte) (n int, err error)
+}
+
+// Exchange is that of an Exchanger.
+func (s *stream) Exchange(b *[]byte) (n int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.fan != nil {
-		n, err := s.fan.read(p)
+		return s.read(b, true)
+	}
+	// In several connections the bytes begin in a buffer of their own.
+	for n < len(*b) && err == nil && s.fan == nil {
+		var k int
+		p := (*b)[n:]
+		k, err = s.read(&p, false)
+		n += k
+	}
+	return n, err
+}
+
+// read is Read or, when it may be exchanged, Exchange of what has come over several
+// connections.
+func (s *stream) read(b *[]byte, exchange bool) (int, error) {
+	if s.fan != nil {
+		n, err := s.fan.read(b, exchange)
 		s.offset += int64(n)
 		s.pool.moved.Add(int64(n))
 		if n > 0 || !errors.Is(err, ErrNoRanges) && !errors.Is(err, errDrained) {
@@ -115,7 +152,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		s.single = newSingle(s.ctx, s.src, s.desc, s.offset, s.o)
 	}
 	before := s.o.Now()
-	n, err := s.single.Read(p)
+	n, err := s.single.Read(*b)
 	s.offset += int64(n)
 	if s.alone {
 		return n, err

@@ -134,6 +134,9 @@ func idle(t *testing.T, p *Pool) {
 	if !p.connections.TryAcquire(int64(p.max)) {
 		t.Error("connections were not given back")
 	}
+	if n := p.working.Load(); n != 0 {
+		t.Errorf("%d connections are said to work", n)
+	}
 	if n := p.fans.Load(); n != 0 {
 		t.Errorf("%d blobs are said to have several connections", n)
 	}
@@ -415,5 +418,47 @@ func TestBestAloneIsForgotten(t *testing.T) {
 		if got := pool.bestAlone(step.rate, now.Add(step.after)); got != step.want {
 			t.Errorf("after %v: %v, not %v", step.after, got, step.want)
 		}
+	}
+}
+
+// What came over several connections is handed out in the buffers in which it came, which
+// are not filled anew while their new owner has them.
+func TestExchangeGivesBuffersAway(t *testing.T) {
+	t.Parallel()
+	src := &slowSource{data: randomBytes(40<<20 + 12345), rate: 24 << 20, cut: 7}
+	for _, size := range []int{pieceSize, 100_000} {
+		pool := NewPool(Limits{})
+		r := Open(t.Context(), pool, src, src.desc(), 777, quick())
+		var kept [][]byte
+		exchanged := 0
+		for {
+			mine := make([]byte, size)
+			b := mine
+			n, err := r.Exchange(&b)
+			if len(b) != size {
+				t.Fatalf("a buffer of %d bytes came for one of %d", len(b), size)
+			}
+			kept = append(kept, b[:n])
+			if &b[0] != &mine[0] {
+				exchanged++
+				if n != size {
+					t.Fatalf("%d bytes in a buffer that was exchanged", n)
+				}
+			}
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := bytes.Join(kept, nil); !bytes.Equal(got, src.data[777:]) {
+			t.Errorf("in buffers of %d: %d bytes, which are not those from 777 on", size, len(got))
+		}
+		if want := size == pieceSize; want != (exchanged > 20) {
+			t.Errorf("%d of %d buffers of %d bytes were exchanged", exchanged, len(kept), size)
+		}
+		r.Close()
+		idle(t, pool)
 	}
 }

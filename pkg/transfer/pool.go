@@ -18,7 +18,7 @@ const (
 	defaultConnections = 12
 	defaultMemory      = 48 << 20
 	// pieceSize is the unit in which segments move through memory.
-	pieceSize = 256 << 10
+	pieceSize = 512 << 10
 	// sparePieces are what a blob can always read on with.
 	sparePieces = 2
 	// segmentSize is what one connection fetches at a time before its rate is known:

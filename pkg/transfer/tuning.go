@@ -83,7 +83,7 @@ func (f *fan) tune() {
 	p.since, p.counted = now, received
 	if p.settled {
 		// How fast it was meanwhile is not known.
-		p.settled, p.want, p.misses, p.paused = false, 0, 0, p.pause.over(now)
+		p.settled, p.want, p.misses, p.paused = false, 0, 0, p.paused || p.pause.over(now)
 		f.adapt()
 		return
 	}
@@ -179,7 +179,8 @@ func (f *fan) lacking() int {
 	if !f.tuning.helped {
 		return f.pool.max
 	}
-	return max(0, int(math.Ceil(plenty*f.pool.enough/f.tuning.alone))-int(f.pool.working.Load()))
+	all := min(plenty*f.pool.enough/f.tuning.alone, math.MaxInt32)
+	return max(0, int(math.Ceil(all))-int(f.pool.working.Load()))
 }
 
 const plenty = 2
