@@ -239,8 +239,8 @@ func TestABusyProcessorGetsFewRequests(t *testing.T) {
 		each  int64   // bytes of a request on average, at least
 		part  float64 // of what there is, at least
 	}{
-		{[]int64{2 << 30}, 9 << 20, 0.68},
-		{[]int64{1 << 30, 256 << 20, 256 << 20}, 6 << 20, 0.63},
+		{[]int64{2 << 30}, 8 << 20, 0.68},
+		{[]int64{1 << 30, 256 << 20, 256 << 20}, 5 << 20, 0.63},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			const rate, all = 32 << 20, 256 << 20

@@ -16,7 +16,7 @@ import (
 
 const (
 	defaultConnections = 12
-	defaultMemory      = 40 << 20
+	defaultMemory      = 44 << 20
 	// pieceSize is the unit in which segments move through memory.
 	pieceSize = 512 << 10
 	// sparePieces are what a blob can always read on with.
@@ -39,7 +39,7 @@ type Limits struct {
 	// value leaves every blob at one stream.
 	Connections int
 	// Memory bounds what was fetched ahead of the reader, in bytes. Zero means
-	// 40 MiB; less than one segment of 4 MiB is raised to that.
+	// 44 MiB; less than one segment of 4 MiB is raised to that.
 	Memory int64
 	// Enough is the rate of all together, in bytes a second, from which on no further
 	// connections are tried. Zero means 128 MiB/s for each processor, and for two at
@@ -55,8 +55,8 @@ type Pool struct {
 	connections *semaphore.Weighted
 	memory      *semaphore.Weighted
 	total       int64
-	// ahead bounds what is under way by mayRun bytes. That is more than twice the memory:
-	// of a segment only a part has come, and of the first the least is still there.
+	// ahead bounds what is under way by mayRun bytes. That is twice the memory: of a
+	// segment only a part has come, and of the first the least is still there.
 	ahead  *semaphore.Weighted
 	mayRun int64
 	enough float64
@@ -115,7 +115,7 @@ func NewPool(l Limits) *Pool {
 	}
 }
 
-func runAhead(memory int64) int64 { return memory * 12 / 5 }
+func runAhead(memory int64) int64 { return 2 * memory }
 
 // Spread reports whether connections are what limits the speed, and a blob of the pool
 // has several for that reason.
