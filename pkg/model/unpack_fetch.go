@@ -27,7 +27,8 @@ import (
 
 const (
 	// bufferSize and buffers bound the memory of one transfer: buffers are filled,
-	// hashed and written at the same time.
+	// hashed and written at the same time. Package transfer exchanges buffers of this size
+	// for its own (pieceSize there).
 	bufferSize = 512 << 10
 	buffers    = 6
 )

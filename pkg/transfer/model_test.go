@@ -300,6 +300,59 @@ func TestOpenGoesBackToOneStreamThatWasFasterBefore(t *testing.T) {
 	})
 }
 
+// That others are done, again and again, does not put off what is tried after a pause.
+func TestABurstIsNotBelievedBecauseOthersAreDone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rate, size = 64 << 20, 4 << 30
+		pool := NewPool(Limits{Enough: 128 << 20})
+		l := &line{rate: rate, rtt: time.Millisecond, burst: time.Now().Add(500 * time.Millisecond)}
+		ctx, cancel := context.WithCancel(t.Context())
+		var others sync.WaitGroup
+		others.Go(func() {
+			for sleep(ctx, 4*time.Second) == nil {
+				pool.freed.Add(1)
+			}
+		})
+		began := time.Now()
+		r := Open(ctx, pool, l, ocispec.Descriptor{Size: size}, 0, Options{})
+		if _, err := io.CopyBuffer(onlyWriter{io.Discard}, r, make([]byte, 512<<10)); err != nil {
+			t.Fatal(err)
+		}
+		if took, most := time.Since(began), 34*time.Second; took > most {
+			t.Errorf("%v, want %v at most", took, most)
+		}
+		r.Close()
+		cancel()
+		others.Wait()
+		idle(t, pool)
+	})
+}
+
+// Once the other blob is done they have to help this one.
+func TestConnectionsThatHelpedAnotherBlobAreGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rate, size = 16 << 20, 512 << 20
+		pool, l := NewPool(Limits{}), &line{rate: rate, rtt: time.Millisecond}
+		pool.helped.Add(1)
+		pool.bestAlone(200<<20, time.Now().Add(time.Hour))
+		time.AfterFunc(4*time.Second, func() {
+			pool.helped.Add(-1)
+			pool.freed.Add(1)
+		})
+		r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: size}, 0, Options{})
+		defer r.Close()
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Fatal(err)
+		}
+		if pool.quiet.Load() == 0 {
+			t.Error("several connections went on, each of which is slower than one was")
+		}
+		idle(t, pool)
+	})
+}
+
 // Of several files one can get too little of a processor for its connections to show. It
 // keeps them while they help another, and who has none is not told to try none.
 func TestConnectionsAreKeptThatHelpAnotherBlob(t *testing.T) {

@@ -36,10 +36,12 @@ var ErrNoRanges = errors.New("the server does not send ranges")
 
 const (
 	// watchFor is how long a stream is measured before it is judged, and watchLess where
-	// all are farSlower times slower than what is enough: no hiccup looks like that.
+	// all are farSlower times slower than what is enough: no hiccup looks like that. A far
+	// connection, as its first read tells, is still getting faster then.
 	watchFor  = 300 * time.Millisecond
 	watchLess = 150 * time.Millisecond
 	farSlower = 3
+	isFar     = watchLess / 4
 	// quietFor is how long nobody tries more connections after they did not help; a
 	// pause begins with as much.
 	quietFor = 10 * time.Second
@@ -112,8 +114,9 @@ type Reader interface {
 // Exchanger may be a reader whose bytes lie in buffers that it can spare.
 type Exchanger interface {
 	// Exchange fills *b, as io.ReadFull does but for the errors, which are those of Read,
-	// or puts in its place a full buffer of the same length, which saves a copy. It may
-	// fill less of it where the next bytes are in another buffer.
+	// or puts in its place a full buffer of the same length, which saves a copy: the one
+	// that was there is not the caller's any more. It may fill less of it where the next
+	// bytes are in another buffer.
 	Exchange(b *[]byte) (n int, err error)
 }
 
@@ -278,7 +281,8 @@ type gauge struct {
 	bytes   int64
 	others  int64 // the pool's bytes at the start
 	waiting time.Duration
-	rate    float64 // of the last period, in bytes a second
+	rate    float64       // of the last period, in bytes a second
+	first   time.Duration // of the first read
 }
 
 // slow takes note of one read and reports the end of a period, and then whether all of
@@ -287,18 +291,18 @@ type gauge struct {
 // counted.
 func (g *gauge) slow(n, all int64, enough float64, before, after time.Time) (ended, slow bool) {
 	if g.start.IsZero() {
-		g.start, g.others = after, all
+		g.start, g.others, g.first = after, all, after.Sub(before)
 		return false, false
 	}
 	g.bytes += n
 	g.waiting += after.Sub(before)
 	elapsed := after.Sub(g.start)
 	together := float64(all-g.others) / elapsed.Seconds()
-	if elapsed < watchLess || elapsed < watchFor && together >= enough/farSlower {
+	if elapsed < watchLess || elapsed < watchFor && (together >= enough/farSlower || g.first > isFar) {
 		return false, false
 	}
 	rate := float64(g.bytes) / elapsed.Seconds()
 	slow = together < enough && g.waiting > elapsed/2
-	*g = gauge{start: after, others: all, rate: rate}
+	*g = gauge{start: after, others: all, rate: rate, first: g.first}
 	return true, slow
 }

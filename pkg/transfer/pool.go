@@ -17,12 +17,13 @@ import (
 const (
 	defaultConnections = 12
 	defaultMemory      = 44 << 20
-	// pieceSize is the unit in which segments move through memory.
+	// pieceSize is the unit in which segments move through memory, and the length of
+	// buffers that are exchanged: that of package model's, or each piece is copied.
 	pieceSize = 512 << 10
 	// sparePieces are what a blob can always read on with.
 	sparePieces = 2
 	// segmentSize is what one connection fetches at a time before its rate is known:
-	// large against the request for it, small enough for a dozen to fit into the memory.
+	// large against the request for it, small enough for many to fit into the memory.
 	segmentSize = 4 << 20
 	// smallSegment is the least after that, and lastSegment at the end of a blob, where
 	// all connections are to end together.
@@ -44,7 +45,8 @@ type Limits struct {
 	// Enough is the rate of all together, in bytes a second, from which on no further
 	// connections are tried. Zero means 128 MiB/s for each processor, and for two at
 	// least, which is also the most: then the processors may be the limit, and are
-	// better spent on hashing.
+	// better spent on hashing. Connections that would bring twice as much, at the rate
+	// of one alone, are as many as are tried at first.
 	Enough int64
 }
 

@@ -84,6 +84,9 @@ func (f *fan) tune() {
 	if p.settled {
 		// How fast it was meanwhile is not known.
 		p.settled, p.want, p.misses, p.paused = false, 0, 0, p.paused || p.pause.over(now)
+		if !p.proved && f.pool.helped.Load() == 0 {
+			p.helped, p.periods = false, 0 // those that they helped are done
+		}
 		f.adapt()
 		return
 	}
@@ -122,7 +125,8 @@ func (f *fan) judge(rate float64, now time.Time) {
 		if f.pool.helped.Load() > 0 {
 			// They help another blob, which has got more of the processor meanwhile.
 			p.helped = true
-			f.settle(now)
+			f.settle()
+			p.pause.begin(now)
 			return
 		}
 		p.gaveUp = true
@@ -134,13 +138,14 @@ func (f *fan) judge(rate float64, now time.Time) {
 	case rate < p.want:
 		// Where a processor is the limit, or the line, each one more costs its requests.
 		f.shrink(max(p.before, int(rate/p.alone)+2))
-		f.settle(now)
+		f.settle()
+		p.pause.begin(now)
 	default:
 		if p.want > 0 {
 			p.pause = pause{} // the last ones were worth it
 		}
-		if !p.helped {
-			p.helped, p.proved = true, true
+		if p.helped = true; !p.proved && rate >= worthSpreading*p.alone {
+			p.proved = true
 			f.pool.helped.Add(1)
 		}
 		p.want, p.misses = 0, 0
@@ -155,10 +160,14 @@ func (f *fan) judge(rate float64, now time.Time) {
 // alone, or after a pause: what one did at first may have been a burst.
 func (f *fan) growFrom(rate float64, now time.Time) {
 	p := &f.tuning
+	p.paused = p.paused || p.pause.length > 0 && p.pause.over(now)
 	more, worth := f.lacking(), worthGrowing
 	if more == 0 {
 		if rate < inFull*float64(p.before)*p.alone && !p.paused {
-			f.settle(now)
+			// Others that are done have it measured again, and make no pause longer.
+			if f.settle(); p.pause.over(now) {
+				p.pause.begin(now)
+			}
 			return
 		}
 		more, worth = p.before, worthMore
@@ -168,10 +177,7 @@ func (f *fan) growFrom(rate float64, now time.Time) {
 	}
 }
 
-func (f *fan) settle(now time.Time) {
-	f.tuning.settled, f.tuning.freed = true, f.pool.freed.Load()
-	f.tuning.pause.begin(now)
-}
+func (f *fan) settle() { f.tuning.settled, f.tuning.freed = true, f.pool.freed.Load() }
 
 // lacking is how many connections the pool has too few for plenty of them, which would
 // bring several times what is enough if each was as fast as one alone.
@@ -198,7 +204,7 @@ func (f *fan) adapt() {
 			more = max(more, works)
 		}
 		// They may come, and have to find room.
-		works = min(works+more, int64(f.pool.max)+1)
+		works = max(works, min(works+more, int64(f.pool.max)+1))
 	}
 	room := f.pool.mayRun / works / pieceSize * pieceSize
 	if !p.helped {
