@@ -57,7 +57,7 @@ type Pool struct {
 	connections *semaphore.Weighted
 	memory      *semaphore.Weighted
 	total       int64
-	// ahead bounds what is under way by mayRun bytes. That is twice the memory: of a
+	// ahead bounds what is under way by mayRun bytes. That is more than the memory: of a
 	// segment only a part has come, and of the first the least is still there.
 	ahead  *semaphore.Weighted
 	mayRun int64
@@ -117,7 +117,7 @@ func NewPool(l Limits) *Pool {
 	}
 }
 
-func runAhead(memory int64) int64 { return 2 * memory }
+func runAhead(memory int64) int64 { return memory * 7 / 4 }
 
 // Spread reports whether connections are what limits the speed, and a blob of the pool
 // has several for that reason.

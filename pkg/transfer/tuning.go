@@ -37,8 +37,10 @@ const (
 	worthGrowing = 0.15
 	worthMore    = 0.5
 	// inFull is how much of a single stream's rate each of them brings where nothing but
-	// the connections is the limit.
+	// the connections is the limit, and inPart how much where it seems to be so. Then there
+	// are three times as many next, not twice.
 	inFull = 0.85
+	inPart = 0.7
 	// settlesIn is how long new connections have at least until a rate is measured, and
 	// growFor for how long it is at least. Where the first bytes take long, the first
 	// connections get twice that time, for the rate of a connection grows by round
@@ -154,13 +156,17 @@ func (f *fan) judge(rate float64, now time.Time) {
 	}
 }
 
-// growFrom tries as many connections again as there are, up to plenty. With plenty of them
+// growFrom tries as many connections again as there are, or twice as many, up to plenty. With plenty of them
 // it is another thing that limits the speed, most often a processor, for which fewer and
 // larger requests are less work. More are tried then if each of them brings what one did
 // alone, or after a pause: what one did at first may have been a burst.
 func (f *fan) growFrom(rate float64, now time.Time) {
 	p := &f.tuning
 	p.paused = p.paused || p.pause.length > 0 && p.pause.over(now)
+	some := p.before
+	if rate >= inPart*float64(p.before)*p.alone {
+		some = 2 * p.before
+	}
 	more, worth := f.lacking(), worthGrowing
 	if more == 0 {
 		if rate < inFull*float64(p.before)*p.alone && !p.paused {
@@ -170,9 +176,9 @@ func (f *fan) growFrom(rate float64, now time.Time) {
 			}
 			return
 		}
-		more, worth = p.before, worthMore
+		more, some, worth = p.before, p.before, worthMore
 	}
-	if got := f.grow(min(more, p.before)); got > 0 {
+	if got := f.grow(min(more, some)); got > 0 {
 		p.want = (1 + worth*float64(got)/float64(p.before)) * rate
 	}
 }
