@@ -41,7 +41,7 @@ const (
 	watchFor  = 300 * time.Millisecond
 	watchLess = 150 * time.Millisecond
 	farSlower = 3
-	isFar     = watchLess / 4
+	isFar     = 80 * time.Millisecond // four round trips, most often
 	// quietFor is how long nobody tries more connections after they did not help; a
 	// pause begins with as much.
 	quietFor = 10 * time.Second
