@@ -114,8 +114,7 @@ func (f *fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int
 	l := &layer{desc: desc}
 	o := f.opts
 	o.OnDiscard = func(n int64) { l.discarded.Add(n) }
-	r := transfer.Open(ctx, f.pool, f.src, desc, offset, o)
-	l.ReadCloser, l.Exchanger = r, r
+	l.Reader = transfer.Open(ctx, f.pool, f.src, desc, offset, o)
 	return l, nil
 }
 
@@ -123,8 +122,7 @@ func (f *fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int
 // registry that has another number of bytes will not have the right one later,
 // and a rejected model leaves nothing staged.
 type layer struct {
-	io.ReadCloser
-	transfer.Exchanger
+	transfer.Reader
 	desc      ocispec.Descriptor
 	discarded atomic.Int64
 }
@@ -133,13 +131,13 @@ type layer struct {
 func (l *layer) Discarded() int64 { return l.discarded.Load() }
 
 func (l *layer) Read(p []byte) (int, error) {
-	n, err := l.ReadCloser.Read(p)
+	n, err := l.Reader.Read(p)
 	return n, l.judged(err)
 }
 
 // Exchange saves the copy of what came over several connections.
 func (l *layer) Exchange(b *[]byte) (int, error) {
-	n, err := l.Exchanger.Exchange(b)
+	n, err := l.Reader.Exchange(b)
 	return n, l.judged(err)
 }
 

@@ -314,7 +314,7 @@ func (t *transfer) download(ctx context.Context, f staged, offset int64, sum has
 	defer stop()
 	rest := t.desc.Size - offset
 	t.pace.Left(rest)
-	n, err := t.pump(reading, &limited{rc, rest}, newBehind(w, cancel, t.pace), sum)
+	n, err := t.pump(reading, io.LimitReader(rc, rest), newBehind(w, cancel, t.pace), sum)
 	t.fetched += n
 	if again, ok := rc.(interface{ Discarded() int64 }); ok {
 		t.fetched += again.Discarded()
@@ -438,21 +438,6 @@ func fillBuffer(r io.Reader, b []byte) (n int, err error) {
 	return n, err
 }
 
-// limited is io.LimitedReader for fillOrExchange.
-type limited struct {
-	r io.Reader
-	n int64 // bytes that it may still read
-}
-
-func (l *limited) Read(p []byte) (int, error) {
-	if l.n <= 0 {
-		return 0, io.EOF
-	}
-	n, err := l.r.Read(p[:min(int64(len(p)), l.n)])
-	l.n -= int64(n)
-	return n, err
-}
-
 // exchanger is a reader that may put a full buffer of the same length in the place of *b
 // instead of filling it. Fewer bytes are no end.
 type exchanger interface {
@@ -461,17 +446,14 @@ type exchanger interface {
 
 // fillOrExchange is fillBuffer, of an exchanger without a copy where that can be.
 func fillOrExchange(r io.Reader, b *[]byte) (int, error) {
-	l, ok := r.(*limited)
-	if !ok || l.n < int64(len(*b)) {
-		return fillBuffer(r, *b)
+	if l, ok := r.(*io.LimitedReader); ok && l.N >= int64(len(*b)) {
+		if from, ok := l.R.(exchanger); ok {
+			n, err := from.Exchange(b)
+			l.N -= int64(n)
+			return n, err
+		}
 	}
-	from, ok := l.r.(exchanger)
-	if !ok {
-		return fillBuffer(r, *b)
-	}
-	n, err := from.Exchange(b)
-	l.n -= int64(n)
-	return n, err
+	return fillBuffer(r, *b)
 }
 
 // show tells progress that n bytes of the blob are there.

@@ -165,6 +165,18 @@ func pullAll(t *testing.T, src RangeSource, sizes ...int64) time.Duration {
 	return time.Since(began)
 }
 
+// pullOne reads a blob of pool to its end and returns how long that took.
+func pullOne(t *testing.T, pool *Pool, src RangeSource, size int64) time.Duration {
+	t.Helper()
+	began := time.Now()
+	r := Open(t.Context(), pool, src, ocispec.Descriptor{Size: size}, 0, Options{})
+	defer r.Close()
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		t.Fatal(err)
+	}
+	return time.Since(began)
+}
+
 // A model's files share what connections there are, however different they are, and none
 // is left with few of them at the end. 13 is the most for one, 15 for three.
 func TestAModelOverSlowConnections(t *testing.T) {
@@ -287,14 +299,8 @@ func TestOpenGoesBackToOneStreamThatWasFasterBefore(t *testing.T) {
 		const rate, size = 16 << 20, 256 << 20
 		pool, l := NewPool(Limits{}), &line{rate: rate, rtt: time.Millisecond}
 		pool.bestAlone(200<<20, time.Now().Add(time.Hour))
-		began := time.Now()
-		r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: size}, 0, Options{})
-		defer r.Close()
-		if _, err := io.Copy(io.Discard, r); err != nil {
-			t.Fatal(err)
-		}
 		// With four connections to the end it would take 4 s.
-		if took := time.Since(began); took < 12*time.Second || took > 16*time.Second {
+		if took := pullOne(t, pool, l, size); took < 12*time.Second || took > 16*time.Second {
 			t.Errorf("%v: it did not go back", took)
 		}
 		if n := l.opened.Load(); n < 4 || pool.quiet.Load() == 0 {
@@ -318,15 +324,9 @@ func TestABurstIsNotBelievedBecauseOthersAreDone(t *testing.T) {
 				pool.freed.Add(1)
 			}
 		})
-		began := time.Now()
-		r := Open(ctx, pool, l, ocispec.Descriptor{Size: size}, 0, Options{})
-		if _, err := io.CopyBuffer(onlyWriter{io.Discard}, r, make([]byte, 512<<10)); err != nil {
-			t.Fatal(err)
-		}
-		if took, most := time.Since(began), 34*time.Second; took > most {
+		if took, most := pullOne(t, pool, l, size), 34*time.Second; took > most {
 			t.Errorf("%v, want %v at most", took, most)
 		}
-		r.Close()
 		cancel()
 		others.Wait()
 		idle(t, pool)
@@ -345,11 +345,7 @@ func TestConnectionsThatHelpedAnotherBlobAreGivenUp(t *testing.T) {
 			pool.helped.Add(-1)
 			pool.freed.Add(1)
 		})
-		r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: size}, 0, Options{})
-		defer r.Close()
-		if _, err := io.Copy(io.Discard, r); err != nil {
-			t.Fatal(err)
-		}
+		pullOne(t, pool, l, size)
 		if pool.quiet.Load() == 0 {
 			t.Error("several connections went on, each of which is slower than one was")
 		}
@@ -366,13 +362,7 @@ func TestConnectionsAreKeptThatHelpAnotherBlob(t *testing.T) {
 		pool, l := NewPool(Limits{}), &line{rate: rate, rtt: time.Millisecond}
 		pool.helped.Add(1)
 		pool.bestAlone(200<<20, time.Now().Add(time.Hour))
-		began := time.Now()
-		r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: size}, 0, Options{})
-		defer r.Close()
-		if _, err := io.Copy(io.Discard, r); err != nil {
-			t.Fatal(err)
-		}
-		if took := time.Since(began); took > 6*time.Second || pool.quiet.Load() != 0 {
+		if took := pullOne(t, pool, l, size); took > 6*time.Second || pool.quiet.Load() != 0 {
 			t.Errorf("%v, quiet until %d: it did not keep four connections", took, pool.quiet.Load())
 		}
 		idle(t, pool)

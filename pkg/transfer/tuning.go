@@ -113,13 +113,11 @@ func (f *fan) period() time.Duration {
 // judge decides by a rate, in bytes a second, how many connections there are from now on.
 func (f *fan) judge(rate float64, now time.Time) {
 	p := &f.tuning
-	lacking := f.lacking()
 	misses := settlesAfter
-	if lacking == 0 {
+	if f.lacking() == 0 {
 		misses = settlesSooner
 	}
 	switch {
-	case p.periods == 1 && rate < worthSpreading*p.alone:
 	case !p.helped && rate < worthSpreading*p.alone:
 		if p.periods <= givesUpAfter {
 			return
@@ -156,10 +154,10 @@ func (f *fan) judge(rate float64, now time.Time) {
 	}
 }
 
-// growFrom tries as many connections again as there are, or twice as many, up to plenty. With plenty of them
-// it is another thing that limits the speed, most often a processor, for which fewer and
-// larger requests are less work. More are tried then if each of them brings what one did
-// alone, or after a pause: what one did at first may have been a burst.
+// growFrom tries as many connections again as there are, or twice as many, up to plenty.
+// With plenty of them it is another thing that limits the speed, most often a processor,
+// for which fewer and larger requests are less work. More are tried then if each of them
+// brings what one did alone, or after a pause: what one did at first may have been a burst.
 func (f *fan) growFrom(rate float64, now time.Time) {
 	p := &f.tuning
 	p.paused = p.paused || p.pause.length > 0 && p.pause.over(now)
