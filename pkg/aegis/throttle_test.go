@@ -88,9 +88,12 @@ func TestPullCountsTransfersThatWereCut(t *testing.T) {
 // fetched, at the rate that is allowed, and said to be.
 func TestPullWithoutRangesCountsWhatItDiscards(t *testing.T) {
 	t.Parallel()
-	const kept = 12 << 20
+	// Too little is left for parts to be asked for, which a busy machine may make worth
+	// trying: the first range is asked for after the cut.
+	const size, kept = 15 << 20, 12 << 20
 	host, _ := servertest.Distribution(t)
-	ref, dir, proxy := refTo(t, host, "v1"), loneFile(t, 64), servertest.FaultProxy(t, host)
+	ref, dir, proxy := refTo(t, host, "v1"), t.TempDir(), servertest.FaultProxy(t, host)
+	writeWeights(t, filepath.Join(dir, "model.bin"), 64, size)
 	mustPush(t, newClient(t), ref, dir, nil)
 	dst, path := filepath.Join(t.TempDir(), "m"), "/blobs/"+blobOf(t, dir, "model.bin").String()
 	ctx, interrupt := context.WithCancel(t.Context())
@@ -108,17 +111,17 @@ func TestPullWithoutRangesCountsWhatItDiscards(t *testing.T) {
 		r.Header.Del("Range")
 		return false
 	})
-	slow := newClient(t, func(o *aegis.Options) { o.LimitRate = 20 << 20 })
+	slow := newClient(t, func(o *aegis.Options) { o.LimitRate = size })
 	began := time.Now()
 	got, err := slow.PullUnverified(t.Context(), aegis.PullOptions{Ref: via(proxy, ref), Dir: dst})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.BytesReused < kept/2 || got.BytesFetched < largeFile || got.BytesFetched > largeFile+1<<20 {
+	if got.BytesReused < kept/2 || got.BytesFetched < size || got.BytesFetched > size+1<<20 {
 		t.Errorf("%d bytes reused, %d fetched", got.BytesReused, got.BytesFetched)
 	}
 	if took := time.Since(began); took < 900*time.Millisecond {
-		t.Errorf("20 MiB at 20 MiB/s took %v", took)
+		t.Errorf("15 MiB at 15 MiB/s took %v", took)
 	}
 	sameModel(t, dir, dst)
 }
