@@ -196,6 +196,7 @@ func (c *Client) Pull(ctx context.Context, o PullOptions, req verify.Requirement
 	if err != nil {
 		return PullResult{}, err
 	}
+	defer c.pool.Reserve(int64(len(m.Layers())) * eachLayer)()
 	got, err := model.Unpack(ctx, repo, v, m, o.Dir, c.unpackOptions(o.Unpack))
 	if err != nil {
 		return PullResult{}, err
@@ -228,6 +229,7 @@ func (c *Client) PullUnverified(ctx context.Context, o PullOptions) (PullResult,
 		return PullResult{}, err
 	}
 	c.warn("extracting " + pinned.Reference() + " without verifying any signature")
+	defer c.pool.Reserve(int64(len(m.Layers())) * eachLayer)()
 	got, err := model.UnpackUnverified(ctx, repo, m, o.Dir, c.unpackOptions(o.Unpack))
 	if err != nil {
 		return PullResult{}, err
@@ -253,6 +255,10 @@ func pullResult(pinned Pinned, got model.UnpackResult, repo Repository, watch *s
 		Durations:    watch.total(),
 	}
 }
+
+// eachLayer is what a pull keeps of a layer, in bytes, for which it has less memory for what
+// is fetched ahead: a model of 5,000 layers is to take no more than one of eight.
+const eachLayer = 4 << 10
 
 func (c *Client) unpackOptions(u model.UnpackOptions) model.UnpackOptions {
 	if u.Progress == nil {

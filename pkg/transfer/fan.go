@@ -28,6 +28,8 @@ type fan struct {
 	order  chan *segment // in the blob's order
 	enough chan struct{} // closed: no further segments
 	slots  chan struct{} // one for each connection that may work
+	began  int64         // offset of the first segment
+	latest int64         // size of the latest one, if it was not one of the last
 	took   int           // slots that there are, each with a connection of the pool
 	// surplus are slots to be given up when their segment is done.
 	surplus atomic.Int64
@@ -50,7 +52,10 @@ type fan struct {
 	each, first atomic.Int64
 
 	received atomic.Int64
-	tuning   tuning
+	// setUp is how long after opened the first bytes came, in nanoseconds.
+	opened time.Time
+	setUp  atomic.Int64
+	tuning tuning
 }
 
 // segment is filled by one connection and read by the stream's reader.
@@ -75,6 +80,7 @@ type piece struct {
 // second. It is nil when all connections of the pool are in use, or all of its memory.
 func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descriptor, offset int64, alone float64, o Options) *fan {
 	ctx, cancel := context.WithCancelCause(ctx)
+	now := o.Now()
 	f := &fan{ctx: ctx, cancel: cancel, pool: pool, src: src, desc: desc, o: o,
 		// What may run ahead bounds how many segments wait to be read; the channel never
 		// blocks.
@@ -82,7 +88,9 @@ func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descr
 		slots:  make(chan struct{}, pool.max+1),
 		spare:  make(chan struct{}, sparePieces),
 		enough: make(chan struct{}),
-		tuning: tuning{since: o.Now(), alone: alone},
+		began:  offset,
+		opened: now,
+		tuning: tuning{since: now, alone: alone},
 	}
 	f.size.Store(segmentSize)
 	if !pool.memory.TryAcquire(sparePieces * pieceSize) {
@@ -140,12 +148,20 @@ func (f *fan) done() {
 	f.slots <- struct{}{}
 }
 
-// next is the size of the next segment, of what is left. The last ones are smaller, for
-// all connections to end together.
+// next is the size of the next segment, of what is left. Each is a part longer than the
+// one before, up to size, so that those which begin together do not end together: all of
+// them would have come then, and waited for the first to be read. The last ones are what a
+// connection has left on average, for all to end together.
 func (f *fan) next(left int64) int64 {
-	last := left / (2 * f.works.Load()) / pieceSize * pieceSize
-	return min(left, f.size.Load(), max(lastSegment, last))
+	works, size := f.works.Load(), f.size.Load()
+	f.latest = min(size, max(f.latest, segmentSize)+whole(size/works))
+	share := (f.desc.Size - f.began - f.received.Load()) / works
+	last := max(left/(2*works), min(share, int64(lastTime.Seconds()*float64(f.each.Load()))))
+	return min(left, f.latest, max(lastSegment, whole(last)))
 }
+
+// whole is n, or at least one, in whole pieces.
+func whole(n int64) int64 { return max(1, n/pieceSize) * pieceSize }
 
 // dispatch starts a segment whenever there is a connection for it, and what is under way
 // is not too far ahead of the reader.
@@ -207,7 +223,7 @@ func (f *fan) give(p piece) {
 func (f *fan) fill(s *segment) {
 	defer close(s.pieces)
 	defer s.r.Close()
-	in := &arriving{s.r, &f.received}
+	in := &arriving{s.r, f}
 	var took, first time.Duration
 	for left := s.end - s.offset; left > 0; {
 		spare, err := f.reserve(s)
@@ -284,12 +300,14 @@ const (
 // a rate is measured.
 type arriving struct {
 	r io.Reader
-	n *atomic.Int64
+	f *fan
 }
 
 func (c *arriving) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
-	c.n.Add(int64(n))
+	if n > 0 && c.f.received.Add(int64(n)) == int64(n) {
+		c.f.setUp.Store(int64(c.f.o.Now().Sub(c.f.opened)))
+	}
 	return n, err
 }
 

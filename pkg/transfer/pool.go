@@ -16,7 +16,7 @@ import (
 
 const (
 	defaultConnections = 12
-	defaultMemory      = 44 << 20
+	defaultMemory      = 56 << 20
 	// pieceSize is the unit in which segments move through memory, and the length of
 	// buffers that are exchanged: that of package model's, or each piece is copied.
 	pieceSize = 512 << 10
@@ -40,7 +40,7 @@ type Limits struct {
 	// value leaves every blob at one stream.
 	Connections int
 	// Memory bounds what was fetched ahead of the reader, in bytes. Zero means
-	// 44 MiB; less than one segment of 4 MiB is raised to that.
+	// 56 MiB; less than one segment of 4 MiB is raised to that.
 	Memory int64
 	// Enough is the rate of all together, in bytes a second, from which on no further
 	// connections are tried. Zero means 128 MiB/s for each processor, and for two at
@@ -61,9 +61,11 @@ type Pool struct {
 	// segment only a part has come, and of the first the least is still there.
 	ahead  *semaphore.Weighted
 	mayRun int64
-	enough float64
-	pieces sync.Pool
-	hashes *hashing.Group // of what is pushed
+	// reserved is what of the memory is for something else.
+	reserved atomic.Int64
+	enough   float64
+	pieces   sync.Pool
+	hashes   *hashing.Group // of what is pushed
 	// moved counts the bytes of all streams. quiet is until when, in Unix
 	// nanoseconds, no blob tries further connections: they did not help another.
 	moved, quiet atomic.Int64
@@ -117,7 +119,30 @@ func NewPool(l Limits) *Pool {
 	}
 }
 
-func runAhead(memory int64) int64 { return memory * 7 / 4 }
+// Reserve has n bytes of the memory used for something else, until release is called: what a
+// pull keeps of each of a thousand blobs. At least half of the memory stays, and nothing is
+// reserved of what blobs have already.
+func (p *Pool) Reserve(n int64) (release func()) {
+	n = min(n, p.total/2) / pieceSize * pieceSize
+	if p.reserved.Add(n) > p.total/2 || !p.memory.TryAcquire(n) {
+		p.reserved.Add(-n)
+		return func() {}
+	}
+	ahead := runAhead(n)
+	if !p.ahead.TryAcquire(ahead) {
+		ahead = 0
+	}
+	return sync.OnceFunc(func() {
+		p.reserved.Add(-n)
+		p.memory.Release(n)
+		p.ahead.Release(ahead)
+	})
+}
+
+// room is what may be under way.
+func (p *Pool) room() int64 { return p.mayRun - runAhead(p.reserved.Load()) }
+
+func runAhead(memory int64) int64 { return memory * 11 / 5 }
 
 // Spread reports whether connections are what limits the speed, and a blob of the pool
 // has several for that reason.

@@ -60,6 +60,9 @@ const (
 	// first bytes, at least.
 	segmentTime = time.Second
 	setUps      = 8
+	// lastTime is how long the last segment of a connection takes, where its share of what
+	// is left takes longer: that much later than another one it may end.
+	lastTime = 250 * time.Millisecond
 )
 
 // tune looks at the rate from time to time; its first call comes with the first bytes.
@@ -75,7 +78,7 @@ func (f *fan) tune() {
 	}
 	elapsed := now.Sub(p.since)
 	if p.setUp == 0 {
-		p.setUp = min(elapsed, slowest)
+		p.setUp = min(time.Duration(f.setUp.Load()), slowest)
 	}
 	if elapsed < f.period() {
 		return
@@ -210,7 +213,7 @@ func (f *fan) adapt() {
 		// They may come, and have to find room.
 		works = max(works, min(works+more, int64(f.pool.max)+1))
 	}
-	room := f.pool.mayRun / works / pieceSize * pieceSize
+	room := f.pool.room() / works / pieceSize * pieceSize
 	if !p.helped {
 		room = min(room, segmentSize) // what is under way is not given up
 	}

@@ -50,7 +50,9 @@ func (b *bench) memory(ctx context.Context) error {
 		shapes = append(shapes, shape{name: "16 GiB, 4 layers", files: 4, size: 4 << 30})
 	}
 	shapes = append(shapes, shape{name: "1,000 layers of 64 KiB", files: 1000, size: 64 << 10}, shape{name: "5,000 layers of 8 KiB", files: 5000, size: 8 << 10},
-		// Large files over slow connections fill the memory that many layers leave.
+		// Large files over slow connections fill the memory that is left.
+		shape{name: "1 layer of 1 GiB, 64 MiB/s", files: 1, size: 1 << 30, rate: 64 << 20},
+		shape{name: "8 layers of 96 MiB, 16 MiB/s", files: 8, size: 96 << 20, rate: 16 << 20},
 		shape{name: "4,990 layers of 8 KiB and 8 of 96 MiB, 16 MiB/s", files: 4990, size: 8 << 10, rate: 16 << 20, more: &shape{files: 8, size: 96 << 20}})
 	fmt.Printf("\n| model | push --sign | pull --verify | oras pull |\n|---|---|---|---|\n")
 	var least, most int64
