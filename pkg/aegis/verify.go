@@ -256,8 +256,8 @@ func pullResult(pinned Pinned, got model.UnpackResult, repo Repository, watch *s
 	}
 }
 
-// eachLayer is what a pull keeps of a layer, in bytes, for which it has less memory for what
-// is fetched ahead: a model of 5,000 layers is to take no more than one of eight.
+// eachLayer is what a pull keeps of a layer, in bytes. It has less memory for what is fetched
+// ahead then, so that a model of 5,000 layers takes no more than one of eight.
 const eachLayer = 4 << 10
 
 func (c *Client) unpackOptions(u model.UnpackOptions) model.UnpackOptions {

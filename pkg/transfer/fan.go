@@ -29,7 +29,7 @@ type fan struct {
 	enough chan struct{} // closed: no further segments
 	slots  chan struct{} // one for each connection that may work
 	began  int64         // offset of the first segment
-	latest int64         // size of the latest one, if it was not one of the last
+	latest int64         // most that the latest one could have
 	took   int           // slots that there are, each with a connection of the pool
 	// surplus are slots to be given up when their segment is done.
 	surplus atomic.Int64
@@ -52,10 +52,10 @@ type fan struct {
 	each, first atomic.Int64
 
 	received atomic.Int64
-	// setUp is how long after opened the first bytes came, in nanoseconds.
-	opened time.Time
-	setUp  atomic.Int64
-	tuning tuning
+	// firstBytes is how long after opened the very first ones came, in nanoseconds.
+	opened     time.Time
+	firstBytes atomic.Int64
+	tuning     tuning
 }
 
 // segment is filled by one connection and read by the stream's reader.
@@ -148,12 +148,16 @@ func (f *fan) done() {
 	f.slots <- struct{}{}
 }
 
-// next is the size of the next segment, of what is left. Each is a part longer than the
+// next is the size of the next segment, of what is left. Each may be a part longer than the
 // one before, up to size, so that those which begin together do not end together: all of
-// them would have come then, and waited for the first to be read. The last ones are what a
-// connection has left on average, for all to end together.
+// them would have come then, and waited for the first to be read. The last ones are smaller,
+// for all connections to end together: what each has left on average, if that takes it no
+// longer than lastTime, or else half of what is not under way.
 func (f *fan) next(left int64) int64 {
 	works, size := f.works.Load(), f.size.Load()
+	// What may be under way is shared with blobs that began, or with what was reserved,
+	// since size was chosen.
+	size = min(size, max(smallSegment, whole(f.pool.room()/max(works, f.pool.working.Load()))))
 	f.latest = min(size, max(f.latest, segmentSize)+whole(size/works))
 	share := (f.desc.Size - f.began - f.received.Load()) / works
 	last := max(left/(2*works), min(share, int64(lastTime.Seconds()*float64(f.each.Load()))))
@@ -306,7 +310,7 @@ type arriving struct {
 func (c *arriving) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	if n > 0 && c.f.received.Add(int64(n)) == int64(n) {
-		c.f.setUp.Store(int64(c.f.o.Now().Sub(c.f.opened)))
+		c.f.firstBytes.Store(int64(c.f.o.Now().Sub(c.f.opened)))
 	}
 	return n, err
 }
@@ -347,9 +351,9 @@ func (f *fan) readFront(b *[]byte, exchange bool) (n int, err error) {
 		if len(f.rest.bytes) == 0 && !f.nextPiece(n == 0) {
 			break
 		}
-		whole := exchange && n == 0 && len(f.rest.bytes) == len(*b) && len(*f.rest.buffer) == len(*b)
+		full := exchange && n == 0 && len(f.rest.bytes) == len(*b) && len(*f.rest.buffer) == len(*b)
 		k := len(*b)
-		if whole {
+		if full {
 			*b, *f.rest.buffer = *f.rest.buffer, *b
 		} else {
 			k = copy((*b)[n:], f.rest.bytes)

@@ -410,7 +410,6 @@ func testAShortFileFailsTheFront(t *testing.T, way func(io.ReadCloser) io.Reader
 
 // What is read again after a cut has to be what was sent: the other end keeps that.
 func TestRewindNoticesOtherBytes(t *testing.T) {
-	const mib = 1 << 20
 	for name, c := range map[string]struct {
 		at, to  int64 // the byte that changes, and where to go on
 		refused bool
@@ -449,7 +448,6 @@ func TestRewindNoticesOtherBytes(t *testing.T) {
 
 // A server that said too little at first is followed forward again.
 func TestRewindGoesForwardToWhatWasSent(t *testing.T) {
-	const mib = 1 << 20
 	content := randomBytes(9 * mib)
 	p := newPush(t, newDiskFile(t, content))
 	if _, err := io.CopyN(io.Discard, openBody(t, p), 7*mib); err != nil {

@@ -62,10 +62,11 @@ type Pool struct {
 	ahead  *semaphore.Weighted
 	mayRun int64
 	// reserved is what of the memory is for something else.
-	reserved atomic.Int64
-	enough   float64
-	pieces   sync.Pool
-	hashes   *hashing.Group // of what is pushed
+	reserved  atomic.Int64
+	reserving sync.Mutex
+	enough    float64
+	pieces    sync.Pool
+	hashes    *hashing.Group // of what is pushed
 	// moved counts the bytes of all streams. quiet is until when, in Unix
 	// nanoseconds, no blob tries further connections: they did not help another.
 	moved, quiet atomic.Int64
@@ -120,18 +121,20 @@ func NewPool(l Limits) *Pool {
 }
 
 // Reserve has n bytes of the memory used for something else, until release is called: what a
-// pull keeps of each of a thousand blobs. At least half of the memory stays, and nothing is
-// reserved of what blobs have already.
+// pull keeps of each of a thousand blobs. It does not wait: what blobs have already is not
+// reserved, nor the last half of all.
 func (p *Pool) Reserve(n int64) (release func()) {
-	n = min(n, p.total/2) / pieceSize * pieceSize
-	if p.reserved.Add(n) > p.total/2 || !p.memory.TryAcquire(n) {
-		p.reserved.Add(-n)
-		return func() {}
+	p.reserving.Lock()
+	defer p.reserving.Unlock()
+	n = max(0, min(n, p.total/2-p.reserved.Load())) / pieceSize * pieceSize
+	for n > 0 && !p.memory.TryAcquire(n) {
+		n = n / 2 / pieceSize * pieceSize
 	}
 	ahead := runAhead(n)
 	if !p.ahead.TryAcquire(ahead) {
 		ahead = 0
 	}
+	p.reserved.Add(n)
 	return sync.OnceFunc(func() {
 		p.reserved.Add(-n)
 		p.memory.Release(n)

@@ -60,12 +60,11 @@ const (
 	// first bytes, at least.
 	segmentTime = time.Second
 	setUps      = 8
-	// lastTime is how long the last segment of a connection takes, where its share of what
-	// is left takes longer: that much later than another one it may end.
+	// lastTime is how long a segment may take that is a connection's share of what is left.
 	lastTime = 250 * time.Millisecond
 )
 
-// tune looks at the rate from time to time; its first call comes with the first bytes.
+// tune looks at the rate from time to time; its first call comes with the first piece.
 // The first period holds the set-up of the connections and is not judged, unless they
 // help already. When they did not help, no further segments are begun, so that the stream
 // goes on alone after those under way. When only more do not, those that another blob
@@ -78,7 +77,9 @@ func (f *fan) tune() {
 	}
 	elapsed := now.Sub(p.since)
 	if p.setUp == 0 {
-		p.setUp = min(time.Duration(f.setUp.Load()), slowest)
+		// A connection that was there may have brought them, sooner than a new one. On far
+		// lines it is better to measure too soon than to wait for the first piece.
+		p.setUp = min(time.Duration(f.firstBytes.Load()), slowest)
 	}
 	if elapsed < f.period() {
 		return
