@@ -214,9 +214,9 @@ func (f *fan) adapt() {
 		// They may come, and have to find room.
 		works = max(works, min(works+more, int64(f.pool.max)+1))
 	}
-	room := f.pool.room() / works / pieceSize * pieceSize
+	room := whole(f.pool.room() / works)
 	if !p.helped {
 		room = min(room, segmentSize) // what is under way is not given up
 	}
-	f.size.Store(max(smallSegment, min(room, int64(p.each*least.Seconds())/pieceSize*pieceSize)))
+	f.size.Store(max(smallSegment, min(room, whole(int64(p.each*least.Seconds())))))
 }
