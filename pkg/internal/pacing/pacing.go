@@ -20,14 +20,19 @@ const (
 	// floor is the lowest rate, in bytes a second, to which a transfer is held. A server
 	// that is kept waiting may take its connection for dead.
 	floor = 64 << 20
+	// share is the part of the lead's rate that the others together are not held below.
+	// The lead waits for its server, its disk or its hash, and cannot fill a machine; who
+	// only moves when it moves leaves what it does not use idle.
+	share = 0.8
 	// patience is how long after its last step the lead still holds others. One that
 	// waits, for its server or for its turn, has no pace.
 	patience = 100 * time.Millisecond
 )
 
 // Pace holds every transfer but the one that has most before it, the lead, to the
-// lead's pace: the same part of what each has before it, in the same time. It holds none
-// that would not end before the lead anyway. It is safe for concurrent use, and the zero
+// lead's pace: the same part of what each has before it, in the same time, or more where
+// that is little beside the lead's rate. It holds none that would not end before the lead
+// anyway. It is safe for concurrent use, and the zero
 // value is usable.
 type Pace struct {
 	// Free, when it is not nil, reports that nobody is to be held at present: what
@@ -37,6 +42,7 @@ type Pace struct {
 	mu      sync.Mutex
 	waiting int64 // bytes of transfers that cannot begin yet
 	runners []*Runner
+	began   time.Time     // when what is done was counted from
 	lead    *Runner       // of runners
 	movedAt time.Time     // when the lead last moved or changed
 	moved   chan struct{} // closed when it does so again; nil when nobody waits
@@ -94,7 +100,7 @@ func (r *Runner) Left(n int64) {
 
 // restart measures anew what each has before it. The caller holds p.mu.
 func (p *Pace) restart() {
-	p.lead = nil
+	p.lead, p.began = nil, time.Now()
 	for _, r := range p.runners {
 		if p.lead == nil || r.left > p.lead.left {
 			p.lead = r
@@ -118,7 +124,7 @@ func (p *Pace) wake() {
 }
 
 // Step takes note of n bytes that r has moved. While r is ahead it waits, until it has
-// taken as long for them as they take at the floor, at most. It does not fail: whoever
+// taken as long for them as they take at the lowest rate, at most. It does not fail: whoever
 // calls it sees the end of ctx by itself.
 func (r *Runner) Step(ctx context.Context, n int64) {
 	p := r.p
@@ -128,10 +134,20 @@ func (r *Runner) Step(ctx context.Context, n int64) {
 	if r == p.lead {
 		p.wake()
 	}
-	end := r.stepped.Add(time.Duration(float64(n) / floor * float64(time.Second)))
+	end := r.stepped.Add(time.Duration(float64(n) / p.lowest() * float64(time.Second)))
 	for r.ahead() && p.wait(ctx, end) {
 	}
 	r.stepped = time.Now()
+}
+
+// lowest is the rate, in bytes a second, that one who is not the lead is not held below.
+// The caller holds p.mu.
+func (p *Pace) lowest() float64 {
+	others, took := len(p.runners)-1, time.Since(p.began)
+	if others < 1 || took <= 0 {
+		return floor
+	}
+	return max(floor, share*float64(p.lead.done)/took.Seconds()/float64(others))
 }
 
 // wait returns when the lead moves or changes, and reports false when it is not to be

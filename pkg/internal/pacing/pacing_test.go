@@ -28,22 +28,32 @@ func run(p *Pace, n, rate int64) time.Duration {
 // near reports whether d is want, to a twentieth.
 func near(d, want time.Duration) bool { return d > want*19/20 && d < want*21/20 }
 
-func TestAllEndTogether(t *testing.T) {
+// The lead takes 4 s, the others alone as much less as they are smaller.
+func TestOthersKeepToTheLeadsPace(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		// The lead takes 4 s, the others alone 1 s and half a second.
-		sizes := []int64{16 << 30, 4 << 30, 2 << 30}
-		var p Pace
-		var wg sync.WaitGroup
-		for i, n := range sizes {
-			wg.Go(func() {
-				if took := run(&p, n, 4<<30); !near(took, 4*time.Second) {
-					t.Errorf("transfer %d of %d MiB took %v beside a lead of 4s", i, n>>20, took)
-				}
-			})
-		}
-		wg.Wait()
-	})
+	for name, c := range map[string]struct {
+		sizes []int64 // in GiB
+		want  []time.Duration
+	}{
+		"nearly as large: all end together": {[]int64{16, 14, 12}, []time.Duration{4 * time.Second, 4 * time.Second, 4 * time.Second}},
+		// Together they move at four fifths of the lead's 4 GiB/s; once the smallest has
+		// ended, so does the other one alone.
+		"much smaller": {[]int64{16, 4, 2}, []time.Duration{4 * time.Second, 1875 * time.Millisecond, 1250 * time.Millisecond}},
+		"one beside":   {[]int64{16, 8}, []time.Duration{4 * time.Second, 2500 * time.Millisecond}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var p Pace
+			var wg sync.WaitGroup
+			for i, n := range c.sizes {
+				wg.Go(func() {
+					if took := run(&p, n<<30, 4<<30); !near(took, c.want[i]) {
+						t.Errorf("%s: transfer %d of %d GiB took %v, want %v", name, i, n, took, c.want[i])
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
 }
 
 func TestTheLeadIsNeverHeld(t *testing.T) {
