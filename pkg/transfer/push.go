@@ -103,15 +103,15 @@ type PushOptions struct {
 	Throttle *Throttle
 	// Pool counts what all blobs move together. Nil is a pool of this blob alone.
 	Pool *Pool
-	// Pace is shared by files that are to end at the same time. Nil is nobody's.
+	// Pace is shared by files that are pushed at the same time. Nil is nobody's.
 	Pace *Pace
 	// Moved hears of every byte sent, and negatively of those that have to be sent
 	// again. No further byte is sent before it returns. Nil is nobody.
 	Moved func(n int64)
 }
 
-// Pace lets files that are pushed at the same time end at the same time. Its zero value
-// is usable.
+// Pace keeps the largest of the files that are pushed at the same time from being the last
+// for long. Its zero value is usable.
 type Pace = pacing.Pace
 
 // DigestError means that a file is not the one whose digest was known.

@@ -1,10 +1,10 @@
 // Copyright The aegis-oci Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pacing lets transfers that share a processor and a network end at the same
-// time. Left alone they share both evenly: the small ones end first, and the largest is
-// left with one connection, one core of the server and one to hash it, which cannot fill
-// the machine.
+// Package pacing keeps the largest of the transfers that share a processor and a network
+// from being the last for long. Left alone they share both evenly: the small ones end first,
+// and the largest is left with one connection, one core of the server and one to hash it,
+// which cannot fill the machine.
 package pacing
 
 import (
