@@ -24,6 +24,8 @@ const (
 	// The lead waits for its server, its disk or its hash, and cannot fill a machine; who
 	// only moves when it moves leaves what it does not use idle.
 	share = 0.8
+	// period is how long the lead's rate is measured.
+	period = 500 * time.Millisecond
 	// patience is how long after its last step the lead still holds others. One that
 	// waits, for its server or for its turn, has no pace.
 	patience = 100 * time.Millisecond
@@ -42,10 +44,14 @@ type Pace struct {
 	mu      sync.Mutex
 	waiting int64 // bytes of transfers that cannot begin yet
 	runners []*Runner
-	began   time.Time     // when what is done was counted from
 	lead    *Runner       // of runners
 	movedAt time.Time     // when the lead last moved or changed
 	moved   chan struct{} // closed when it does so again; nil when nobody waits
+	// since is when the period began, counted what the lead had done then, and rate what it
+	// had, in bytes a second, in the one before, zero where there was none.
+	since   time.Time
+	counted int64
+	rate    float64
 }
 
 // Expect says that n bytes are going to be moved by transfers that cannot begin yet, or,
@@ -100,7 +106,8 @@ func (r *Runner) Left(n int64) {
 
 // restart measures anew what each has before it. The caller holds p.mu.
 func (p *Pace) restart() {
-	p.lead, p.began = nil, time.Now()
+	p.lead = nil
+	p.since, p.counted, p.rate = time.Now(), 0, 0
 	for _, r := range p.runners {
 		if p.lead == nil || r.left > p.lead.left {
 			p.lead = r
@@ -133,6 +140,9 @@ func (r *Runner) Step(ctx context.Context, n int64) {
 	r.done, r.left = r.done+n, r.left-n
 	if r == p.lead {
 		p.wake()
+		if took := p.movedAt.Sub(p.since); took >= period {
+			p.since, p.counted, p.rate = p.movedAt, r.done, float64(r.done-p.counted)/took.Seconds()
+		}
 	}
 	end := r.stepped.Add(time.Duration(float64(n) / p.lowest() * float64(time.Second)))
 	for r.ahead() && p.wait(ctx, end) {
@@ -143,11 +153,14 @@ func (r *Runner) Step(ctx context.Context, n int64) {
 // lowest is the rate, in bytes a second, that one who is not the lead is not held below.
 // The caller holds p.mu.
 func (p *Pace) lowest() float64 {
-	others, took := len(p.runners)-1, time.Since(p.began)
-	if others < 1 || took <= 0 {
+	others, rate := len(p.runners)-1, p.rate
+	if others < 1 {
 		return floor
 	}
-	return max(floor, share*float64(p.lead.done)/took.Seconds()/float64(others))
+	if took := time.Since(p.since); rate == 0 && took > 0 {
+		rate = float64(p.lead.done) / took.Seconds()
+	}
+	return max(floor, share*rate/float64(others))
 }
 
 // wait returns when the lead moves or changes, and reports false when it is not to be

@@ -56,6 +56,40 @@ func TestOthersKeepToTheLeadsPace(t *testing.T) {
 	}
 }
 
+// What the lead did before it became slow does not count for long.
+func TestTheLeadsRateIsThatOfLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var p Pace
+		lead := p.Begin(1 << 40)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				n := int64(40 << 20) // 4 GB/s for two seconds
+				if i >= 200 {
+					n = 2 << 20 // 200 MiB/s
+				}
+				time.Sleep(10 * time.Millisecond)
+				lead.Step(ctx, n)
+			}
+		})
+		r := p.Begin(352 << 20)
+		defer r.End()
+		time.Sleep(3 * time.Second)
+		began := time.Now()
+		for range 352 << 20 / step {
+			r.Step(ctx, step)
+		}
+		// The slack and 3 MiB, its part of what the lead has moved, at once.
+		if took := time.Since(began); !near(took, 1980*time.Millisecond) {
+			t.Errorf("317 MiB beside a lead of 200 MiB/s took %v, want 2s", took)
+		}
+	})
+}
+
 func TestTheLeadIsNeverHeld(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
