@@ -34,8 +34,7 @@ const (
 // Pace holds every transfer but the one that has most before it, the lead, to the
 // lead's pace: the same part of what each has before it, in the same time, or more where
 // that is little beside the lead's rate. It holds none that would not end before the lead
-// anyway. It is safe for concurrent use, and the zero
-// value is usable.
+// anyway. It is safe for concurrent use, and the zero value is usable.
 type Pace struct {
 	// Free, when it is not nil, reports that nobody is to be held at present: what
 	// limits the transfers is nothing that they share.
@@ -107,7 +106,6 @@ func (r *Runner) Left(n int64) {
 // restart measures anew what each has before it. The caller holds p.mu.
 func (p *Pace) restart() {
 	p.lead = nil
-	p.since, p.counted, p.rate = time.Now(), 0, 0
 	for _, r := range p.runners {
 		if p.lead == nil || r.left > p.lead.left {
 			p.lead = r
@@ -120,6 +118,7 @@ func (p *Pace) restart() {
 		}
 	}
 	p.wake()
+	p.since, p.counted, p.rate = p.movedAt, 0, 0
 }
 
 func (p *Pace) wake() {
@@ -140,26 +139,33 @@ func (r *Runner) Step(ctx context.Context, n int64) {
 	r.done, r.left = r.done+n, r.left-n
 	if r == p.lead {
 		p.wake()
-		if took := p.movedAt.Sub(p.since); took >= period {
-			p.since, p.counted, p.rate = p.movedAt, r.done, float64(r.done-p.counted)/took.Seconds()
-		}
+		p.measure()
 	}
-	end := r.stepped.Add(time.Duration(float64(n) / p.lowest() * float64(time.Second)))
-	for r.ahead() && p.wait(ctx, end) {
+	if r.ahead() {
+		end := r.stepped.Add(time.Duration(float64(n) / p.lowest() * float64(time.Second)))
+		for p.wait(ctx, end) && r.ahead() {
+		}
 	}
 	r.stepped = time.Now()
 }
 
-// lowest is the rate, in bytes a second, that one who is not the lead is not held below.
-// The caller holds p.mu.
-func (p *Pace) lowest() float64 {
-	others, rate := len(p.runners)-1, p.rate
-	if others < 1 {
-		return floor
+// measure takes the lead's rate when a period is over. The caller holds p.mu.
+func (p *Pace) measure() {
+	if took := p.movedAt.Sub(p.since); took >= period {
+		p.rate = float64(p.lead.done-p.counted) / took.Seconds()
+		p.since, p.counted = p.movedAt, p.lead.done
 	}
+}
+
+// lowest is the rate, in bytes a second, that one who is not the lead is not held below.
+// There is a lead, and the caller holds p.mu.
+func (p *Pace) lowest() float64 {
+	rate := p.rate
 	if took := time.Since(p.since); rate == 0 && took > 0 {
 		rate = float64(p.lead.done) / took.Seconds()
 	}
+	// One that has ended may still be told of what it moved: there may be no other then.
+	others := max(1, len(p.runners)-1)
 	return max(floor, share*rate/float64(others))
 }
 
