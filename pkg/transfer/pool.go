@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer"
 	"github.com/aegis-oci/aegis-oci/pkg/internal/hashing"
 )
 
@@ -65,7 +66,7 @@ type Pool struct {
 	reserved  atomic.Int64
 	reserving sync.Mutex
 	enough    float64
-	pieces    sync.Pool
+	pieces    *buffer.Pool
 	hashes    *hashing.Group // of what is pushed
 	// moved counts the bytes of all streams. quiet is until when, in Unix
 	// nanoseconds, no blob tries further connections: they did not help another.
@@ -116,7 +117,7 @@ func NewPool(l Limits) *Pool {
 		memory:      semaphore.NewWeighted(l.Memory),
 		ahead:       semaphore.NewWeighted(runAhead(l.Memory)), mayRun: runAhead(l.Memory),
 		hashes: hashing.NewGroup(hashBuffer, hashBuffers, 0),
-		pieces: sync.Pool{New: func() any { b := make([]byte, pieceSize); return &b }},
+		pieces: buffer.NewPool(pieceSize),
 	}
 }
 
@@ -151,6 +152,6 @@ func runAhead(memory int64) int64 { return memory * 11 / 5 }
 // has several for that reason.
 func (p *Pool) Spread() bool { return p.fans.Load() > 0 }
 
-func (p *Pool) piece() *[]byte { return p.pieces.Get().(*[]byte) }
+func (p *Pool) piece() *[]byte { return p.pieces.Get(true) }
 
 func (p *Pool) put(b *[]byte) { p.pieces.Put(b) }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer"
 )
 
 // Group hashes streams on as many cores as there are, two at a time where it can. Each
@@ -17,7 +19,7 @@ import (
 // with. It is safe for concurrent use; the zero value is not usable.
 type Group struct {
 	buffers, limit int
-	pool           sync.Pool
+	pool           *buffer.Pool
 
 	mu      sync.Mutex
 	open    int       // streams that may still bring something
@@ -32,9 +34,7 @@ func NewGroup(size, buffers, workers int) *Group {
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	g := &Group{buffers: max(2, buffers), limit: workers}
-	g.pool.New = func() any { b := make([]byte, size); return &b }
-	return g
+	return &Group{buffers: max(2, buffers), limit: workers, pool: buffer.NewPool(size)}
 }
 
 // Stream is what one writer hashes, in order. Its methods are for one goroutine at a
@@ -84,7 +84,8 @@ func (s *Stream) Buffer() *[]byte {
 	}
 	if s.made < s.g.buffers {
 		s.made++
-		return s.g.pool.Get().(*[]byte)
+		// Who needs a third one has filled two.
+		return s.g.pool.Get(s.made > 2)
 	}
 	s.g.hurry(s)
 	return <-s.free
