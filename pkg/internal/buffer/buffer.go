@@ -1,7 +1,7 @@
 // Copyright The aegis-oci Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package buffer keeps the large buffers that content moves through.
+// Package buffer keeps buffers that content moves through.
 package buffer
 
 import "sync"
@@ -15,20 +15,24 @@ type Pool struct {
 // NewPool returns a Pool of buffers of size bytes.
 func NewPool(size int) *Pool { return &Pool{size: size} }
 
-// Get returns a buffer, with anything in it. One that is to be filled, as others beside
-// it are, can be in large pages: where the memory of a virtual machine is mapped by two
-// tables, touching a page for the first time takes ten times as long as hashing it. One
-// that holds a few bytes would take 2 MiB of memory in them.
+// Get returns a buffer, with anything in it. One that is made for somebody who fills it,
+// as others beside it are filled, is in large pages where it can be: a page's first use can
+// take longer than all else that is done with what is in it. One that gets a few bytes
+// would take 2 MiB of memory in them.
 func (p *Pool) Get(filled bool) *[]byte {
 	if b, ok := p.pool.Get().(*[]byte); ok {
 		return b
 	}
 	b := make([]byte, p.size)
-	if filled {
+	if filled && p.size >= worthAdvice {
 		adviseLarge(b)
 	}
 	return &b
 }
+
+// worthAdvice is the least size of a buffer that is worth a large page. Of smaller ones the
+// last may be the only one in its page.
+const worthAdvice = 512 << 10
 
 // Put takes a buffer back, or another one of the same size for it.
 func (p *Pool) Put(b *[]byte) { p.pool.Put(b) }

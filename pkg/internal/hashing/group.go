@@ -84,7 +84,7 @@ func (s *Stream) Buffer() *[]byte {
 	}
 	if s.made < s.g.buffers {
 		s.made++
-		// Who needs a third one has filled two.
+		// Who needs a third one has used two, and mostly has much more to come.
 		return s.g.pool.Get(s.made > 2)
 	}
 	s.g.hurry(s)
