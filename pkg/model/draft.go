@@ -10,9 +10,10 @@ import (
 	"io"
 	"io/fs"
 	"slices"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer"
 )
 
 // singleBuffer is the size of a read, in bytes, where as many files are hashed at
@@ -26,7 +27,7 @@ type Draft struct {
 	details Details
 	sources []source
 	files   []File
-	buffers sync.Pool
+	buffers *buffer.Pool
 }
 
 // Prepare finds the files of a model and describes it, and reads no more of them
@@ -56,7 +57,7 @@ func Prepare(ctx context.Context, paths []string, o PackOptions) (*Draft, error)
 	}
 	return &Draft{
 		options: o, details: details, sources: sources, files: files,
-		buffers: sync.Pool{New: func() any { b := make([]byte, singleBuffer); return &b }},
+		buffers: buffer.NewPool(singleBuffer),
 	}, nil
 }
 
@@ -74,7 +75,7 @@ func (d *Draft) Largest() []int {
 }
 
 // Source is where the content of file i is read.
-func (d *Draft) Source(i int) *Source { return &Source{source: d.sources[i], buffers: &d.buffers} }
+func (d *Draft) Source(i int) *Source { return &Source{source: d.sources[i], buffers: d.buffers} }
 
 // Pack makes the manifest. digests are those of the files, in their order, of what
 // was read through their Sources.
@@ -101,7 +102,7 @@ func (d *Draft) Pack(digests []digest.Digest) (*Packed, error) {
 // is no longer the one that was found: another inode, size or time.
 type Source struct {
 	source  source
-	buffers *sync.Pool
+	buffers *buffer.Pool
 }
 
 // Name is the file's name on disk, absolute and without links; two files of the
@@ -129,7 +130,7 @@ func (s *Source) Check() error {
 
 // Hash reads the file once.
 func (s *Source) Hash(ctx context.Context, progress Progress) (digest.Digest, error) {
-	buf := s.buffers.Get().(*[]byte)
+	buf := s.buffers.Get(false)
 	defer s.buffers.Put(buf)
 	return s.source.hash(ctx, *buf, orNoProgress(progress))
 }

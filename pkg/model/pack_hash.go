@@ -9,10 +9,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer"
 )
 
 // hashBuffer is the size of a read, in bytes; memory is this times Concurrency.
@@ -23,7 +24,7 @@ const hashBuffer = 1 << 20
 func (d *Draft) hashAll(ctx context.Context) ([]digest.Digest, error) {
 	o, files := &d.options, d.files
 	digests := make([]digest.Digest, len(files))
-	buffers := sync.Pool{New: func() any { b := make([]byte, hashBuffer); return &b }}
+	buffers := buffer.NewPool(hashBuffer)
 	progress := orNoProgress(o.Progress)
 	var total int64
 	for _, f := range files {
@@ -37,7 +38,7 @@ func (d *Draft) hashAll(ctx context.Context) ([]digest.Digest, error) {
 			break
 		}
 		group.Go(func() error {
-			buf := buffers.Get().(*[]byte)
+			buf := buffers.Get(false)
 			defer buffers.Put(buf)
 			dgst, err := d.sources[i].hash(hashing, *buf, progress)
 			digests[i] = dgst

@@ -12,11 +12,11 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 )
 
@@ -108,7 +108,7 @@ func (t *Tree) hash(ctx context.Context, sources []source, o TreeOptions) error 
 		workers = runtime.GOMAXPROCS(0)
 	}
 	progress := orNoProgress(o.Progress)
-	buffers := sync.Pool{New: func() any { b := make([]byte, hashBuffer); return &b }}
+	buffers := buffer.NewPool(hashBuffer)
 	t.Files = make([]signature.File, len(sources))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(workers)
@@ -117,7 +117,7 @@ func (t *Tree) hash(ctx context.Context, sources []source, o TreeOptions) error 
 	for i := range sources {
 		t.Size += sources[i].info.Size()
 		g.Go(func() error {
-			buf := buffers.Get().(*[]byte)
+			buf := buffers.Get(false)
 			defer buffers.Put(buf)
 			dgst, err := sources[i].hash(ctx, *buf, progress)
 			t.Files[i] = signature.File{Path: sources[i].path, Digest: dgst}

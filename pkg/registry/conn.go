@@ -10,6 +10,8 @@ import (
 	"net"
 	"slices"
 	"sync"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer"
 )
 
 // sendBuffer is how much of a body is read and written at a time. The standard
@@ -17,7 +19,7 @@ import (
 // as often.
 const sendBuffer = 256 << 10
 
-var sendBuffers = sync.Pool{New: func() any { b := make([]byte, sendBuffer); return &b }}
+var sendBuffers = buffer.NewPool(sendBuffer)
 
 // sender is a TCP connection whose bodies go out in large writes.
 type sender struct{ *net.TCPConn }
@@ -42,7 +44,7 @@ func (s sender) ReadFrom(r io.Reader) (int64, error) {
 			return s.sendPieces(b, l)
 		}
 	}
-	buf := sendBuffers.Get().(*[]byte)
+	buf := sendBuffers.Get(false)
 	defer sendBuffers.Put(buf)
 	return io.CopyBuffer(onlyWriter{s.TCPConn}, onlyReader{r}, *buf)
 }
