@@ -208,7 +208,7 @@ func (p *Proxy) listen(addr string) error {
 // ServeHTTP answers or passes on one request.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	intercept, fault := p.receive(r)
-	body := &countedBody{ReadCloser: r.Body, count: &p.received, left: math.MaxInt64}
+	body := &countedBody{ReadCloser: r.Body, count: &p.received, left: math.MaxInt64, unread: r.ContentLength}
 	if fault != nil && fault.CutBody > 0 {
 		body.left = fault.CutBody
 	}
@@ -330,14 +330,24 @@ type countedBody struct {
 	io.ReadCloser
 	count *atomic.Int64
 	left  int64
+	// unread is how much of the announced length is to come, negative where none
+	// was announced. At its end the body is not read again: net/http's transport
+	// looks whether there is more, and by then its server may have begun to answer
+	// and closed the body, at which the transport breaks a connection in the middle
+	// of a good answer.
+	unread int64
 }
 
 func (c *countedBody) Read(p []byte) (int, error) {
 	if c.left <= 0 {
 		return 0, errCut
 	}
+	if c.unread == 0 {
+		return 0, io.EOF
+	}
 	n, err := c.ReadCloser.Read(p[:min(int64(len(p)), c.left)])
 	c.left -= int64(n)
+	c.unread -= int64(n)
 	c.count.Add(int64(n))
 	return n, err
 }
