@@ -76,9 +76,10 @@ type piece struct {
 	spare  bool   // whose memory it has
 }
 
-// newFan begins at offset. alone is the best rate that one stream had, in bytes a
-// second. It is nil when all connections of the pool are in use, or all of its memory.
-func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descriptor, offset int64, alone float64, o Options) *fan {
+// newFan begins at offset. rate is what the one stream had of late, alone the best rate that
+// any one had, both in bytes a second. It is nil when all connections of the pool are in use,
+// or all of its memory.
+func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descriptor, offset int64, rate, alone float64, o Options) *fan {
 	ctx, cancel := context.WithCancelCause(ctx)
 	now := o.Now()
 	f := &fan{ctx: ctx, cancel: cancel, pool: pool, src: src, desc: desc, o: o,
@@ -92,7 +93,9 @@ func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descr
 		opened: now,
 		tuning: tuning{since: now, alone: alone},
 	}
-	f.size.Store(segmentSize)
+	// What each brings while their rate is measured: fewer requests are less work where they
+	// are all set up at once.
+	f.size.Store(max(segmentSize, min(mostFirst, whole(int64(rate*settlesIn.Seconds())))))
 	if !pool.memory.TryAcquire(sparePieces * pieceSize) {
 		cancel(nil)
 		return nil

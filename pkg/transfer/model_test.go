@@ -277,6 +277,90 @@ func TestABusyProcessorGetsFewRequests(t *testing.T) {
 	}
 }
 
+// What a shaper lets pass at first is not taken for the rate: as many connections are
+// plenty as are by what one brings after that.
+func TestAShortBurstIsNotCounted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rate, plentyOf = 32 << 20, 8
+		pool := NewPool(Limits{Enough: plentyOf * rate / plenty})
+		l := &line{rate: 3 * rate, rtt: time.Millisecond, burst: time.Now().Add(50 * time.Millisecond)}
+		r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: 1 << 30}, 0, Options{})
+		defer r.Close()
+		readFor(t, r, 800*time.Millisecond)
+		if n := pool.working.Load(); n != plentyOf {
+			t.Errorf("%d connections, want %d", n, plentyOf)
+		}
+	})
+}
+
+// More than plenty of connections are tried where each brings all that one did alone, and not
+// where something else is in the way already.
+func TestMoreThanPlentyIsTriedWhereNothingElseIsInTheWay(t *testing.T) {
+	for part, more := range map[float64]bool{0.9: false, 0.96: true} {
+		f := &fan{pool: NewPool(Limits{}), slots: make(chan struct{}, defaultConnections), took: 7, tuning: tuning{alone: 64, helped: true, before: 8}}
+		f.pool.enough = 8 * f.tuning.alone / plenty
+		f.pool.working.Store(8)
+		f.growFrom(part*8*f.tuning.alone, time.Now())
+		if got := f.took > 7; got != more || f.tuning.settled == more {
+			t.Errorf("%.2f of what they could bring: %d connections, settled: %v", part, f.took+1, f.tuning.settled)
+		}
+	}
+}
+
+// Eight connections and a little of a ninth are eight, for each one makes all ranges shorter.
+func TestLittleMoreThanPlentyIsPlenty(t *testing.T) {
+	for _, c := range []struct {
+		alone float64
+		want  int
+	}{{64, 3}, {63.9, 3}, {66, 3}, {80, 2}, {1000, 0}, {1, 255}} {
+		f := &fan{pool: NewPool(Limits{}), tuning: tuning{alone: c.alone, helped: true}}
+		f.pool.enough = 256 / plenty
+		f.pool.working.Store(1)
+		if got := f.lacking(); got != c.want {
+			t.Errorf("alone %v: %d lacking, want %d", c.alone, got, c.want)
+		}
+	}
+}
+
+// While several connections are measured first, each brings what it can with one request or
+// two: all of them are set up at once then.
+func TestTheFirstSegmentsAreFew(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ rate, least, most int64 }{
+		{64 << 20, 5, 7},
+		{32 << 20, 4, 7},
+		{4 << 20, 4, 4}, // the least that is asked for takes a second
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			pool, l := NewPool(Limits{}), &line{rate: c.rate, rtt: time.Millisecond}
+			r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: 1 << 30}, 0, Options{})
+			defer r.Close()
+			for buffer := make([]byte, 64<<10); !pool.Spread(); {
+				if _, err := r.Read(buffer); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := l.opened.Load()
+			readFor(t, r, settlesIn-10*time.Millisecond)
+			if n := l.opened.Load() - before; n < c.least || n > c.most {
+				t.Errorf("%d bytes/s: %d requests, want %d to %d", c.rate, n, c.least, c.most)
+			}
+		})
+	}
+}
+
+// readFor reads for as long as that.
+func readFor(t *testing.T, r io.Reader, d time.Duration) {
+	t.Helper()
+	end := time.Now().Add(d)
+	for buffer := make([]byte, 64<<10); time.Now().Before(end); {
+		if _, err := r.Read(buffer); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // What a first connection does before the line is shared by many, or has spent its burst,
 // does not say for good how many are enough.
 func TestABurstIsNotBelievedForever(t *testing.T) {

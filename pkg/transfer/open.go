@@ -41,7 +41,10 @@ const (
 	watchFor  = 300 * time.Millisecond
 	watchLess = 150 * time.Millisecond
 	farSlower = 3
-	isFar     = 80 * time.Millisecond // four round trips, most often
+	// burst is for how long what comes first is not counted: who bounds a rate lets more
+	// pass until then, as a rule.
+	burst = 60 * time.Millisecond
+	isFar = 80 * time.Millisecond // four round trips, most often
 	// quietFor is how long nobody tries more connections after they did not help; a
 	// pause begins with as much.
 	quietFor = 10 * time.Second
@@ -80,7 +83,8 @@ type stream struct {
 	asked  chan error // what came of asking for a part, nil while nobody does
 	alone  bool       // for good: there are no ranges, or no pool of connections
 	asking sync.WaitGroup
-	best   float64 // rate of one stream
+	rate   float64 // of one stream, when it was last measured
+	best   float64 // that any stream had
 	gauge  gauge
 	pause  pause // of trying more connections
 }
@@ -172,7 +176,8 @@ func (s *stream) read(b *[]byte, exchange bool) (int, error) {
 	if !ended {
 		return n, err
 	}
-	s.best = s.pool.bestAlone(s.gauge.rate, now)
+	s.rate = s.gauge.rate
+	s.best = s.pool.bestAlone(s.rate, now)
 	if slow && err == nil && s.desc.Size-s.offset >= worthwhile && now.UnixNano() > s.pool.quiet.Load() && s.pause.over(now) {
 		s.ask()
 	}
@@ -251,7 +256,7 @@ func (s *stream) hear(now time.Time) {
 // spread gives the one stream up for several connections, which have to be better
 // than the best rate of one.
 func (s *stream) spread() {
-	if s.fan = newFan(s.ctx, s.pool, s.src, s.desc, s.offset, s.best, s.o); s.fan == nil {
+	if s.fan = newFan(s.ctx, s.pool, s.src, s.desc, s.offset, s.rate, s.best, s.o); s.fan == nil {
 		return
 	}
 	s.single.Close()
@@ -278,8 +283,10 @@ func (s *stream) Close() error {
 // reader waits for it.
 type gauge struct {
 	start   time.Time
+	from    time.Time // when it began to count
+	counts  bool      // since from: the burst is over
 	bytes   int64
-	others  int64 // the pool's bytes at the start
+	others  int64 // the pool's bytes at from
 	waiting time.Duration
 	rate    float64       // of the last period, in bytes a second
 	first   time.Duration // of the first read
@@ -288,21 +295,27 @@ type gauge struct {
 // slow takes note of one read and reports the end of a period, and then whether all of
 // the pool was slower than enough, in bytes a second, and most of the time was spent
 // waiting for this stream. The first read holds the connection's set-up and is not
-// counted.
+// counted, nor is a burst after it.
 func (g *gauge) slow(n, all int64, enough float64, before, after time.Time) (ended, slow bool) {
 	if g.start.IsZero() {
-		g.start, g.others, g.first = after, all, after.Sub(before)
+		g.start, g.first = after, after.Sub(before)
+		return false, false
+	}
+	if !g.counts {
+		if after.Sub(g.start) >= burst {
+			g.from, g.counts, g.others = after, true, all
+		}
 		return false, false
 	}
 	g.bytes += n
 	g.waiting += after.Sub(before)
-	elapsed := after.Sub(g.start)
-	together := float64(all-g.others) / elapsed.Seconds()
+	elapsed, counted := after.Sub(g.start), after.Sub(g.from)
+	together := float64(all-g.others) / counted.Seconds()
 	if elapsed < watchLess || elapsed < watchFor && (together >= enough/farSlower || g.first > isFar) {
 		return false, false
 	}
-	rate := float64(g.bytes) / elapsed.Seconds()
-	slow = together < enough && g.waiting > elapsed/2
-	*g = gauge{start: after, others: all, rate: rate, first: g.first}
+	rate := float64(g.bytes) / counted.Seconds()
+	slow = together < enough && g.waiting > counted/2
+	*g = gauge{start: after, from: after, counts: true, others: all, rate: rate, first: g.first}
 	return true, slow
 }

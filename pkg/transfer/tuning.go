@@ -39,7 +39,7 @@ const (
 	// inFull is how much of a single stream's rate each of them brings where nothing but
 	// the connections is the limit, and inPart how much where it seems to be so. Then there
 	// are three times as many next, not twice.
-	inFull = 0.85
+	inFull = 0.95
 	inPart = 0.7
 	// settlesIn is how long new connections have at least until a rate is measured, and
 	// growFor for how long it is at least. Where the first bytes take long, the first
@@ -194,7 +194,7 @@ func (f *fan) lacking() int {
 		return f.pool.max
 	}
 	all := min(plenty*f.pool.enough/f.tuning.alone, math.MaxInt32)
-	return max(0, int(math.Ceil(all))-int(f.pool.working.Load()))
+	return max(0, int(math.Round(all))-int(f.pool.working.Load()))
 }
 
 const plenty = 2
