@@ -22,9 +22,7 @@ func (s *served) Read(p []byte) (int, error) {
 	if s.closed {
 		return 0, http.ErrBodyReadAfterClose
 	}
-	// One read of a body with a length does not say yet that it is the last.
-	n, _ := s.Reader.Read(p)
-	return n, nil
+	return s.Reader.Read(p)
 }
 
 func (s *served) Close() error {

@@ -93,9 +93,12 @@ func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descr
 		opened: now,
 		tuning: tuning{since: now, alone: alone},
 	}
-	// What each brings while their rate is measured: fewer requests are less work where they
-	// are all set up at once.
-	f.size.Store(max(segmentSize, min(mostFirst, whole(int64(rate*settlesIn.Seconds())))))
+	f.size.Store(segmentSize)
+	if pool.fans.Load() == 0 {
+		// What each brings while their rate is measured: fewer requests are less work where
+		// they are all set up at once. Others would find nothing that may be under way.
+		f.size.Store(max(segmentSize, min(mostFirst, whole(int64(rate*settlesIn.Seconds())))))
+	}
 	if !pool.memory.TryAcquire(sparePieces * pieceSize) {
 		cancel(nil)
 		return nil

@@ -284,7 +284,7 @@ func TestAShortBurstIsNotCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const rate, plentyOf = 32 << 20, 8
 		pool := NewPool(Limits{Enough: plentyOf * rate / plenty})
-		l := &line{rate: 3 * rate, rtt: time.Millisecond, burst: time.Now().Add(50 * time.Millisecond)}
+		l := &line{rate: 3 * rate, rtt: time.Millisecond, burst: time.Now().Add(30 * time.Millisecond)}
 		r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: 1 << 30}, 0, Options{})
 		defer r.Close()
 		readFor(t, r, 800*time.Millisecond)
@@ -324,29 +324,71 @@ func TestLittleMoreThanPlentyIsPlenty(t *testing.T) {
 }
 
 // While several connections are measured first, each brings what it can with one request or
-// two: all of them are set up at once then.
+// two, unless others need the room: all of them are set up at once then.
 func TestTheFirstSegmentsAreFew(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ rate, least, most int64 }{
-		{64 << 20, 5, 7},
-		{32 << 20, 4, 7},
-		{4 << 20, 4, 4}, // the least that is asked for takes a second
+	for _, c := range []struct {
+		rate, least, most int64
+		others            bool
+	}{
+		{rate: 64 << 20, least: 4, most: 6},
+		{rate: 32 << 20, least: 4, most: 5},
+		{rate: 4 << 20, least: 4, most: 4}, // the least that is asked for takes a second
+		{rate: 64 << 20, least: 7, most: 9, others: true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			pool, l := NewPool(Limits{}), &line{rate: c.rate, rtt: time.Millisecond}
+			if c.others {
+				pool.fans.Add(1)
+				defer pool.fans.Add(-1)
+			}
 			r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: 1 << 30}, 0, Options{})
 			defer r.Close()
-			for buffer := make([]byte, 64<<10); !pool.Spread(); {
+			for buffer := make([]byte, 64<<10); pool.working.Load() == 0; {
 				if _, err := r.Read(buffer); err != nil {
 					t.Fatal(err)
 				}
 			}
-			before := l.opened.Load()
-			readFor(t, r, settlesIn-10*time.Millisecond)
-			if n := l.opened.Load() - before; n < c.least || n > c.most {
-				t.Errorf("%d bytes/s: %d requests, want %d to %d", c.rate, n, c.least, c.most)
+			readFor(t, r, settlesIn*2/3)
+			// Beside the stream, and the byte that it asked for.
+			if n := l.opened.Load() - 2; n < c.least || n > c.most {
+				t.Errorf("%+v: %d requests", c, n)
 			}
 		})
+	}
+}
+
+// What waits in a connection after nobody could read from it for a while, or comes in lumps,
+// is no rate.
+func TestAGaugeCountsForAWhile(t *testing.T) {
+	const enough = 256 << 20
+	start := time.Now()
+	at := func(ms float64) time.Time { return start.Add(time.Duration(ms * float64(time.Millisecond))) }
+	for _, c := range []struct {
+		name  string
+		reads [][3]float64 // began, ended (ms), bytes
+		rate  float64      // of the first period, 0 for none that ended
+	}{
+		{"a gap, and what came meanwhile", [][3]float64{{-5, 0, 9}, {0, 10, 9}, {10, 300, 64 << 10}, {300, 300.05, 64 << 10}, {300.05, 300.1, 1 << 20}}, 0},
+		{"the clock stands still", [][3]float64{{0, 0, 9}, {0, 200, 9}, {200, 200, 1 << 20}}, 0},
+		{"a gap, and a while after it", [][3]float64{{-5, 0, 9}, {10, 300, 1 << 20}, {300, 400, 4000}, {400, 420, 800}}, 40000},
+		{"a burst", [][3]float64{{-5, 0, 9}, {0, 20, 10 << 20}, {20, 30, 10 << 20}, {30, 80, 2000}, {80, 150, 2800}}, 40000},
+		{"far away", [][3]float64{{-100, 0, 9}, {0, 30, 9}, {30, 200, 1000}, {200, 300, 1700}}, 10000},
+	} {
+		var g gauge
+		var all int64
+		var got float64
+		for _, r := range c.reads {
+			all += int64(r[2])
+			if ended, slow := g.slow(int64(r[2]), all, enough, at(r[0]), at(r[1])); ended {
+				if got = g.rate; !slow {
+					t.Errorf("%s: not slow at %v", c.name, got)
+				}
+			}
+		}
+		if math.Abs(got-c.rate) > 1 {
+			t.Errorf("%s: %v, want %v", c.name, got, c.rate)
+		}
 	}
 }
 

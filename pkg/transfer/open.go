@@ -41,9 +41,9 @@ const (
 	watchFor  = 300 * time.Millisecond
 	watchLess = 150 * time.Millisecond
 	farSlower = 3
-	// burst is for how long what comes first is not counted: who bounds a rate lets more
-	// pass until then, as a rule.
-	burst = 60 * time.Millisecond
+	// burst is for how long of it nothing is counted after the first bytes: who bounds a rate
+	// lets more pass at once, as a rule.
+	burst = 30 * time.Millisecond
 	isFar = 80 * time.Millisecond // four round trips, most often
 	// quietFor is how long nobody tries more connections after they did not help; a
 	// pause begins with as much.
@@ -283,10 +283,10 @@ func (s *stream) Close() error {
 // reader waits for it.
 type gauge struct {
 	start   time.Time
-	from    time.Time // when it began to count
-	counts  bool      // since from: the burst is over
+	burst   time.Duration // nothing is counted for so long after start
+	counts  bool          // since then
 	bytes   int64
-	others  int64 // the pool's bytes at from
+	others  int64 // the pool's bytes when it began to count
 	waiting time.Duration
 	rate    float64       // of the last period, in bytes a second
 	first   time.Duration // of the first read
@@ -298,24 +298,28 @@ type gauge struct {
 // counted, nor is a burst after it.
 func (g *gauge) slow(n, all int64, enough float64, before, after time.Time) (ended, slow bool) {
 	if g.start.IsZero() {
-		g.start, g.first = after, after.Sub(before)
+		g.start, g.first, g.burst = after, after.Sub(before), burst
+		return false, false
+	}
+	if !g.counts && after.Sub(g.start) < g.burst {
 		return false, false
 	}
 	if !g.counts {
-		if after.Sub(g.start) >= burst {
-			g.from, g.counts, g.others = after, true, all
-		}
+		// However long this read took: what waits in the connection then comes at once, and
+		// says nothing about its rate.
+		g.start, g.counts, g.others = after.Add(-g.burst), true, all
 		return false, false
 	}
 	g.bytes += n
 	g.waiting += after.Sub(before)
-	elapsed, counted := after.Sub(g.start), after.Sub(g.from)
+	elapsed := after.Sub(g.start)
+	counted := elapsed - g.burst
 	together := float64(all-g.others) / counted.Seconds()
 	if elapsed < watchLess || elapsed < watchFor && (together >= enough/farSlower || g.first > isFar) {
 		return false, false
 	}
 	rate := float64(g.bytes) / counted.Seconds()
 	slow = together < enough && g.waiting > counted/2
-	*g = gauge{start: after, from: after, counts: true, others: all, rate: rate, first: g.first}
+	*g = gauge{start: after, counts: true, others: all, rate: rate, first: g.first}
 	return true, slow
 }

@@ -23,9 +23,9 @@ const (
 	pieceSize = 512 << 10
 	// sparePieces are what a blob can always read on with.
 	sparePieces = 2
-	// segmentSize is the least that one connection fetches at a time before its rate is
-	// known, and mostFirst the most: large against the request for it, small enough for the
-	// first ones to fit into the memory.
+	// segmentSize is what one connection fetches at a time before its rate is known, and
+	// mostFirst what it may where nobody else does: large against the request for it, small
+	// enough for many to fit into the memory.
 	segmentSize = 4 << 20
 	mostFirst   = 12 << 20
 	// smallSegment is the least after that, and lastSegment at the end of a blob, where
