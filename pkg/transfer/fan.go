@@ -93,12 +93,13 @@ func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descr
 		opened: now,
 		tuning: tuning{since: now, alone: alone},
 	}
-	f.size.Store(segmentSize)
+	first := int64(segmentSize)
 	if pool.fans.Load() == 0 {
 		// What each brings while their rate is measured: fewer requests are less work where
 		// they are all set up at once. Others would find nothing that may be under way.
-		f.size.Store(max(segmentSize, min(mostFirst, whole(int64(rate*settlesIn.Seconds())))))
+		first = max(first, min(mostFirst, whole(int64(rate*settlesIn.Seconds()))))
 	}
+	f.size.Store(first)
 	if !pool.memory.TryAcquire(sparePieces * pieceSize) {
 		cancel(nil)
 		return nil

@@ -344,11 +344,7 @@ func TestTheFirstSegmentsAreFew(t *testing.T) {
 			}
 			r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: 1 << 30}, 0, Options{})
 			defer r.Close()
-			for buffer := make([]byte, 64<<10); pool.working.Load() == 0; {
-				if _, err := r.Read(buffer); err != nil {
-					t.Fatal(err)
-				}
-			}
+			readWhile(t, r, func() bool { return pool.working.Load() == 0 })
 			readFor(t, r, settlesIn*2/3)
 			// Beside the stream, and the byte that it asked for.
 			if n := l.opened.Load() - 2; n < c.least || n > c.most {
@@ -396,7 +392,12 @@ func TestAGaugeCountsForAWhile(t *testing.T) {
 func readFor(t *testing.T, r io.Reader, d time.Duration) {
 	t.Helper()
 	end := time.Now().Add(d)
-	for buffer := make([]byte, 64<<10); time.Now().Before(end); {
+	readWhile(t, r, func() bool { return time.Now().Before(end) })
+}
+
+func readWhile(t *testing.T, r io.Reader, more func() bool) {
+	t.Helper()
+	for buffer := make([]byte, 64<<10); more(); {
 		if _, err := r.Read(buffer); err != nil {
 			t.Fatal(err)
 		}
@@ -518,11 +519,7 @@ func TestAFanIsClosedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := NewPool(Limits{})
 		r := Open(t.Context(), pool, &line{rate: 1 << 20, rtt: time.Millisecond}, ocispec.Descriptor{Size: 1 << 30}, 0, Options{})
-		for buffer := make([]byte, 64<<10); !pool.Spread(); {
-			if _, err := r.Read(buffer); err != nil {
-				t.Fatal(err)
-			}
-		}
+		readWhile(t, r, func() bool { return !pool.Spread() })
 		for range 2 {
 			if err := r.Close(); err != nil {
 				t.Error(err)

@@ -283,10 +283,9 @@ func (s *stream) Close() error {
 // reader waits for it.
 type gauge struct {
 	start   time.Time
-	burst   time.Duration // nothing is counted for so long after start
-	counts  bool          // since then
+	from    time.Time // when it began to count, zero while a burst may come
 	bytes   int64
-	others  int64 // the pool's bytes when it began to count
+	others  int64 // the pool's bytes at from
 	waiting time.Duration
 	rate    float64       // of the last period, in bytes a second
 	first   time.Duration // of the first read
@@ -298,28 +297,26 @@ type gauge struct {
 // counted, nor is a burst after it.
 func (g *gauge) slow(n, all int64, enough float64, before, after time.Time) (ended, slow bool) {
 	if g.start.IsZero() {
-		g.start, g.first, g.burst = after, after.Sub(before), burst
+		g.start, g.first = after, after.Sub(before)
 		return false, false
 	}
-	if !g.counts && after.Sub(g.start) < g.burst {
-		return false, false
-	}
-	if !g.counts {
-		// However long this read took: what waits in the connection then comes at once, and
-		// says nothing about its rate.
-		g.start, g.counts, g.others = after.Add(-g.burst), true, all
+	if g.from.IsZero() {
+		if after.Sub(g.start) >= burst {
+			// However long this read took: what waits in the connection then comes at once,
+			// and says nothing about its rate.
+			g.start, g.from, g.others = after.Add(-burst), after, all
+		}
 		return false, false
 	}
 	g.bytes += n
 	g.waiting += after.Sub(before)
-	elapsed := after.Sub(g.start)
-	counted := elapsed - g.burst
+	elapsed, counted := after.Sub(g.start), after.Sub(g.from)
 	together := float64(all-g.others) / counted.Seconds()
 	if elapsed < watchLess || elapsed < watchFor && (together >= enough/farSlower || g.first > isFar) {
 		return false, false
 	}
 	rate := float64(g.bytes) / counted.Seconds()
 	slow = together < enough && g.waiting > counted/2
-	*g = gauge{start: after, counts: true, others: all, rate: rate, first: g.first}
+	*g = gauge{start: after, from: after, others: all, rate: rate, first: g.first}
 	return true, slow
 }
