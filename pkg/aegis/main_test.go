@@ -8,9 +8,10 @@ import (
 	"testing"
 
 	"github.com/aegis-oci/aegis-oci/internal/servertest"
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer/buffertest"
 )
 
 func TestMain(m *testing.M) {
 	servertest.TempOnDisk()
-	os.Exit(m.Run())
+	os.Exit(buffertest.Run(m))
 }

@@ -130,7 +130,7 @@ func (s *Source) Check() error {
 
 // Hash reads the file once.
 func (s *Source) Hash(ctx context.Context, progress Progress) (digest.Digest, error) {
-	buf := s.buffers.Get(false)
+	buf := s.buffers.Get()
 	defer s.buffers.Put(buf)
 	return s.source.hash(ctx, *buf, orNoProgress(progress))
 }

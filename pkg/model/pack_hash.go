@@ -38,7 +38,7 @@ func (d *Draft) hashAll(ctx context.Context) ([]digest.Digest, error) {
 			break
 		}
 		group.Go(func() error {
-			buf := buffers.Get(false)
+			buf := buffers.Get()
 			defer buffers.Put(buf)
 			dgst, err := d.sources[i].hash(hashing, *buf, progress)
 			digests[i] = dgst

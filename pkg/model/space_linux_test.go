@@ -27,6 +27,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer/buffertest"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/verify"
 )
@@ -414,7 +415,7 @@ func TestMain(m *testing.M) {
 	if dst := os.Getenv(killedDir); dst != "" {
 		unpackUntilKilled(dst)
 	}
-	os.Exit(m.Run())
+	os.Exit(buffertest.Run(m))
 }
 
 // killedArtifact is the same in both processes.

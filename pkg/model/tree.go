@@ -117,7 +117,7 @@ func (t *Tree) hash(ctx context.Context, sources []source, o TreeOptions) error 
 	for i := range sources {
 		t.Size += sources[i].info.Size()
 		g.Go(func() error {
-			buf := buffers.Get(false)
+			buf := buffers.Get()
 			defer buffers.Put(buf)
 			dgst, err := sources[i].hash(ctx, *buf, progress)
 			t.Files[i] = signature.File{Path: sources[i].path, Digest: dgst}

@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer"
 	"github.com/aegis-oci/aegis-oci/pkg/internal/hashing"
 	"github.com/aegis-oci/aegis-oci/pkg/internal/pacing"
 	"github.com/aegis-oci/aegis-oci/pkg/internal/rootfile"
@@ -28,9 +29,13 @@ import (
 const (
 	// bufferSize and buffers bound the memory of one transfer: buffers are filled,
 	// hashed and written at the same time. Package transfer exchanges buffers of this size
-	// for its own (pieceSize there).
-	bufferSize = 512 << 10
+	// for its own.
+	bufferSize = buffer.Large
 	buffers    = 6
+
+	// BlobMemory is what each blob that is being fetched has in memory, in bytes, beside
+	// what its Fetcher keeps.
+	BlobMemory = buffers * bufferSize
 )
 
 // newHashes hashes on all cores.

@@ -44,7 +44,7 @@ func (s sender) ReadFrom(r io.Reader) (int64, error) {
 			return s.sendPieces(b, l)
 		}
 	}
-	buf := sendBuffers.Get(false)
+	buf := sendBuffers.Get()
 	defer sendBuffers.Put(buf)
 	return io.CopyBuffer(onlyWriter{s.TCPConn}, onlyReader{r}, *buf)
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer"
 )
 
 // fan fetches the rest of a blob in segments over several connections and hands
@@ -358,7 +360,7 @@ func (f *fan) readFront(b *[]byte, exchange bool) (n int, err error) {
 		if len(f.rest.bytes) == 0 && !f.nextPiece(n == 0) {
 			break
 		}
-		full := exchange && n == 0 && len(f.rest.bytes) == len(*b) && len(*f.rest.buffer) == len(*b)
+		full := exchange && n == 0 && len(f.rest.bytes) == len(*b) && buffer.Exchangeable(*b)
 		k := len(*b)
 		if full {
 			*b, *f.rest.buffer = *f.rest.buffer, *b

@@ -16,6 +16,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer"
 	"github.com/aegis-oci/aegis-oci/pkg/internal/hashing"
 )
 
@@ -28,7 +29,7 @@ const (
 	rereadBuf = 256 << 10
 	// hashBuffer and hashBuffers bound what is sent of a file and not hashed yet. A
 	// mark falls on the end of a buffer.
-	hashBuffer  = 512 << 10
+	hashBuffer  = buffer.Large
 	hashBuffers = 8
 )
 

@@ -90,7 +90,7 @@ func openBody(t *testing.T, p *push) *body {
 }
 
 // inPieces reads a body as a connection does that sends it without a copy: a piece is
-// done with when the next is asked for.
+// done with when the next is asked for, and the last one at the end of the test.
 type inPieces struct {
 	io.ReadCloser
 	rest []byte
@@ -99,10 +99,7 @@ type inPieces struct {
 
 func (r *inPieces) Read(p []byte) (n int, err error) {
 	if len(r.rest) == 0 {
-		if r.done != nil {
-			r.done()
-			r.done = nil
-		}
+		r.end()
 		if r.rest, r.done, err = r.ReadCloser.(*body).Piece(1 << 30); err != nil {
 			return 0, err
 		}
@@ -110,6 +107,13 @@ func (r *inPieces) Read(p []byte) (n int, err error) {
 	n = copy(p, r.rest)
 	r.rest = r.rest[n:]
 	return n, nil
+}
+
+func (r *inPieces) end() {
+	if r.done != nil {
+		r.done()
+		r.done = nil
+	}
 }
 
 // byTurns asks for a piece after every few reads, of any size.
@@ -131,15 +135,26 @@ func (r *byTurns) Read(p []byte) (int, error) {
 }
 
 // ways are those in which a body is read.
-var ways = map[string]func(io.ReadCloser) io.Reader{
-	"copied":    func(rc io.ReadCloser) io.Reader { return rc },
-	"in pieces": func(rc io.ReadCloser) io.Reader { return &inPieces{ReadCloser: rc} },
-	"by turns":  func(rc io.ReadCloser) io.Reader { return &byTurns{rc, rand.New(rand.NewPCG(5, 6))} },
+var ways = map[string]func(*testing.T, io.ReadCloser) io.Reader{
+	"copied": func(_ *testing.T, rc io.ReadCloser) io.Reader { return rc },
+	"in pieces": func(t *testing.T, rc io.ReadCloser) io.Reader {
+		r := &inPieces{ReadCloser: rc}
+		t.Cleanup(r.end)
+		return r
+	},
+	"by turns": func(_ *testing.T, rc io.ReadCloser) io.Reader {
+		return &byTurns{rc, rand.New(rand.NewPCG(5, 6))}
+	},
+}
+
+// in is one of ways.
+func in(t *testing.T, way string) func(io.ReadCloser) io.Reader {
+	return func(rc io.ReadCloser) io.Reader { return ways[way](t, rc) }
 }
 
 func eachWay(t *testing.T, test func(t *testing.T, way func(io.ReadCloser) io.Reader)) {
-	for name, way := range ways {
-		t.Run(name, func(t *testing.T) { test(t, way) })
+	for name := range ways {
+		t.Run(name, func(t *testing.T) { test(t, in(t, name)) })
 	}
 }
 
@@ -188,8 +203,8 @@ func TestAPieceStaysWhileItIsSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := newPushIn(t, p.o.Pool, f)
-	advanceTo(t, p, f.size, ways["in pieces"])
-	advanceTo(t, other, f.size, ways["in pieces"])
+	advanceTo(t, p, f.size, in(t, "in pieces"))
+	advanceTo(t, other, f.size, in(t, "in pieces"))
 	if d := p.front.digest(); d != digest.FromBytes(content) {
 		t.Errorf("digest %s", d)
 	}
@@ -219,7 +234,7 @@ func TestABodyThatIsOvertakenKeepsNoBuffer(t *testing.T) {
 			t.Fatalf("share: %v", err)
 		}
 	}
-	advanceTo(t, p, f.size, ways["in pieces"])
+	advanceTo(t, p, f.size, in(t, "in pieces"))
 	if d := p.front.digest(); d != digest.FromBytes(content) {
 		t.Errorf("digest %s", d)
 	}
@@ -294,12 +309,12 @@ func TestFilesThatAreHashedTogetherGoBackOnTheirOwn(t *testing.T) {
 			for range 10 {
 				at := p.front.at()
 				to := at + 1 + random.Int64N(f.size-at)
-				advanceTo(t, p, to, ways[[]string{"copied", "in pieces", "by turns"}[i%3]])
+				advanceTo(t, p, to, in(t, []string{"copied", "in pieces", "by turns"}[i%3]))
 				if err := p.moveTo(random.Int64N(to + 1)); err != nil {
 					t.Error(err)
 				}
 			}
-			advanceTo(t, p, f.size, ways["by turns"])
+			advanceTo(t, p, f.size, in(t, "by turns"))
 			if d := p.front.digest(); d != digest.FromBytes(content) {
 				t.Errorf("file %d: digest %s", i, d)
 			}
@@ -318,7 +333,7 @@ func TestAFrontThatIsClosedOpensNothing(t *testing.T) {
 	}
 	p.front.close()
 	for name, way := range ways {
-		if _, err := way(rc).Read(make([]byte, 1)); !errors.Is(err, errSuperseded) {
+		if _, err := way(t, rc).Read(make([]byte, 1)); !errors.Is(err, errSuperseded) {
 			t.Errorf("read %s: %v", name, err)
 		}
 	}
@@ -337,7 +352,7 @@ func TestTheHashGoesBackFurtherThanItRemembers(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := newPush(t, f)
-	advanceTo(t, p, f.size, ways["in pieces"])
+	advanceTo(t, p, f.size, in(t, "in pieces"))
 	p.front.digest()
 	if len(p.front.marks) != marksKept {
 		t.Fatalf("%d states are kept", len(p.front.marks))

@@ -119,8 +119,8 @@ type Reader interface {
 type Exchanger interface {
 	// Exchange fills *b, as io.ReadFull does but for the errors, which are those of Read,
 	// or puts in its place a full buffer of the same length, which saves a copy: the one
-	// that was there is not the caller's any more. It may fill less of it where the next
-	// bytes are in another buffer.
+	// that was there is not the caller's any more. Only buffers that package model reads
+	// into are exchanged. It may fill less of *b where the next bytes are in another buffer.
 	Exchange(b *[]byte) (n int, err error)
 }
 

@@ -17,6 +17,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer"
 )
 
 // slowSource serves a blob over connections that each give rate bytes a second.
@@ -426,22 +428,35 @@ func TestBestAloneIsForgotten(t *testing.T) {
 func TestExchangeGivesBuffersAway(t *testing.T) {
 	t.Parallel()
 	src := &slowSource{data: randomBytes(40<<20 + 12345), rate: 24 << 20, cut: 7}
-	for _, size := range []int{pieceSize, 100_000} {
+	theirs := buffer.NewPool(pieceSize)
+	for _, c := range []struct {
+		what  string
+		size  int
+		get   func() *[]byte
+		put   func(*[]byte)
+		gives bool
+	}{
+		{"buffers of a pool", pieceSize, theirs.Get, theirs.Put, true},
+		// Whoever made them may have a slice of them, or keep what would come for them.
+		{"others of that size", pieceSize, func() *[]byte { b := make([]byte, pieceSize); return &b }, func(*[]byte) {}, false},
+		{"smaller ones", 100_000, func() *[]byte { b := make([]byte, 100_000); return &b }, func(*[]byte) {}, false},
+	} {
 		pool := NewPool(Limits{})
 		r := Open(t.Context(), pool, src, src.desc(), 777, quick())
+		var buffers []*[]byte
 		var kept [][]byte
 		exchanged := 0
 		for {
-			mine := make([]byte, size)
-			b := mine
-			n, err := r.Exchange(&b)
-			if len(b) != size {
-				t.Fatalf("a buffer of %d bytes came for one of %d", len(b), size)
+			b := c.get()
+			mine := *b
+			n, err := r.Exchange(b)
+			if len(*b) != c.size {
+				t.Fatalf("a buffer of %d bytes came for one of %d", len(*b), c.size)
 			}
-			kept = append(kept, b[:n])
-			if &b[0] != &mine[0] {
+			buffers, kept = append(buffers, b), append(kept, (*b)[:n])
+			if &(*b)[0] != &mine[0] {
 				exchanged++
-				if n != size {
+				if n != c.size {
 					t.Fatalf("%d bytes in a buffer that was exchanged", n)
 				}
 			}
@@ -453,12 +468,15 @@ func TestExchangeGivesBuffersAway(t *testing.T) {
 			}
 		}
 		if got := bytes.Join(kept, nil); !bytes.Equal(got, src.data[777:]) {
-			t.Errorf("in buffers of %d: %d bytes, which are not those from 777 on", size, len(got))
+			t.Errorf("%s: %d bytes, which are not those from 777 on", c.what, len(got))
 		}
-		if want := size == pieceSize; want != (exchanged > 20) {
-			t.Errorf("%d of %d buffers of %d bytes were exchanged", exchanged, len(kept), size)
+		if c.gives && exchanged <= 20 || !c.gives && exchanged > 0 {
+			t.Errorf("%s: %d of %d were exchanged", c.what, exchanged, len(kept))
 		}
 		r.Close()
+		for _, b := range buffers {
+			c.put(b)
+		}
 		idle(t, pool)
 	}
 }

@@ -18,9 +18,8 @@ import (
 const (
 	defaultConnections = 12
 	defaultMemory      = 56 << 20
-	// pieceSize is the unit in which segments move through memory, and the length of
-	// buffers that are exchanged: that of package model's, or each piece is copied.
-	pieceSize = 512 << 10
+	// pieceSize is the unit in which segments move through memory.
+	pieceSize = buffer.Large
 	// sparePieces are what a blob can always read on with.
 	sparePieces = 2
 	// segmentSize is what one connection fetches at a time before its rate is known, and
@@ -154,6 +153,6 @@ func runAhead(memory int64) int64 { return memory * 11 / 5 }
 // has several for that reason.
 func (p *Pool) Spread() bool { return p.fans.Load() > 0 }
 
-func (p *Pool) piece() *[]byte { return p.pieces.Get(true) }
+func (p *Pool) piece() *[]byte { return p.pieces.Get() }
 
 func (p *Pool) put(b *[]byte) { p.pieces.Put(b) }

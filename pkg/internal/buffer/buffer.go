@@ -6,33 +6,39 @@ package buffer
 
 import "sync"
 
+// Large is the size of the buffers, in bytes, that most content moves through: four of them
+// fill a large page.
+const Large = 512 << 10
+
 // Pool keeps buffers of one size. It is safe for concurrent use.
 type Pool struct {
 	size int
 	pool sync.Pool
 }
 
-// NewPool returns a Pool of buffers of size bytes.
+// NewPool returns a Pool of buffers of size bytes. Those of Large bytes are outside the heap
+// where that can be, and shared by all pools of that size.
 func NewPool(size int) *Pool { return &Pool{size: size} }
 
-// Get returns a buffer, with anything in it. One that is made for somebody who fills it,
-// as others beside it are filled, is in large pages where it can be: a page's first use can
-// take longer than all else that is done with what is in it. One that gets a few bytes
-// would take 2 MiB of memory in them.
-func (p *Pool) Get(filled bool) *[]byte {
+// Get returns a buffer, with anything in it. It has to be given back, and nobody may use a
+// slice of it after that.
+func (p *Pool) Get() *[]byte {
+	if p.size == Large {
+		return large.get()
+	}
 	if b, ok := p.pool.Get().(*[]byte); ok {
 		return b
 	}
 	b := make([]byte, p.size)
-	if filled && p.size >= worthAdvice {
-		adviseLarge(b)
-	}
 	return &b
 }
 
-// worthAdvice is the least size of a buffer that is worth a large page. Of smaller ones the
-// last may be the only one in its page.
-const worthAdvice = 512 << 10
-
-// Put takes a buffer back, or another one of the same size for it.
-func (p *Pool) Put(b *[]byte) { p.pool.Put(b) }
+// Put takes a buffer back, or another one of the same size for it, which is that of a pool
+// as well.
+func (p *Pool) Put(b *[]byte) {
+	if p.size == Large {
+		large.put(b)
+		return
+	}
+	p.pool.Put(b)
+}

@@ -10,16 +10,69 @@ import (
 )
 
 func TestBuffersHaveTheirSize(t *testing.T) {
-	const size = 3<<10 + 1
-	p := buffer.NewPool(size)
-	for _, filled := range []bool{false, true} {
-		b := p.Get(filled)
+	for _, size := range []int{3<<10 + 1, buffer.Large, 2 * buffer.Large} {
+		p := buffer.NewPool(size)
+		b := p.Get()
 		if len(*b) != size {
-			t.Errorf("Get(%t) has %d bytes, not %d", filled, len(*b), size)
+			t.Errorf("a buffer of %d bytes, not %d", len(*b), size)
 		}
 		p.Put(b)
-		if again := p.Get(filled); len(*again) != size {
-			t.Errorf("after Put, Get(%t) has %d bytes, not %d", filled, len(*again), size)
+		if again := p.Get(); len(*again) != size {
+			t.Errorf("after Put, a buffer of %d bytes, not %d", len(*again), size)
+		} else {
+			p.Put(again)
 		}
 	}
+	if n := buffer.InUse(); n != 0 {
+		t.Errorf("%d in use", n)
+	}
+}
+
+// What pools share is what may be exchanged: nobody else's memory is unmapped, and nothing
+// that others may still use.
+func TestOnlyWholeBuffersOfPoolsAreExchangeable(t *testing.T) {
+	one, other := buffer.NewPool(buffer.Large), buffer.NewPool(buffer.Large)
+	a, b := one.Get(), other.Get()
+	if !buffer.Exchangeable(*a) || !buffer.Exchangeable(*b) {
+		t.Error("buffers of pools are not exchangeable")
+	}
+	for what, slice := range map[string][]byte{
+		"nothing":         nil,
+		"an empty one":    (*a)[:0],
+		"a beginning":     (*a)[:buffer.Large-1],
+		"an end":          (*a)[1:],
+		"somebody else's": make([]byte, buffer.Large),
+	} {
+		if buffer.Exchangeable(slice) {
+			t.Errorf("%s is exchangeable", what)
+		}
+	}
+	if n := buffer.InUse(); n != 2 {
+		t.Errorf("%d in use, want 2", n)
+	}
+	*a, *b = *b, *a
+	one.Put(a)
+	other.Put(b)
+	if n := buffer.InUse(); n != 0 {
+		t.Errorf("%d in use", n)
+	}
+}
+
+func TestOnlyWhatWasHandedOutIsTakenBack(t *testing.T) {
+	p := buffer.NewPool(buffer.Large)
+	refuses := func(what string, b *[]byte) {
+		t.Helper()
+		defer func() {
+			if recover() == nil {
+				t.Errorf("%s was taken back", what)
+			}
+		}()
+		p.Put(b)
+	}
+	b := p.Get()
+	mine, part := make([]byte, buffer.Large), (*b)[1:]
+	refuses("somebody else's memory", &mine)
+	refuses("a part of a buffer", &part)
+	p.Put(b)
+	refuses("what came back before", b)
 }

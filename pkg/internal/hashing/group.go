@@ -44,6 +44,7 @@ type Stream struct {
 	sum  hash.Hash
 	made int          // buffers taken from the pool
 	free chan *[]byte // hashed
+	over atomic.Bool  // what is free is the pool's
 	done sync.Cond    // nothing is left to hash
 
 	// Of g.mu.
@@ -84,8 +85,7 @@ func (s *Stream) Buffer() *[]byte {
 	}
 	if s.made < s.g.buffers {
 		s.made++
-		// Who needs a third one has used two, and mostly has much more to come.
-		return s.g.pool.Get(s.made > 2)
+		return s.g.pool.Get()
 	}
 	s.g.hurry(s)
 	return <-s.free
@@ -95,7 +95,7 @@ func (s *Stream) Buffer() *[]byte {
 // and takes the buffer back. The writer may read the buffer until it asks for another.
 func (s *Stream) Write(buffer *[]byte, n int, then func()) {
 	if n == 0 && then == nil {
-		s.free <- buffer
+		s.give(buffer)
 		return
 	}
 	s.enqueue(&chunk{rest: (*buffer)[:n], buffer: buffer, then: then}, 1)
@@ -124,7 +124,26 @@ func (s *Stream) enqueue(c *chunk, users int32) {
 // release takes a buffer back after its last user. It never blocks.
 func (s *Stream) release(c *chunk) {
 	if c.users.Add(-1) == 0 {
-		s.free <- c.buffer
+		s.give(c.buffer)
+	}
+}
+
+// give takes a buffer back that nobody has any more, also after s was closed.
+func (s *Stream) give(buffer *[]byte) {
+	s.free <- buffer
+	if s.over.Load() {
+		s.drain()
+	}
+}
+
+func (s *Stream) drain() {
+	for {
+		select {
+		case b := <-s.free:
+			s.g.pool.Put(b)
+		default:
+			return
+		}
 	}
 }
 
@@ -143,7 +162,8 @@ func (s *Stream) flush() {
 	}
 }
 
-// Close is Flush, and the stream's end.
+// Close is Flush, and the stream's end. What is still shared, or was not written yet, may
+// come back after it.
 func (s *Stream) Close() {
 	g := s.g
 	g.mu.Lock()
@@ -155,9 +175,8 @@ func (s *Stream) Close() {
 		s.flush()
 	}
 	g.mu.Unlock()
-	for len(s.free) > 0 {
-		g.pool.Put(<-s.free)
-	}
+	s.over.Store(true)
+	s.drain()
 }
 
 // hurry says that s has no buffer left, and those it had are not all somebody else's.

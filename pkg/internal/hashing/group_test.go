@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer"
 )
 
 // send writes all of p to a stream, in pieces of any size, and returns its sum.
@@ -171,6 +173,26 @@ func TestASharedBufferIsKeptForBoth(t *testing.T) {
 			t.Error("wrong sum")
 		}
 	})
+}
+
+// What is shared when a stream ends, or was not written yet, comes back to the group all the
+// same.
+func TestBuffersComeBackAfterTheEnd(t *testing.T) {
+	before := buffer.InUse()
+	g := NewGroup(buffer.Large, 4, 0)
+	s := g.Stream(sha256.New())
+	shared, unwritten, other := s.Buffer(), s.Buffer(), s.Buffer()
+	done := s.Share(shared, 100, nil)
+	s.Write(other, 100, nil)
+	s.Close()
+	if n := buffer.InUse() - before; n != 2 {
+		t.Errorf("%d in use after the end, want 2", n)
+	}
+	done()
+	s.Write(unwritten, 0, nil)
+	if n := buffer.InUse() - before; n != 0 {
+		t.Errorf("%d in use when all are done", n)
+	}
 }
 
 // Whoever reads what is hashed finds it as it was, whichever of the two is faster.

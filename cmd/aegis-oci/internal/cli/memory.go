@@ -12,9 +12,9 @@ import (
 
 const (
 	// memoryTarget is what the heap may grow to before its garbage is collected, in
-	// bytes. Without it a heap of 60 MiB, as a model of many layers over slow
-	// connections has, doubles before that.
-	memoryTarget = 72 << 20
+	// bytes. Without it a heap of 20 MiB, as a model of many layers has, doubles before
+	// that. What content moves through is not in the heap.
+	memoryTarget = 24 << 20
 	// memoryRoom is how much more than what is in use the heap may have where that is
 	// near the target or above it, so that the collector does not run all the time: an
 	// archive may need a large window.

@@ -11,12 +11,12 @@ import (
 
 func TestTheMemoryLimitLeavesRoomAboveTheTarget(t *testing.T) {
 	t.Parallel()
-	for _, live := range []int64{0, 1 << 20, 50 << 20, 64 << 20, 128 << 20, 1 << 30} {
+	for _, live := range []int64{0, 1 << 20, 14 << 20, 24 << 20, 64 << 20, 1 << 30} {
 		limit := limitFor(live)
 		if limit < memoryTarget || limit < live+memoryRoom {
 			t.Errorf("%d of a heap of %d", limit, live)
 		}
-		if live <= 56<<20 && limit != memoryTarget {
+		if live <= 14<<20 && limit != memoryTarget {
 			t.Errorf("%d bytes for a heap of %d, want the target", limit, live)
 		}
 	}
