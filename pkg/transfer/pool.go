@@ -17,7 +17,7 @@ import (
 
 const (
 	defaultConnections = 12
-	defaultMemory      = 56 << 20
+	defaultMemory      = 64 << 20
 	// pieceSize is the unit in which segments move through memory.
 	pieceSize = buffer.Large
 	// sparePieces are what a blob can always read on with.
@@ -42,7 +42,7 @@ type Limits struct {
 	// value leaves every blob at one stream.
 	Connections int
 	// Memory bounds what was fetched ahead of the reader, in bytes. Zero means
-	// 56 MiB; less than one segment of 4 MiB is raised to that.
+	// 64 MiB; less than one segment of 4 MiB is raised to that.
 	Memory int64
 	// Enough is the rate of all together, in bytes a second, from which on no further
 	// connections are tried. Zero means 128 MiB/s for each processor, and for two at
