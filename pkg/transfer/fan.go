@@ -95,18 +95,22 @@ func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descr
 		opened: now,
 		tuning: tuning{since: now, alone: alone},
 	}
-	first := int64(segmentSize)
+	first, connections := int64(segmentSize), fewConnections
 	if pool.fans.Load() == 0 {
 		// What each brings while their rate is measured: fewer requests are less work where
 		// they are all set up at once. Others would find nothing that may be under way.
 		first = max(first, min(mostFirst, whole(int64(rate*settlesIn.Seconds()))))
+		// Where plenty are few, half of them need not be measured first.
+		if all := f.plenty(); all <= pool.max {
+			connections = max(connections, min(all, mostConnections))
+		}
 	}
 	f.size.Store(first)
 	if !pool.memory.TryAcquire(sparePieces * pieceSize) {
 		cancel(nil)
 		return nil
 	}
-	if f.grow(3) == 0 {
+	if f.grow(connections-1) == 0 {
 		pool.memory.Release(sparePieces * pieceSize)
 		cancel(nil)
 		return nil

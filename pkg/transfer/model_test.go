@@ -323,6 +323,42 @@ func TestLittleMoreThanPlentyIsPlenty(t *testing.T) {
 	}
 }
 
+// Where one stream says that a few connections are plenty, these come at once. Where plenty
+// are many, or others have some already, a few are measured first.
+func TestPlentyComeAtOnceWhereTheyAreFew(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		rate   int64
+		others bool
+		max    int
+		want   int64
+	}{
+		{rate: 128 << 20, want: 4},
+		{rate: 100 << 20, want: 5},
+		{rate: 64 << 20, want: 8},
+		{rate: 64 << 20, want: 4, others: true},
+		{rate: 64 << 20, want: 4, max: 7},
+		{rate: 64 << 20, want: 8, max: 8},
+		{rate: 48 << 20, want: 8},
+		{rate: 40 << 20, want: 4}, // 13 would be plenty, of 12
+		{rate: 1 << 20, want: 4},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			pool := NewPool(Limits{Enough: 256 << 20, Connections: c.max})
+			if c.others {
+				pool.fans.Add(1)
+				defer pool.fans.Add(-1)
+			}
+			f := newFan(t.Context(), pool, &line{rate: c.rate, rtt: time.Millisecond}, ocispec.Descriptor{Size: 1 << 30},
+				0, float64(c.rate), float64(c.rate), Options{}.withDefaults())
+			if got := pool.working.Load(); got != c.want {
+				t.Errorf("%+v: %d connections", c, got)
+			}
+			f.close()
+		})
+	}
+}
+
 // While several connections are measured first, each brings what it can with one request or
 // two, unless others need the room: all of them are set up at once then.
 func TestTheFirstSegmentsAreFew(t *testing.T) {
@@ -331,7 +367,7 @@ func TestTheFirstSegmentsAreFew(t *testing.T) {
 		rate, least, most int64
 		others            bool
 	}{
-		{rate: 64 << 20, least: 4, most: 6},
+		{rate: 64 << 20, least: 8, most: 10},
 		{rate: 32 << 20, least: 4, most: 5},
 		{rate: 4 << 20, least: 4, most: 4}, // the least that is asked for takes a second
 		{rate: 64 << 20, least: 7, most: 9, others: true},

@@ -29,6 +29,10 @@ type tuning struct {
 }
 
 const (
+	// fewConnections come in the place of one stream, and as many as mostConnections where
+	// so many are plenty.
+	fewConnections  = 4
+	mostConnections = 8
 	// worthSpreading is how much faster several connections have to be than one.
 	// On a busy processor one stream is slow too, and more of them make it slower.
 	worthSpreading = 1.3
@@ -193,8 +197,12 @@ func (f *fan) lacking() int {
 	if !f.tuning.helped {
 		return f.pool.max
 	}
-	all := min(plenty*f.pool.enough/f.tuning.alone, math.MaxInt32)
-	return max(0, int(math.Round(all))-int(f.pool.working.Load()))
+	return max(0, f.plenty()-int(f.pool.working.Load()))
+}
+
+// plenty is how many connections would bring several times what is enough.
+func (f *fan) plenty() int {
+	return int(math.Round(min(plenty*f.pool.enough/f.tuning.alone, math.MaxInt32)))
 }
 
 const plenty = 2
