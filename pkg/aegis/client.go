@@ -14,6 +14,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer"
 	"github.com/aegis-oci/aegis-oci/pkg/model"
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/transfer"
@@ -136,7 +137,7 @@ func (l *layer) Read(p []byte) (int, error) {
 }
 
 // Exchange saves the copy of what came over several connections.
-func (l *layer) Exchange(b *[]byte) (int, error) {
+func (l *layer) Exchange(b *buffer.Block) (int, error) {
 	n, err := l.Reader.Exchange(b)
 	return n, l.judged(err)
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/aegis-oci/aegis-oci/pkg/registry"
 	"github.com/aegis-oci/aegis-oci/pkg/signature"
 	"github.com/aegis-oci/aegis-oci/pkg/signature/formats"
+	"github.com/aegis-oci/aegis-oci/pkg/transfer"
 )
 
 // Whoever can push can attach, to what is attached as well.
@@ -380,6 +381,9 @@ func (cp *copying) withinLimit(ctx context.Context, m attachee, blobs []ocispec.
 }
 
 func (cp *copying) blobs(ctx context.Context, blobs []ocispec.Descriptor) error {
+	if _, pushed := cp.dst.(registryRepository); pushed {
+		defer cp.c.pool.Reserve(beside(blobs, cp.c.opts.Concurrency, transfer.PushMemory))()
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(cp.c.opts.Concurrency)
 	started := map[digest.Digest]bool{}

@@ -197,7 +197,7 @@ func (c *Client) Pull(ctx context.Context, o PullOptions, req verify.Requirement
 		return PullResult{}, err
 	}
 	u := c.unpackOptions(o.Unpack)
-	defer c.pool.Reserve(kept(len(m.Layers()), u.Concurrency))()
+	defer c.pool.Reserve(kept(m.Layers(), u.Concurrency))()
 	got, err := model.Unpack(ctx, repo, v, m, o.Dir, u)
 	if err != nil {
 		return PullResult{}, err
@@ -231,7 +231,7 @@ func (c *Client) PullUnverified(ctx context.Context, o PullOptions) (PullResult,
 	}
 	c.warn("extracting " + pinned.Reference() + " without verifying any signature")
 	u := c.unpackOptions(o.Unpack)
-	defer c.pool.Reserve(kept(len(m.Layers()), u.Concurrency))()
+	defer c.pool.Reserve(kept(m.Layers(), u.Concurrency))()
 	got, err := model.UnpackUnverified(ctx, repo, m, o.Dir, u)
 	if err != nil {
 		return PullResult{}, err
@@ -256,17 +256,6 @@ func pullResult(pinned Pinned, got model.UnpackResult, repo Repository, watch *s
 		Retries:      repo.Retries(),
 		Durations:    watch.total(),
 	}
-}
-
-// eachLayer is what a pull keeps of a layer, in bytes.
-const eachLayer = 4 << 10
-
-// kept is what a pull has in memory beside what one blob takes that is fetched alone, in
-// bytes. It has less for what is fetched ahead then, so that a model of 5,000 layers takes no
-// more than one of eight, and that no more than one file.
-func kept(layers, concurrency int) int64 {
-	others := max(0, min(layers, concurrency)-1)
-	return int64(layers)*eachLayer + int64(others)*model.BlobMemory
 }
 
 func (c *Client) unpackOptions(u model.UnpackOptions) model.UnpackOptions {

@@ -33,8 +33,8 @@ const (
 	bufferSize = buffer.Large
 	buffers    = 6
 
-	// BlobMemory is what each blob that is being fetched has in memory, in bytes, beside
-	// what its Fetcher keeps.
+	// BlobMemory is what each blob that is being fetched has in memory at most, in bytes,
+	// beside what its Fetcher keeps.
 	BlobMemory = buffers * bufferSize
 )
 
@@ -443,17 +443,17 @@ func fillBuffer(r io.Reader, b []byte) (n int, err error) {
 	return n, err
 }
 
-// exchanger is a reader that may put a full buffer of the same length in the place of *b
-// instead of filling it. Fewer bytes are no end.
+// exchanger is a reader that may put a full buffer in the place of *b instead of filling it.
+// Fewer bytes are no end.
 type exchanger interface {
-	Exchange(b *[]byte) (n int, err error)
+	Exchange(b *buffer.Block) (n int, err error)
 }
 
 // fillOrExchange is fillBuffer, of an exchanger without a copy where that can be.
 func fillOrExchange(r io.Reader, b *[]byte) (int, error) {
 	if l, ok := r.(*io.LimitedReader); ok && l.N >= int64(len(*b)) {
 		if from, ok := l.R.(exchanger); ok {
-			n, err := from.Exchange(b)
+			n, err := from.Exchange((*buffer.Block)(b))
 			l.N -= int64(n)
 			return n, err
 		}

@@ -100,8 +100,9 @@ func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descr
 		// What each brings while their rate is measured: fewer requests are less work where
 		// they are all set up at once. Others would find nothing that may be under way.
 		first = max(first, min(mostFirst, whole(int64(rate*settlesIn.Seconds()))))
-		// Where plenty are few, half of them need not be measured first.
-		if all := f.plenty(); all <= pool.max {
+		// Where plenty are few, a part of them need not be measured first. Other streams
+		// may be about to spread, and are to find some connections as well.
+		if all := f.plenty(); all <= pool.max+1 && pool.streams.Load() <= 1 {
 			connections = max(connections, min(all, mostConnections))
 		}
 	}
@@ -114,6 +115,10 @@ func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descr
 		pool.memory.Release(sparePieces * pieceSize)
 		cancel(nil)
 		return nil
+	}
+	if f.took+1 > fewConnections {
+		// More than the few have to bring more than these could in part.
+		f.tuning.before, f.tuning.want = fewConnections, inPart*fewConnections*alone
 	}
 	for range sparePieces {
 		f.spare <- struct{}{}
@@ -374,6 +379,7 @@ func (f *fan) readFront(b *[]byte, exchange bool) (n int, err error) {
 		n += k
 		if f.rest.bytes = f.rest.bytes[k:]; len(f.rest.bytes) == 0 {
 			f.give(f.rest)
+			f.rest = piece{}
 		}
 		f.front.unread -= int64(k)
 		f.pool.ahead.Release(int64(k))

@@ -31,6 +31,9 @@ const (
 	// mark falls on the end of a buffer.
 	hashBuffer  = buffer.Large
 	hashBuffers = 8
+
+	// PushMemory is what each file that is being pushed has in memory at most, in bytes.
+	PushMemory = hashBuffers * hashBuffer
 )
 
 // front is how far a file was sent, and its hash, which follows a few buffers behind.

@@ -328,19 +328,22 @@ func TestLittleMoreThanPlentyIsPlenty(t *testing.T) {
 func TestPlentyComeAtOnceWhereTheyAreFew(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		rate   int64
-		others bool
-		max    int
-		want   int64
+		rate    int64
+		others  bool  // have several
+		streams int64 // that are open beside this one
+		max     int
+		want    int64
 	}{
 		{rate: 128 << 20, want: 4},
 		{rate: 100 << 20, want: 5},
 		{rate: 64 << 20, want: 8},
 		{rate: 64 << 20, want: 4, others: true},
-		{rate: 64 << 20, want: 4, max: 7},
-		{rate: 64 << 20, want: 8, max: 8},
+		{rate: 64 << 20, want: 4, streams: 1},
+		{rate: 64 << 20, want: 4, max: 6},
+		{rate: 64 << 20, want: 8, max: 7},
 		{rate: 48 << 20, want: 8},
-		{rate: 40 << 20, want: 4}, // 13 would be plenty, of 12
+		{rate: 40 << 20, want: 8}, // 13 would be plenty, which there are with the stream's
+		{rate: 37 << 20, want: 4},
 		{rate: 1 << 20, want: 4},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -349,12 +352,41 @@ func TestPlentyComeAtOnceWhereTheyAreFew(t *testing.T) {
 				pool.fans.Add(1)
 				defer pool.fans.Add(-1)
 			}
+			pool.streams.Add(1 + c.streams)
 			f := newFan(t.Context(), pool, &line{rate: c.rate, rtt: time.Millisecond}, ocispec.Descriptor{Size: 1 << 30},
 				0, float64(c.rate), float64(c.rate), Options{}.withDefaults())
 			if got := pool.working.Load(); got != c.want {
 				t.Errorf("%+v: %d connections", c, got)
 			}
 			f.close()
+		})
+	}
+}
+
+// Of eight connections that came at once those are given back that bring nothing.
+func TestPlentyThatComeAtOnceAreGivenBack(t *testing.T) {
+	t.Parallel()
+	const rate = 64 << 20
+	for _, c := range []struct {
+		all         int64 // what the line brings
+		least, most int64
+	}{
+		{2 * rate, 4, 4},
+		{8 * rate, 8, 8},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			pool := NewPool(Limits{Enough: 256 << 20})
+			l := &line{rate: rate, rtt: time.Millisecond, shared: make(chan struct{}, 1), total: c.all}
+			r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: 1 << 30}, 0, Options{})
+			defer r.Close()
+			readWhile(t, r, func() bool { return pool.working.Load() == 0 })
+			if n := pool.working.Load(); n != 8 {
+				t.Errorf("%d connections at first", n)
+			}
+			readFor(t, r, 1500*time.Millisecond)
+			if n := pool.working.Load(); n < c.least || n > c.most || pool.helped.Load() != 1 {
+				t.Errorf("a line of %d bytes a second: %d connections, which help %d", c.all, n, pool.helped.Load())
+			}
 		})
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/aegis-oci/aegis-oci/pkg/internal/buffer"
 )
 
 // RangeSource is a Source that can also open a part of a blob.
@@ -64,6 +66,9 @@ func Open(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descrip
 	o = o.withDefaults()
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &stream{ctx: ctx, cancel: cancel, pool: pool, src: src, desc: desc, o: o, offset: offset, alone: pool == nil || pool.max == 0}
+	if pool != nil {
+		pool.streams.Add(1)
+	}
 	s.single = newSingle(ctx, src, desc, offset, o)
 	return s
 }
@@ -87,6 +92,7 @@ type stream struct {
 	best   float64 // that any stream had
 	gauge  gauge
 	pause  pause // of trying more connections
+	closed bool
 }
 
 // pause is how long a blob does not try again what did not help: twice as long each time.
@@ -115,26 +121,27 @@ type Reader interface {
 	Exchanger
 }
 
-// Exchanger may be a reader whose bytes lie in buffers that it can spare.
+// Exchanger may be a reader whose bytes lie in buffers that it can spare. It is for package
+// model, which has such buffers too.
 type Exchanger interface {
 	// Exchange fills *b, as io.ReadFull does but for the errors, which are those of Read,
-	// or puts in its place a full buffer of the same length, which saves a copy: the one
-	// that was there is not the caller's any more. Only buffers that package model reads
-	// into are exchanged. It may fill less of *b where the next bytes are in another buffer.
-	Exchange(b *[]byte) (n int, err error)
+	// or puts in its place a full one, which saves a copy: the one that was there is not
+	// the caller's any more. It may fill less of *b where the next bytes are in another
+	// buffer.
+	Exchange(b *buffer.Block) (n int, err error)
 }
 
 // Exchange is that of an Exchanger.
-func (s *stream) Exchange(b *[]byte) (n int, err error) {
+func (s *stream) Exchange(b *buffer.Block) (n int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fan != nil {
-		return s.read(b, true)
+		return s.read((*[]byte)(b), true)
 	}
 	// In several connections the bytes begin in a buffer of their own.
 	for n < len(*b) && err == nil && s.fan == nil {
 		var k int
-		p := (*b)[n:]
+		p := []byte((*b)[n:])
 		k, err = s.read(&p, false)
 		n += k
 	}
@@ -270,6 +277,10 @@ func (s *stream) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asking.Wait()
+	if s.pool != nil && !s.closed {
+		s.pool.streams.Add(-1)
+	}
+	s.closed = true
 	if s.fan != nil {
 		s.fan.close()
 	}

@@ -449,7 +449,7 @@ func TestExchangeGivesBuffersAway(t *testing.T) {
 		for {
 			b := c.get()
 			mine := *b
-			n, err := r.Exchange(b)
+			n, err := r.Exchange((*buffer.Block)(b))
 			if len(*b) != c.size {
 				t.Fatalf("a buffer of %d bytes came for one of %d", len(*b), c.size)
 			}

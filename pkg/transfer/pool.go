@@ -72,6 +72,8 @@ type Pool struct {
 	// moved counts the bytes of all streams. quiet is until when, in Unix
 	// nanoseconds, no blob tries further connections: they did not help another.
 	moved, quiet atomic.Int64
+	// streams counts the blobs that are open.
+	streams atomic.Int64
 	// fans counts the blobs that several connections are good for, helped those of which
 	// it was measured, freed those that gave theirs back.
 	fans, helped, freed atomic.Int64

@@ -29,8 +29,8 @@ type tuning struct {
 }
 
 const (
-	// fewConnections come in the place of one stream, and as many as mostConnections where
-	// so many are plenty.
+	// fewConnections come in the place of one stream, or up to mostConnections where the
+	// pool has plenty.
 	fewConnections  = 4
 	mostConnections = 8
 	// worthSpreading is how much faster several connections have to be than one.
@@ -121,12 +121,18 @@ func (f *fan) period() time.Duration {
 // judge decides by a rate, in bytes a second, how many connections there are from now on.
 func (f *fan) judge(rate float64, now time.Time) {
 	p := &f.tuning
+	if rate >= worthSpreading*p.alone {
+		if p.helped = true; !p.proved {
+			p.proved = true
+			f.pool.helped.Add(1)
+		}
+	}
 	misses := settlesAfter
 	if f.lacking() == 0 {
 		misses = settlesSooner
 	}
 	switch {
-	case !p.helped && rate < worthSpreading*p.alone:
+	case !p.helped:
 		if p.periods <= givesUpAfter {
 			return
 		}
@@ -151,10 +157,6 @@ func (f *fan) judge(rate float64, now time.Time) {
 	default:
 		if p.want > 0 {
 			p.pause = pause{} // the last ones were worth it
-		}
-		if p.helped = true; !p.proved && rate >= worthSpreading*p.alone {
-			p.proved = true
-			f.pool.helped.Add(1)
 		}
 		p.want, p.misses = 0, 0
 		p.before = f.took + 1

@@ -1,7 +1,7 @@
 // Copyright The aegis-oci Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build !linux
+//go:build (darwin || freebsd) && !race
 
 package buffer
 

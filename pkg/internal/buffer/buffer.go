@@ -10,6 +10,10 @@ import "sync"
 // fill a large page.
 const Large = 512 << 10
 
+// Block is a buffer of Large bytes of a pool. What takes one is for this module alone: nobody
+// else is to have memory that is unmapped one day.
+type Block []byte
+
 // Pool keeps buffers of one size. It is safe for concurrent use.
 type Pool struct {
 	size int
@@ -20,8 +24,8 @@ type Pool struct {
 // where that can be, and shared by all pools of that size.
 func NewPool(size int) *Pool { return &Pool{size: size} }
 
-// Get returns a buffer, with anything in it. It has to be given back, and nobody may use a
-// slice of it after that.
+// Get returns a buffer, with anything in it. One of Large bytes has to be given back, and
+// nobody may use a slice of it after that.
 func (p *Pool) Get() *[]byte {
 	if p.size == Large {
 		return large.get()

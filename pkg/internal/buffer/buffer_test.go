@@ -29,7 +29,7 @@ func TestBuffersHaveTheirSize(t *testing.T) {
 }
 
 // What pools share is what may be exchanged: nobody else's memory is unmapped, and nothing
-// that others may still use.
+// that they may still use.
 func TestOnlyWholeBuffersOfPoolsAreExchangeable(t *testing.T) {
 	one, other := buffer.NewPool(buffer.Large), buffer.NewPool(buffer.Large)
 	a, b := one.Get(), other.Get()
@@ -69,10 +69,11 @@ func TestOnlyWhatWasHandedOutIsTakenBack(t *testing.T) {
 		}()
 		p.Put(b)
 	}
-	b := p.Get()
+	b, other := p.Get(), p.Get()
 	mine, part := make([]byte, buffer.Large), (*b)[1:]
 	refuses("somebody else's memory", &mine)
 	refuses("a part of a buffer", &part)
 	p.Put(b)
 	refuses("what came back before", b)
+	p.Put(other)
 }

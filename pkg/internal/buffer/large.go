@@ -10,8 +10,8 @@ import (
 	"unsafe"
 )
 
-// regionSize is how much memory is asked of the system at a time. Of that, what is not used
-// takes none.
+// regionSize is how much memory is asked of the system at a time. Where it is mapped, what
+// is not used takes none.
 const regionSize = 16 << 20
 
 var large store
@@ -24,14 +24,22 @@ type store struct {
 	// free is what may be handed out. The last that came back is the first to go: of few
 	// buffers few are touched.
 	free []*[]byte
-	// owned has the first byte of every buffer, in regions.
-	owned   map[*byte]struct{}
-	regions [][]byte
-	used    int
-	// busy means that some were used since tidy was called.
-	busy bool
+	// least is how many have stayed free since tidy was called. They are the first ones.
+	least int
+	owned map[*byte]*owned // by the first byte
+	used  int
 	// watched means that tidy is called.
 	watched bool
+}
+
+type owned struct {
+	region *region
+	out    bool
+}
+
+type region struct {
+	memory  []byte
+	buffers int
 }
 
 func (s *store) get() *[]byte {
@@ -44,61 +52,74 @@ func (s *store) get() *[]byte {
 	b := s.free[last]
 	s.free[last] = nil
 	s.free = s.free[:last]
+	s.least = min(s.least, last)
+	s.owned[unsafe.SliceData(*b)].out = true
 	s.used++
-	s.busy = true
 	return b
 }
 
 func (s *store) put(b *[]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.owns(*b) || s.used == 0 {
+	o := s.owner(*b)
+	if o == nil || !o.out {
 		panic("buffer: what is given back was not handed out")
 	}
+	spoil(*b)
+	o.out = false
 	s.used--
 	s.free = append(s.free, b)
 }
 
-// owns reports whether b is a whole buffer of s. The caller holds s.mu.
-func (s *store) owns(b []byte) bool {
-	_, ok := s.owned[unsafe.SliceData(b)]
-	return ok && len(b) == Large
+// owner returns what is known of b, nil when it is not a whole buffer of s. The caller holds
+// s.mu.
+func (s *store) owner(b []byte) *owned {
+	if len(b) != Large {
+		return nil
+	}
+	return s.owned[unsafe.SliceData(b)]
 }
 
 // extend adds a region to what is free. The caller holds s.mu.
 func (s *store) extend() {
-	region := mapRegion(regionSize)
+	memory, whole := mapRegion(regionSize)
 	if s.owned == nil {
-		s.owned = make(map[*byte]struct{})
+		s.owned = make(map[*byte]*owned)
 	}
-	var fresh []*[]byte
-	for b := range slices.Chunk(wholePages(region), Large) {
-		if len(b) < Large {
-			break
-		}
-		s.owned[unsafe.SliceData(b)] = struct{}{}
-		b = b[:Large:Large]
-		fresh = append(fresh, &b)
+	r := &region{memory: memory, buffers: len(whole) / Large}
+	for i := r.buffers - 1; i >= 0; i-- {
+		b := whole[i*Large : (i+1)*Large : (i+1)*Large]
+		s.owned[unsafe.SliceData(b)] = &owned{region: r}
+		s.free = append(s.free, &b)
 	}
-	slices.Reverse(fresh)
-	s.regions, s.free = append(s.regions, region), append(s.free, fresh...)
 	if !s.watched {
 		s.watched = true
 		afterEachCollection(s.tidy)
 	}
 }
 
-// tidy gives all memory back to the system when nothing was used since it was called last.
+// tidy gives regions back to the system of which nothing was used since it was called last.
 func (s *store) tidy() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.used == 0 && !s.busy {
-		for _, region := range s.regions {
-			unmapRegion(region)
-		}
-		s.free, s.owned, s.regions = nil, nil, nil
+	idle := make(map[*region]int)
+	for _, b := range s.free[:s.least] {
+		idle[s.owner(*b).region]++
 	}
-	s.busy = s.used > 0
+	s.free = slices.DeleteFunc(s.free, func(b *[]byte) bool {
+		r := s.owner(*b).region
+		if idle[r] < r.buffers {
+			return false
+		}
+		delete(s.owned, unsafe.SliceData(*b))
+		return true
+	})
+	for r, n := range idle {
+		if n == r.buffers {
+			unmapRegion(r.memory)
+		}
+	}
+	s.least = len(s.free)
 }
 
 // Exchangeable reports whether b is a whole buffer of a pool of Large ones: who has it may
@@ -106,7 +127,7 @@ func (s *store) tidy() {
 func Exchangeable(b []byte) bool {
 	large.mu.Lock()
 	defer large.mu.Unlock()
-	return large.owns(b)
+	return large.owner(b) != nil
 }
 
 // InUse is how many buffers of Large bytes were handed out and not given back.
@@ -115,16 +136,6 @@ func InUse() int {
 	defer large.mu.Unlock()
 	return large.used
 }
-
-// wholePages is the part of b that is large pages from its first byte to its last.
-func wholePages(b []byte) []byte {
-	before := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) & (largePage - 1)) //nolint:gosec // below 2 MiB
-	b = b[min(before, len(b)):]
-	return b[:len(b)&^(largePage-1)]
-}
-
-// largePage is the size of a large page where pages have 4 KiB.
-const largePage = 2 << 20
 
 // afterEachCollection calls do when the garbage collector has run, as long as the process
 // lives.

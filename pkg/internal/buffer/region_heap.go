@@ -5,6 +5,9 @@
 
 package buffer
 
-func mapRegion(n int) []byte { return make([]byte, n) }
+func mapRegion(n int) (memory, whole []byte) {
+	memory = make([]byte, n)
+	return memory, memory
+}
 
 func unmapRegion([]byte) {}

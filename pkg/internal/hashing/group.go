@@ -92,7 +92,8 @@ func (s *Stream) Buffer() *[]byte {
 }
 
 // Write hashes the first n bytes of a buffer in its turn, calls then, unless it is nil,
-// and takes the buffer back. The writer may read the buffer until it asks for another.
+// and takes the buffer back. The writer may read the buffer until it asks for another or
+// closes the stream.
 func (s *Stream) Write(buffer *[]byte, n int, then func()) {
 	if n == 0 && then == nil {
 		s.give(buffer)
