@@ -38,7 +38,7 @@ demo: ## run the main job on real servers; MODEL=DIR takes your own model
 # of them at once than go takes by itself: tests that count bytes or time feel it.
 test: stack ## run the tests against real servers
 	go test -race -shuffle=on -timeout 20m ./pkg/aegis ./cmd/aegis-oci ./...
-	go test ./pkg/internal/buffer # the race detector has all buffers in the heap
+	go test ./pkg/internal/buffer ./pkg/transfer # the race detector has all buffers in the heap
 	GOWORK=off go -C test/wycheproof test -shuffle=on ./...
 
 interop: stack vault ## hold aegis-oci against cosign, notation, oras and modctl

@@ -116,9 +116,9 @@ func newFan(ctx context.Context, pool *Pool, src RangeSource, desc ocispec.Descr
 		cancel(nil)
 		return nil
 	}
-	if f.took+1 > fewConnections {
-		// More than the few have to bring more than these could in part.
-		f.tuning.before, f.tuning.want = fewConnections, inPart*fewConnections*alone
+	if more := f.took + 1 - fewConnections; more > 0 {
+		// They have to show in the rate, as if the few had brought what they could.
+		f.tuning.before, f.tuning.want = fewConnections, (fewConnections+worthGrowing*float64(more))*alone
 	}
 	for range sparePieces {
 		f.spare <- struct{}{}

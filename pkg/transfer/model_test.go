@@ -372,18 +372,20 @@ func TestPlentyThatComeAtOnceAreGivenBack(t *testing.T) {
 		least, most int64
 	}{
 		{2 * rate, 4, 4},
+		{4 * rate, 5, 6},
+		{6 * rate, 8, 8},
 		{8 * rate, 8, 8},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			pool := NewPool(Limits{Enough: 256 << 20})
 			l := &line{rate: rate, rtt: time.Millisecond, shared: make(chan struct{}, 1), total: c.all}
-			r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: 1 << 30}, 0, Options{})
+			r := Open(t.Context(), pool, l, ocispec.Descriptor{Size: 4 << 30}, 0, Options{})
 			defer r.Close()
 			readWhile(t, r, func() bool { return pool.working.Load() == 0 })
 			if n := pool.working.Load(); n != 8 {
 				t.Errorf("%d connections at first", n)
 			}
-			readFor(t, r, 1500*time.Millisecond)
+			readFor(t, r, 3*time.Second)
 			if n := pool.working.Load(); n < c.least || n > c.most || pool.helped.Load() != 1 {
 				t.Errorf("a line of %d bytes a second: %d connections, which help %d", c.all, n, pool.helped.Load())
 			}
@@ -405,7 +407,7 @@ func TestTheFirstSegmentsAreFew(t *testing.T) {
 		{rate: 64 << 20, least: 7, most: 9, others: true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			pool, l := NewPool(Limits{}), &line{rate: c.rate, rtt: time.Millisecond}
+			pool, l := NewPool(Limits{Enough: 256 << 20}), &line{rate: c.rate, rtt: time.Millisecond}
 			if c.others {
 				pool.fans.Add(1)
 				defer pool.fans.Add(-1)
@@ -492,7 +494,7 @@ func TestOpenGoesBackToOneStreamThatWasFasterBefore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const rate, size = 16 << 20, 256 << 20
-		pool, l := NewPool(Limits{}), &line{rate: rate, rtt: time.Millisecond}
+		pool, l := NewPool(Limits{Enough: 256 << 20}), &line{rate: rate, rtt: time.Millisecond}
 		pool.bestAlone(200<<20, time.Now().Add(time.Hour))
 		// With four connections to the end it would take 4 s.
 		if took := pullOne(t, pool, l, size); took < 12*time.Second || took > 16*time.Second {
@@ -533,7 +535,7 @@ func TestConnectionsThatHelpedAnotherBlobAreGivenUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const rate, size = 16 << 20, 512 << 20
-		pool, l := NewPool(Limits{}), &line{rate: rate, rtt: time.Millisecond}
+		pool, l := NewPool(Limits{Enough: 256 << 20}), &line{rate: rate, rtt: time.Millisecond}
 		pool.helped.Add(1)
 		pool.bestAlone(200<<20, time.Now().Add(time.Hour))
 		time.AfterFunc(4*time.Second, func() {
@@ -554,7 +556,7 @@ func TestConnectionsAreKeptThatHelpAnotherBlob(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const rate, size = 16 << 20, 256 << 20
-		pool, l := NewPool(Limits{}), &line{rate: rate, rtt: time.Millisecond}
+		pool, l := NewPool(Limits{Enough: 256 << 20}), &line{rate: rate, rtt: time.Millisecond}
 		pool.helped.Add(1)
 		pool.bestAlone(200<<20, time.Now().Add(time.Hour))
 		if took := pullOne(t, pool, l, size); took > 6*time.Second || pool.quiet.Load() != 0 {
@@ -588,12 +590,18 @@ func TestAFanIsClosedOnce(t *testing.T) {
 		pool := NewPool(Limits{})
 		r := Open(t.Context(), pool, &line{rate: 1 << 20, rtt: time.Millisecond}, ocispec.Descriptor{Size: 1 << 30}, 0, Options{})
 		readWhile(t, r, func() bool { return !pool.Spread() })
+		if n := pool.streams.Load(); n != 1 {
+			t.Errorf("%d blobs are open", n)
+		}
 		for range 2 {
 			if err := r.Close(); err != nil {
 				t.Error(err)
 			}
 		}
 		idle(t, pool)
+		if open, helped := pool.streams.Load(), pool.helped.Load(); open != 0 || helped != 0 {
+			t.Errorf("%d blobs are said to be open, and %d to be helped", open, helped)
+		}
 	})
 }
 

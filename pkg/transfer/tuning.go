@@ -139,6 +139,9 @@ func (f *fan) judge(rate float64, now time.Time) {
 		if f.pool.helped.Load() > 0 {
 			// They help another blob, which has got more of the processor meanwhile.
 			p.helped = true
+			if p.want > 0 {
+				f.shrink(p.before)
+			}
 			f.settle()
 			p.pause.begin(now)
 			return
@@ -147,6 +150,8 @@ func (f *fan) judge(rate float64, now time.Time) {
 		f.pool.fans.Add(-1)
 		f.pool.quiet.Store(now.Add(quietFor).UnixNano())
 		close(f.enough)
+	case rate < p.want && p.periods == 1:
+		// It holds their set-up.
 	case rate < p.want && p.misses < misses-1:
 		p.misses++
 	case rate < p.want:

@@ -52,6 +52,9 @@ func TestOnlyWholeBuffersOfPoolsAreExchangeable(t *testing.T) {
 	}
 	*a, *b = *b, *a
 	one.Put(a)
+	if back := *a; buffer.Exchangeable(back) {
+		t.Error("what came back is exchangeable")
+	}
 	other.Put(b)
 	if n := buffer.InUse(); n != 0 {
 		t.Errorf("%d in use", n)

@@ -53,7 +53,11 @@ func (s *store) get() *[]byte {
 	s.free[last] = nil
 	s.free = s.free[:last]
 	s.least = min(s.least, last)
-	s.owned[unsafe.SliceData(*b)].out = true
+	o := s.owner(*b)
+	if o == nil || o.out {
+		panic("buffer: what is free was changed")
+	}
+	o.out = true
 	s.used++
 	return b
 }
@@ -122,12 +126,13 @@ func (s *store) tidy() {
 	s.least = len(s.free)
 }
 
-// Exchangeable reports whether b is a whole buffer of a pool of Large ones: who has it may
-// be given another one for it.
+// Exchangeable reports whether b is a whole buffer that a pool of Large ones has handed out:
+// who has it may be given another one for it.
 func Exchangeable(b []byte) bool {
 	large.mu.Lock()
 	defer large.mu.Unlock()
-	return large.owner(b) != nil
+	o := large.owner(b)
+	return o != nil && o.out
 }
 
 // InUse is how many buffers of Large bytes were handed out and not given back.

@@ -34,13 +34,13 @@ func fill(t *testing.T, s *store, n int) []*[]byte {
 			t.Fatalf("%d bytes of %d", len(*b), cap(*b))
 		}
 		for k := 0; k < Large; k += step {
-			(*b)[k], (*b)[k+step-1] = byte(i), byte(i)
+			(*b)[k], (*b)[k+step-1] = byte(i+1), byte(i+1)
 		}
 		taken = append(taken, b)
 	}
 	for i, b := range taken {
 		for k := 0; k < Large; k += step {
-			if (*b)[k] != byte(i) || (*b)[k+step-1] != byte(i) {
+			if (*b)[k] != byte(i+1) || (*b)[k+step-1] != byte(i+1) {
 				t.Fatalf("buffer %d was written with another", i)
 			}
 		}
@@ -88,7 +88,7 @@ func TestMemoryIsGivenBack(t *testing.T) {
 	if !maps.Equal(regions(s), want) {
 		t.Error("not all that was idle was given back, or what is in use")
 	}
-	if (*taken[0])[0] != 0 || s.owner(*taken[0]) == nil {
+	if (*taken[0])[0] != 1 || s.owner(*taken[0]) == nil {
 		t.Error("a buffer in use is not what it was")
 	}
 	s.put(taken[0])
