@@ -114,6 +114,11 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
+	release, err := keepMemory()
+	defer release()
+	if err != nil {
+		return err
+	}
 	b.home, b.storage = filepath.Join(b.dir, "home"), filepath.Join(b.dir, "registry")
 	stop, err := b.startServers(ctx)
 	defer stop()

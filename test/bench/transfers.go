@@ -9,10 +9,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 )
 
 // large is the model that is pushed and pulled: one large file and two smaller.
@@ -73,6 +73,11 @@ func (b *bench) pull(ctx context.Context) error {
 	return errors.Join(b.pullToDisk(ctx, ref), b.emptyRegistry())
 }
 
+// diskRest is how long a disk has nothing to do before a pull. One that is held to a rate
+// lets more through for a while after that; the peers leave it idle while they download,
+// and so would have in the middle of a pull what ours has not at its beginning.
+const diskRest = 5 * time.Second
+
 // pullToDisk writes to a disk. What the one before has left to be written is
 // written first.
 func (b *bench) pullToDisk(ctx context.Context, ref string) error {
@@ -85,7 +90,9 @@ func (b *bench) pullToDisk(ctx context.Context, ref string) error {
 	for i := range contenders {
 		fresh := contenders[i].before
 		contenders[i].before = func() error {
-			return errors.Join(fresh(), syncFiles(dir), b.touchMemory(total(large)))
+			err := errors.Join(fresh(), syncFiles(dir))
+			time.Sleep(diskRest)
+			return err
 		}
 		// The peers leave the data in the page cache; a model that is to survive the
 		// node's end has to be on the disk.
@@ -98,15 +105,6 @@ func (b *bench) pullToDisk(ctx context.Context, ref string) error {
 	table(fmt.Sprintf("Pull 3 GiB from distribution to a disk, until it is there (%d runs each)", b.onDisk), rows, "oras pull")
 	b.judgeRatio("pull 3 GiB to a disk, sync counted", rows, 0.70)
 	return nil
-}
-
-// touchMemory uses as much memory as the page cache is about to. On a virtual machine,
-// memory that was free for a while is the host's, and who gets it first pays for all
-// of it: several seconds of kernel time that are no program's own.
-func (b *bench) touchMemory(size int64) error {
-	name := filepath.Join(b.dir, "touched")
-	defer os.Remove(name)
-	return makeFile(name, io.NewSectionReader(zeroReader{}, 0, size), size)
 }
 
 // push measures pushing the large model cold, and then again.

@@ -1,0 +1,103 @@
+// Copyright The aegis-oci Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+const (
+	// keptMemory is as much as is in use at a time, with room to spare.
+	keptMemory = 8 << 30
+	// keptPiece is half of the least that a guest reports as free (pageblock_order, 2 MiB
+	// on amd64), so that wherever such a block begins, a page of it is in use.
+	keptPiece = 1 << 20
+)
+
+// keepMemory keeps memory that is free from being lent to the host of a virtual machine,
+// until the function returned is called.
+//
+// A guest with free page reporting (virtio 1.3, 5.5.6.7) tells its host which blocks of 2 MiB
+// or more are free, and the host takes the memory behind them. Whoever is given such a
+// block next waits for each of its pages: half a second and more for 256 MiB where writing
+// them takes 0.07 s. Which program that is depends on what was freed before, and on the
+// sizes it asks for: the kernel gives out the smallest piece that is large enough, and
+// those that it has not reported are the small ones. So all of it is used once, and then
+// one page of each MiB stays: what is between them is free, and is never reported.
+func keepMemory() (release func() error, err error) {
+	release = func() error { return nil }
+	reports, err := reportsFreePages()
+	if err != nil || !reports {
+		return release, err
+	}
+	available, err := availableMemory()
+	if err != nil {
+		return release, err
+	}
+	size := min(keptMemory, available/2) / keptPiece * keptPiece
+	memory, err := syscall.Mmap(-1, 0, int(size), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	if err != nil {
+		return release, os.NewSyscallError("mmap", err)
+	}
+	release = func() error { return os.NewSyscallError("munmap", syscall.Munmap(memory)) }
+	const madvNoHugepage = 15
+	if err := syscall.Madvise(memory, madvNoHugepage); err != nil {
+		return release, os.NewSyscallError("madvise", err)
+	}
+	page := os.Getpagesize()
+	for i := 0; i < len(memory); i += page {
+		memory[i] = 1
+	}
+	for i := 0; i < len(memory); i += keptPiece {
+		if err := syscall.Madvise(memory[i+page:i+keptPiece], syscall.MADV_DONTNEED); err != nil {
+			return release, os.NewSyscallError("madvise", err)
+		}
+	}
+	fmt.Printf("%d MiB of free memory are kept from the host of this virtual machine\n", size>>20)
+	return release, nil
+}
+
+// reportsFreePages reports whether a balloon device has this machine's free pages
+// (VIRTIO_BALLOON_F_REPORTING).
+func reportsFreePages() (bool, error) {
+	const reporting = 5
+	devices, err := filepath.Glob("/sys/bus/virtio/drivers/virtio_balloon/*/features")
+	if err != nil {
+		return false, err
+	}
+	for _, name := range devices {
+		// A digit for each feature, that of bit 0 first.
+		features, err := os.ReadFile(name)
+		if err != nil {
+			return false, err
+		}
+		if len(features) > reporting && features[reporting] == '1' {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// availableMemory is how many bytes can be used without paging anything out.
+func availableMemory() (int64, error) {
+	info, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(info)) {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "MemAvailable:" {
+			kib, err := strconv.ParseInt(fields[1], 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, errors.New("/proc/meminfo has no MemAvailable")
+}
