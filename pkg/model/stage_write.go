@@ -3,22 +3,13 @@
 
 package model
 
-import "os"
-
-const (
-	// writeWindow is how much is written between two words to the kernel.
-	writeWindow = 16 << 20
-	// writeStep is how much is handed to the kernel at a time. File systems take a folio
-	// of that size for the page cache, and 32 KiB is the largest that Linux keeps ready
-	// for each core (PAGE_ALLOC_COSTLY_ORDER). Larger ones have to be found and are often
-	// memory that a virtual machine has given back to its host: with 64 KiB the kernel
-	// took between as long and four times as long, depending on who wrote before.
-	writeStep = 32 << 10
-	// memoryStep is that of a file in memory, whose folios are pages anyway. A system call
-	// can take 3 µs in a virtual machine, and in steps of 32 KiB there are 98,000 for
-	// 3 GiB. With more than this a pull was no faster.
-	memoryStep = 64 << 10
+import (
+	"os"
+	"time"
 )
+
+// writeWindow is how much is written between two words to the kernel.
+const writeWindow = 16 << 20
 
 // stagedWriter appends to a staged file so that the disk works while the network
 // does: what would be left to the fsync at the end is under way long before. With
@@ -26,7 +17,9 @@ const (
 type stagedWriter struct {
 	f    *os.File
 	drop bool
-	step int
+	// inMemory says that f is on a tmpfs; steps is for other files.
+	inMemory bool
+	steps    stepper
 	// end is where the next byte goes, begun up to where the disk was told.
 	end, begun int64
 }
@@ -44,11 +37,7 @@ func newStagedWriter(f *os.File, offset, size int64, drop bool) (*stagedWriter, 
 	if err != nil {
 		return nil, err
 	}
-	w := &stagedWriter{f: f, drop: drop, step: writeStep, end: offset, begun: offset}
-	if inMemory {
-		w.step = memoryStep
-	}
-	return w, nil
+	return &stagedWriter{f: f, drop: drop, inMemory: inMemory, steps: stepper{step: firstStep}, end: offset, begun: offset}, nil
 }
 
 func (w *stagedWriter) Write(p []byte) (int, error) {
@@ -67,10 +56,25 @@ func (w *stagedWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (w *stagedWriter) write(p []byte) (n int, err error) {
+func (w *stagedWriter) write(p []byte) (int, error) {
+	switch {
+	case w.inMemory:
+		return w.writeIn(memoryStep, p)
+	case len(p) < stepSample:
+		return w.writeIn(writeSteps[w.steps.step], p)
+	}
+	i, start := w.steps.next(), time.Now()
+	n, err := w.writeIn(writeSteps[i], p)
+	if err == nil {
+		w.steps.took(i, time.Since(start), n)
+	}
+	return n, err
+}
+
+func (w *stagedWriter) writeIn(step int, p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var k int
-		k, err = w.f.Write(p[n:min(len(p), n+w.step)])
+		k, err = w.f.Write(p[n:min(len(p), n+step)])
 		n += k
 	}
 	return n, err

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,21 +50,33 @@ func keepMemory() (release func() error, err error) {
 		return release, os.NewSyscallError("mmap", err)
 	}
 	release = func() error { return os.NewSyscallError("munmap", syscall.Munmap(memory)) }
-	const madvNoHugepage = 15
-	if err := syscall.Madvise(memory, madvNoHugepage); err != nil {
-		return release, os.NewSyscallError("madvise", err)
+	if err := useOnce(memory); err != nil {
+		return release, err
 	}
 	page := os.Getpagesize()
-	for i := 0; i < len(memory); i += page {
-		memory[i] = 1
-	}
-	for i := 0; i < len(memory); i += keptPiece {
-		if err := syscall.Madvise(memory[i+page:i+keptPiece], syscall.MADV_DONTNEED); err != nil {
+	for piece := range slices.Chunk(memory, keptPiece) {
+		if err := syscall.Madvise(piece[page:], syscall.MADV_DONTNEED); err != nil {
 			return release, os.NewSyscallError("madvise", err)
 		}
 	}
 	fmt.Printf("%d MiB of free memory are kept from the host of this virtual machine\n", size>>20)
 	return release, nil
+}
+
+// useOnce has every page of memory be there, one by one.
+func useOnce(memory []byte) error {
+	const noHugepage, populateWrite = 15, 23 // of madvise(2)
+	if err := syscall.Madvise(memory, noHugepage); err != nil {
+		return os.NewSyscallError("madvise", err)
+	}
+	err := syscall.Madvise(memory, populateWrite)
+	if errors.Is(err, syscall.EINVAL) { // before Linux 5.14
+		for i := 0; i < len(memory); i += os.Getpagesize() {
+			memory[i] = 1
+		}
+		return nil
+	}
+	return os.NewSyscallError("madvise", err)
 }
 
 // reportsFreePages reports whether a balloon device has this machine's free pages
