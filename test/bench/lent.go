@@ -6,6 +6,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -17,27 +18,29 @@ import (
 )
 
 const (
-	// keptMemory is as much as is in use at a time, with room to spare.
+	// keptMemory is as much as the data on the tmpfs and a model on the disk need.
 	keptMemory = 8 << 30
-	// keptPiece is half of the least that a guest reports as free (pageblock_order, 2 MiB
-	// on amd64), so that wherever such a block begins, a page of it is in use.
+	// keptPiece is half of the least that Linux reports as free (page_reporting_order,
+	// 2 MiB on amd64).
 	keptPiece = 1 << 20
 )
 
 // keepMemory keeps memory that is free from being lent to the host of a virtual machine,
 // until the function returned is called.
 //
-// A guest with free page reporting (virtio 1.3, 5.5.6.7) tells its host which blocks of 2 MiB
-// or more are free, and the host takes the memory behind them. Whoever is given such a
-// block next waits for each of its pages: half a second and more for 256 MiB where writing
-// them takes 0.07 s. Which program that is depends on what was freed before, and on the
-// sizes it asks for: the kernel gives out the smallest piece that is large enough, and
-// those that it has not reported are the small ones. So all of it is used once, and then
-// one page of each MiB stays: what is between them is free, and is never reported.
-func keepMemory() (release func() error, err error) {
-	release = func() error { return nil }
+// A guest with free page reporting (virtio 1.3, 5.5.6.7) tells its host which large blocks
+// are free, Linux those of 2 MiB and more, and the host takes the memory behind them.
+// Whoever is given such a block next waits for each of its pages: half a second and more
+// for 256 MiB, where writing them takes 0.07 s. Which program that is depends on what was
+// freed before, and on the sizes it asks for: the kernel gives out the smallest piece
+// that is large enough. So all of it is used once, and then one page of each MiB stays, so
+// that hardly any block between them is large enough to be reported. Where nothing is
+// reported, the memory of a virtual machine that was never used may still be its host's:
+// it is used once, and no more.
+func keepMemory(ctx context.Context) (release func(), err error) {
+	release = func() {}
 	reports, err := reportsFreePages()
-	if err != nil || !reports {
+	if err != nil {
 		return release, err
 	}
 	available, err := availableMemory()
@@ -49,9 +52,20 @@ func keepMemory() (release func() error, err error) {
 	if err != nil {
 		return release, os.NewSyscallError("mmap", err)
 	}
-	release = func() error { return os.NewSyscallError("munmap", syscall.Munmap(memory)) }
-	if err := useOnce(memory); err != nil {
-		return release, err
+	release = func() { _ = syscall.Munmap(memory) }
+	// Large pages would be used whole. A kernel that has none says EINVAL.
+	const noHugepage = 15 // of madvise(2)
+	if err := syscall.Madvise(memory, noHugepage); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return release, os.NewSyscallError("madvise", err)
+	}
+	for part := range slices.Chunk(memory, 256<<20) {
+		if err := errors.Join(ctx.Err(), useOnce(part)); err != nil {
+			return release, err
+		}
+	}
+	if !reports {
+		release()
+		return func() {}, nil
 	}
 	page := os.Getpagesize()
 	for piece := range slices.Chunk(memory, keptPiece) {
@@ -63,12 +77,9 @@ func keepMemory() (release func() error, err error) {
 	return release, nil
 }
 
-// useOnce has every page of memory be there, one by one.
+// useOnce writes to every page of memory.
 func useOnce(memory []byte) error {
-	const noHugepage, populateWrite = 15, 23 // of madvise(2)
-	if err := syscall.Madvise(memory, noHugepage); err != nil {
-		return os.NewSyscallError("madvise", err)
-	}
+	const populateWrite = 23 // of madvise(2), a fourth of the time
 	err := syscall.Madvise(memory, populateWrite)
 	if errors.Is(err, syscall.EINVAL) { // before Linux 5.14
 		for i := 0; i < len(memory); i += os.Getpagesize() {
@@ -80,7 +91,7 @@ func useOnce(memory []byte) error {
 }
 
 // reportsFreePages reports whether a balloon device has this machine's free pages
-// (VIRTIO_BALLOON_F_REPORTING).
+// (VIRTIO_BALLOON_F_PAGE_REPORTING).
 func reportsFreePages() (bool, error) {
 	const reporting = 5
 	devices, err := filepath.Glob("/sys/bus/virtio/drivers/virtio_balloon/*/features")

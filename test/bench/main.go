@@ -100,6 +100,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&b.disk, "disk", os.TempDir(), "directory on a disk")
 	only := flag.String("only", caseNames(), "what to measure")
 	flag.BoolVar(&b.full, "full", false, "larger models and more runs: about an hour, and 17 GiB of the disk")
+	keep := flag.Bool("keep-memory", true, "use up to 8 GiB of memory once before, and on a virtual machine keep what is free from its host")
 	flag.Parse()
 	b.setSizes()
 
@@ -110,15 +111,20 @@ func run(ctx context.Context) error {
 	if b.tree, err = filepath.Abs(*tree); err != nil {
 		return err
 	}
+	if *keep {
+		release, err := keepMemory(ctx)
+		defer release()
+		if ctx.Err() != nil {
+			return err
+		}
+		if err != nil {
+			fmt.Println("free memory is not kept from a host:", err)
+		}
+	}
 	if b.dir, err = os.MkdirTemp(*tmp, "aegis-bench-"); err != nil {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	release, err := keepMemory()
-	defer release()
-	if err != nil {
-		return err
-	}
 	b.home, b.storage = filepath.Join(b.dir, "home"), filepath.Join(b.dir, "registry")
 	stop, err := b.startServers(ctx)
 	defer stop()

@@ -187,7 +187,8 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// waitFor gives a process that was killed or ended a moment to be seen by a proxy.
+// waitFor gives a process that was killed or ended a moment to be seen by a proxy, or a
+// disk one to rest. It ends with ctx.
 func waitFor(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():

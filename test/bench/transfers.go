@@ -90,9 +90,11 @@ func (b *bench) pullToDisk(ctx context.Context, ref string) error {
 	for i := range contenders {
 		fresh := contenders[i].before
 		contenders[i].before = func() error {
-			err := errors.Join(fresh(), syncFiles(dir))
-			time.Sleep(diskRest)
-			return err
+			if err := errors.Join(fresh(), syncFiles(dir)); err != nil {
+				return err
+			}
+			waitFor(ctx, diskRest)
+			return ctx.Err()
 		}
 		// The peers leave the data in the page cache; a model that is to survive the
 		// node's end has to be on the disk.
