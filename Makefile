@@ -51,7 +51,7 @@ kubernetes: stack vault ## run the manifests as pods on a real Kubernetes node; 
 	test/kubernetes/node/build.sh
 	go test -tags acceptance -count=1 -parallel 4 -timeout 20m -v ./test/kubernetes
 
-bench: stack ## measure beside oras, modctl and cosign; BENCH=pull,push picks, FULL=1 takes 40 minutes
+bench: stack ## measure beside oras, modctl and cosign; BENCH=pull,push picks, FULL=1 takes 50 minutes
 	scripts/bench.sh $(if $(BENCH),-only $(BENCH)) $(if $(FULL),-full)
 
 fuzz: ## run every fuzz target for FUZZTIME
