@@ -38,56 +38,66 @@ const (
 // reported, the memory of a virtual machine that was never used may still be its host's:
 // it is used once, and no more.
 func keepMemory(ctx context.Context) (release func(), err error) {
-	release = func() {}
+	nothing := func() {}
 	reports, err := reportsFreePages()
 	if err != nil {
-		return release, err
+		return nothing, err
 	}
 	available, err := availableMemory()
 	if err != nil {
-		return release, err
+		return nothing, err
 	}
 	size := min(keptMemory, available/2) / keptPiece * keptPiece
 	memory, err := syscall.Mmap(-1, 0, int(size), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
 	if err != nil {
-		return release, os.NewSyscallError("mmap", err)
+		return nothing, os.NewSyscallError("mmap", err)
 	}
 	release = func() { _ = syscall.Munmap(memory) }
-	// Large pages would be used whole. A kernel that has none says EINVAL.
-	const noHugepage = 15 // of madvise(2)
-	if err := syscall.Madvise(memory, noHugepage); err != nil && !errors.Is(err, syscall.EINVAL) {
-		return release, os.NewSyscallError("madvise", err)
+	err = useOnce(ctx, memory)
+	if err == nil && reports {
+		err = leaveOnePage(memory)
 	}
-	for part := range slices.Chunk(memory, 256<<20) {
-		if err := errors.Join(ctx.Err(), useOnce(part)); err != nil {
-			return release, err
-		}
-	}
-	if !reports {
+	if err != nil || !reports {
 		release()
-		return func() {}, nil
-	}
-	page := os.Getpagesize()
-	for piece := range slices.Chunk(memory, keptPiece) {
-		if err := syscall.Madvise(piece[page:], syscall.MADV_DONTNEED); err != nil {
-			return release, os.NewSyscallError("madvise", err)
-		}
+		return nothing, err
 	}
 	fmt.Printf("%d MiB of free memory are kept from the host of this virtual machine\n", size>>20)
 	return release, nil
 }
 
 // useOnce writes to every page of memory.
-func useOnce(memory []byte) error {
-	const populateWrite = 23 // of madvise(2), a fourth of the time
-	err := syscall.Madvise(memory, populateWrite)
-	if errors.Is(err, syscall.EINVAL) { // before Linux 5.14
-		for i := 0; i < len(memory); i += os.Getpagesize() {
-			memory[i] = 1
-		}
-		return nil
+func useOnce(ctx context.Context, memory []byte) error {
+	const noHugepage, populateWrite = 15, 23 // of madvise(2)
+	// Large pages would be used whole. A kernel that has none says EINVAL.
+	if err := syscall.Madvise(memory, noHugepage); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return os.NewSyscallError("madvise", err)
 	}
-	return os.NewSyscallError("madvise", err)
+	for part := range slices.Chunk(memory, 256<<20) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// It takes a fourth of the time that the loop does.
+		err := syscall.Madvise(part, populateWrite)
+		if errors.Is(err, syscall.EINVAL) { // before Linux 5.14
+			for i := 0; i < len(part); i += os.Getpagesize() {
+				part[i] = 1
+			}
+		} else if err != nil {
+			return os.NewSyscallError("madvise", err)
+		}
+	}
+	return nil
+}
+
+// leaveOnePage frees all of each piece but its first page.
+func leaveOnePage(memory []byte) error {
+	page := os.Getpagesize()
+	for piece := range slices.Chunk(memory, keptPiece) {
+		if err := syscall.Madvise(piece[page:], syscall.MADV_DONTNEED); err != nil {
+			return os.NewSyscallError("madvise", err)
+		}
+	}
+	return nil
 }
 
 // reportsFreePages reports whether a balloon device has this machine's free pages

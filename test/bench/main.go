@@ -115,7 +115,7 @@ func run(ctx context.Context) error {
 		release, err := keepMemory(ctx)
 		defer release()
 		if ctx.Err() != nil {
-			return err
+			return ctx.Err()
 		}
 		if err != nil {
 			fmt.Println("free memory is not kept from a host:", err)
