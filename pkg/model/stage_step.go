@@ -33,15 +33,13 @@ const (
 // Short writes, as of archives' members, say nothing and change nothing.
 type stepper struct {
 	step int // index of the one in use
-	// again is the index of the one that the next write is to try, or no step.
+	// again is the index of the one that the next write is to try, if it is another one.
 	again int
 	turn  int
 	costs [len(writeSteps)]costs
 }
 
-const noStep = -1
-
-func newStepper() stepper { return stepper{step: firstStep, again: noStep} }
+func newStepper() stepper { return stepper{step: firstStep, again: firstStep} }
 
 // write writes p to w, which is at offset at.
 func (s *stepper) write(w io.Writer, at int64, p []byte) (int, error) {
@@ -73,7 +71,7 @@ func writeInSteps(w io.Writer, at int64, p []byte, step int) (n int, err error) 
 // that took twice as long is tried in every fourth round only, and one that has become
 // better at once again, until its median says so too.
 func (s *stepper) next() int {
-	if s.again != noStep {
+	if s.again != s.step {
 		return s.again
 	}
 	s.turn++
@@ -84,7 +82,7 @@ func (s *stepper) next() int {
 	case stepRound * 3 / 4:
 		i = (s.step + 2) % len(writeSteps)
 	}
-	if s.turn/stepRound%4 != 0 && s.costs[i].median() > 2*s.costs[s.step].median() {
+	if i != s.step && s.turn/stepRound%4 != 0 && s.costs[i].median() > 2*s.costs[s.step].median() {
 		return s.step
 	}
 	return i
@@ -95,7 +93,7 @@ func (s *stepper) took(i int, d time.Duration, n int) {
 	d = d * (1 << 10) / time.Duration(n>>10)
 	s.costs[i].add(d)
 	now := s.costs[s.step].median()
-	s.again = noStep
+	s.again = s.step
 	if now == 0 {
 		return
 	}
@@ -108,7 +106,7 @@ func (s *stepper) took(i int, d time.Duration, n int) {
 	// What is only a little better is noise.
 	switch {
 	case least < now*4/5:
-		s.step = best
+		s.step, s.again = best, best
 	case i != s.step && d < now*4/5:
 		s.again = i
 	}
